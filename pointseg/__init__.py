@@ -1,0 +1,2 @@
+"""pointseg: which pixels does a point own?"""
+

@@ -1,0 +1,139 @@
+"""The few things that cross floors. Boxes are xyxy in pixels, points are (x, y) in pixels, masks are boolean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORE = 255  # class index of a pixel nobody answers for (VOC's border value)
+VOID_SEGMENT = 0  # segment id of void in a COCO panoptic PNG
+POINT_KINDS = ("uniform", "centre", "border", "extreme", "jitter")
+
+
+class InputError(ValueError):
+    """Bad input from outside: its text is the one line a user sees, naming the file and the cause."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class. `id` is the number written in the files; a label is the index into a dataset's categories."""
+
+    id: int
+    name: str
+    is_thing: bool = True
+
+
+@dataclass(frozen=True)
+class Points:
+    """The supervision of one image: m points, each on one of its targets."""
+
+    xy: Tensor  # [m, 2] float32, pixels; pixel (column c, row r) covers [c, c + 1) x [r, r + 1)
+    label: Tensor  # [m] int64, index into the dataset's categories
+    target: Tensor  # [m] int64, id of the target that owns the point; ten points may share one
+    is_thing: Tensor  # [m] bool
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def things(self) -> Points:
+        return self.pick(self.is_thing)
+
+    def pick(self, which: Tensor) -> Points:
+        return Points(self.xy[which], self.label[which], self.target[which], self.is_thing[which])
+
+    def to(self, device) -> Points:
+        return Points(*(t.to(device) for t in (self.xy, self.label, self.target, self.is_thing)))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of one image. Training code of weak methods never holds one."""
+
+    masks: Tensor  # [n, h, w] bool
+    label: Tensor  # [n] int64, index into the dataset's categories
+    target: Tensor  # [n] int64, ids as in the files
+    is_thing: Tensor  # [n] bool
+    is_crowd: Tensor  # [n] bool
+    void: Tensor  # [h, w] bool: pixels that count for nobody
+    parts: Tensor | None = None  # [h, w] uint8, 0 = no part, else 1 + part id inside its own instance
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def pick(self, which: Tensor) -> Truth:
+        return replace(self, masks=self.masks[which], label=self.label[which], target=self.target[which],
+                       is_thing=self.is_thing[which], is_crowd=self.is_crowd[which])  # fmt: skip
+
+    def to(self, device) -> Truth:
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what a method may know of it."""
+
+    image_id: int | str
+    image: Tensor  # [3, h, w] uint8 RGB
+    points: Points | None = None
+    truth: Truth | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return tuple(self.image.shape[-2:])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples padded right and below to one size."""
+
+    images: Tensor  # [b, 3, H, W] float32 in 0..1, padding 0; each backbone normalises for itself
+    sizes: list[tuple[int, int]]  # (h, w) of each image without padding
+    image_ids: list[int | str]
+    points: list[Points] | None = None
+    truths: list[Truth] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def padding(self) -> Tensor:
+        """[b, H, W] bool, True where no picture is."""
+        outside = torch.ones(len(self), *self.images.shape[-2:], dtype=torch.bool)
+        for row, (h, w) in zip(outside, self.sizes):
+            row[:h, :w] = False
+        return outside.to(self.images.device)
+
+    def to(self, device) -> Batch:
+        move = lambda items: None if items is None else [item.to(device) for item in items]  # noqa: E731
+        return replace(self, images=self.images.to(device, non_blocking=True),
+                       points=move(self.points), truths=move(self.truths))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Predicted instances of one image, best first."""
+
+    masks: Tensor  # [n, h, w] bool
+    scores: Tensor  # [n] float
+    label: Tensor  # [n] int64
+    boxes: Tensor  # [n, 4] float
+
+
+@dataclass(frozen=True)
+class Panoptic:
+    """Predicted panoptic segmentation of one image."""
+
+    segments: Tensor  # [h, w] int64, 0 = void, else 1 + row of `label`
+    label: Tensor  # [n] int64
+    scores: Tensor | None = None  # [n] float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    image_id: int | str
+    instances: Instances | None = None
+    panoptic: Panoptic | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
