@@ -1,0 +1,35 @@
+# Two commands do everything: `make book` and `make test`. Both may be interrupted and started again.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find pointseg book runs -type f -not -name '*.pyc' -not -path '*/__pycache__/*' 2>/dev/null) _config.yml
+PAGE := _build/html/index.html
+
+.PHONY: book test env smoke clean
+
+book: _build/.book
+	@echo "The book is ready. Open: file://$(CURDIR)/$(PAGE)"
+
+test: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check pointseg tests benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+env: .venv/.ready
+
+# The stamp is written last: an interrupted installation is simply taken up again.
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
+	touch $@
+
+# Each method trains a few steps on Bestiary from points alone; a run that exists is not repeated.
+smoke: env
+	$(BIN)/pointseg reproduce smoke
+
+_build/.book: .venv/.ready $(SOURCES)
+	$(MAKE) smoke
+	$(BIN)/jupyter-book build book --config _config.yml --path-output . --all -W -n --keep-going
+	touch $@
+
+clean:
+	rm -rf _build

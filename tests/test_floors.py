@@ -1,0 +1,72 @@
+"""Imports point down only, and nobody hides behind a name that says nothing."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FLOOR = {"structures": 0, "ops": 1, "nets": 1, "data": 1, "metrics": 1, "weights": 1, "methods": 2, "train": 3,
+         "recipe": 3, "ledger": 3, "notebook": 3, "checkpoint": 3, "progress": 3, "experiment": 3, "pretrain": 3, "reproduce": 3,
+         "cli": 4, "report": 4, "figures": 4, "explorer": 4}  # fmt: skip
+BANNED = {"utils", "misc", "common", "helpers"}
+
+
+def imports(source: str) -> list[str]:
+    """Every pointseg module a source text imports, as dotted names."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pointseg":
+            tail = node.module.split(".")[1:]
+            found += [".".join(tail)] if tail else [alias.name for alias in node.names]
+        if isinstance(node, ast.Import):
+            found += [a.name.removeprefix("pointseg.") for a in node.names if a.name.startswith("pointseg.")]
+    return found
+
+
+def upward(unit: str, source: str) -> list[str]:
+    """The imports of `source`, living in `unit` (such as "ops.shift"), that break the order of floors."""
+    top, wrong = unit.split(".")[0], []
+    for name in imports(source):
+        other = name.split(".")[0]
+        higher = FLOOR[other] > FLOOR[top]
+        sibling_paper = top == other == "methods" and name not in ("methods", "methods.base")
+        if higher or sibling_paper:
+            wrong.append(name)
+    return wrong
+
+
+def modules(root: Path):
+    for path in sorted((root / "pointseg").rglob("*.py")):
+        parts = path.relative_to(root / "pointseg").with_suffix("").parts
+        yield path, ".".join(p for p in parts if p != "__init__") or "structures"
+
+
+def test_imports_point_down(root):
+    wrong = {str(p): bad for p, unit in modules(root) if (bad := upward(unit, p.read_text()))}
+    assert not wrong, wrong
+
+
+def test_every_unit_has_a_floor(root):
+    unknown = {unit.split(".")[0] for _, unit in modules(root)} - set(FLOOR)
+    assert not unknown, unknown
+
+
+@pytest.mark.parametrize("unit, source", [
+    ("ops.shift", "from pointseg.train import fit"),
+    ("nets.vit", "import pointseg.methods.base"),
+    ("methods.psps", "from pointseg.methods.point2mask import Point2Mask"),
+    ("structures", "from pointseg import ops"),
+])  # fmt: skip
+def test_a_planted_upward_import_is_seen(unit, source):
+    assert upward(unit, source)
+
+
+def test_no_drawer_for_leftovers(root):
+    assert not {p.stem for p, _ in modules(root)} & BANNED
+
+
+def test_chapters_hold_no_classes_and_call_short_cells(root):
+    for path in sorted((root / "book").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)], path.name
+        assert len([n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]) <= 2, path.name
