@@ -1,0 +1,44 @@
+"""Figures stay small, and what they show is where it should be."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pointseg import figures
+
+
+def test_a_noisy_figure_is_kept_under_the_limit(tmp_path):
+    figure, axes = figures.multiples(["noise"] * 12, columns=4)
+    for axis in axes:
+        figures.show(axis, np.random.default_rng(0).random((200, 200, 3)))
+    path = figures.save(figure, tmp_path / "deep" / "noise.png")
+    assert path.stat().st_size <= figures.LARGEST_FIGURE
+    assert Image.open(path).size[0] > 300
+
+
+def test_bytes_and_floats_and_both_orders_show_the_same_picture():
+    byte = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    same = torch.from_numpy(byte).permute(2, 0, 1).float() / 255
+    np.testing.assert_allclose(figures.as_picture(byte), figures.as_picture(same), atol=1e-6)
+
+
+def test_colours_of_neighbours_differ_for_fourteen_things():
+    tints = [tuple(np.round(figures.colour(i), 3)) for i in range(14)]
+    assert len(set(tints)) == 14
+
+
+def test_principal_colours_separate_two_groups():
+    features = torch.zeros(8, 4)
+    features[:4, 0], features[4:, 0] = 1, -1
+    rgb = figures.principal_colours(features + 1e-3 * torch.randn(8, 4), (2, 4))
+    assert abs(rgb[0, :, 0].mean() - rgb[1, :, 0].mean()) > 0.8
+
+
+def test_only_the_inner_pixels_of_a_square_have_four_neighbours():
+    mask = np.zeros((6, 6), bool)
+    mask[1:5, 1:5] = True
+    assert figures._inside(mask).sum() == 4
