@@ -115,15 +115,16 @@ def principal_colours(features: Tensor, grid: tuple[int, int]) -> np.ndarray:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as a PNG of at most 150 kB, with fewer colours where it would be larger."""
+    """Write a figure as a PNG of at most 150 kB, with fewer colours and then fewer pixels where it would be larger."""
     path, buffer = Path(path), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    for colours in (256, 96, 32):
-        if buffer.tell() <= LARGEST_FIGURE:
-            break
-        fewer, buffer = Image.open(buffer).convert("RGB").quantize(colours), io.BytesIO()
-        fewer.save(buffer, format="png", optimize=True)
+    data, picture, share = buffer.getvalue(), Image.open(buffer).convert("RGB"), 1.0
+    while len(data) > LARGEST_FIGURE:
+        smaller = picture.resize([max(1, round(share * side)) for side in picture.size], Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        smaller.quantize(96).save(buffer, format="png", optimize=True)
+        data, share = buffer.getvalue(), share * 0.85
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    path.write_bytes(data)
     return path
