@@ -24,7 +24,8 @@ class Training:
     warmup: float = 0.05  # share of all steps over which lr rises linearly from zero
     clip: float = 1.0  # largest norm of all gradients together; 0 = not clipped
     ema: float = 0.0  # decay of the averaged weights used for evaluation; 0 = none
-    steps: int = 0  # 0 = what the scale says
+    steps: int = 0  # 0 = what `epochs` or else the scale says
+    epochs: float = 0.0  # passes over the training images; counts only where steps is 0
     batch: int = 0  # images a step over all processes; 0 = what the scale says
 
 
@@ -68,7 +69,7 @@ class HasCompiledParts(Protocol):
 
 
 def world_mean(count: Tensor) -> Tensor:
-    """Mean of a normaliser, such as the number of targets, over all processes (DETR's rule); itself on one."""
+    """Mean over all processes of a normaliser such as the number of targets; the count itself on one process."""
     if not (dist.is_available() and dist.is_initialized()):
         return count
     total = count.detach().clone()
