@@ -17,7 +17,8 @@ def test_a_noisy_figure_is_kept_under_the_limit(tmp_path):
         figures.show(axis, np.random.default_rng(0).random((200, 200, 3)))
     path = figures.save(figure, tmp_path / "deep" / "noise.png")
     assert path.stat().st_size <= figures.LARGEST_FIGURE
-    assert Image.open(path).size[0] > 300
+    with Image.open(path) as kept:
+        assert kept.size[0] > 300
 
 
 def test_bytes_and_floats_and_both_orders_show_the_same_picture():
