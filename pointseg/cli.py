@@ -19,7 +19,8 @@ class Parser(argparse.ArgumentParser):
     """argparse with one line instead of a usage block."""
 
     def error(self, message: str):
-        raise InputError(f"{self.prog}: {message}")
+        place = self.prog.removeprefix("pointseg").strip() or "command line"
+        raise InputError(f"{place}: {message}")
 
 
 def data_make(options) -> None:
