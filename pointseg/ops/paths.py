@@ -1,0 +1,152 @@
+"""Prices of steps on the 8-neighbour grid and the cheapest paths from points. [P2M Eq. 3]
+
+Steps are kept as 8 planes [8, h, w]: plane k holds the price of going from a pixel to the pixel STEPS[k] away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+from torch import Tensor
+
+from pointseg.structures import Points
+
+HALF = ((0, 1), (1, 0), (1, 1), (1, -1))  # right, down, and both diagonals down; the other four are their reverse
+STEPS = HALF + tuple((-dr, -dc) for dr, dc in HALF)
+
+
+def ends_of_step(plane: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Views of plane [..., h, w] at the start and at the end of every step that stays inside."""
+    (dr, dc), (h, w) = step, plane.shape[-2:]
+    start = plane[..., max(-dr, 0) : h - max(dr, 0), max(-dc, 0) : w - max(dc, 0)]
+    end = plane[..., max(dr, 0) : h - max(-dr, 0), max(dc, 0) : w - max(-dc, 0)]
+    return start, end
+
+
+def semantic_step(start: Tensor, end: Tensor) -> Tensor:
+    """L1 distance of class probabilities [C, h, w], 0..2. [P2M Eq. 3] UNSTATED [P2M Eq. 3]: the official code's d."""
+    return (start - end).abs().sum(0)
+
+
+def boundary_step(start: Tensor, end: Tensor) -> Tensor:
+    """The stronger boundary of both pixels; maps [1, h, w]. UNSTATED [P2M Eq. 3]: the official code's choice."""
+    return torch.maximum(start, end)[0]
+
+
+def manifold_step(start: Tensor, end: Tensor) -> Tensor:
+    """max(0, 1 - cosine) of unit features [D, h, w]. UNSTATED [PSPS]: as in the official code."""
+    return (1 - (start * end).sum(0)).clamp(min=0)
+
+
+def undirected_steps(*terms: tuple) -> Tensor:
+    """Sum of weight * price(start, end) over terms (price, map [c, h, w], weight): four slicings make eight planes."""
+    h, w = terms[0][1].shape[-2:]
+    prices = terms[0][1].new_full((8, h, w), torch.inf)
+    for k, step in enumerate(HALF):
+        price = sum(weight * rule(*ends_of_step(plane, step)) for rule, plane, weight in terms)
+        forth, back = ends_of_step(prices[k], step)[0], ends_of_step(prices[k + 4], step)[1]
+        forth.copy_(price)
+        back.copy_(price)
+    return prices
+
+
+def entering_steps(price: Tensor) -> Tensor:
+    """Directed prices: stepping onto a pixel costs price [h, w] there, whatever lies behind."""
+    prices = price.new_full((8, *price.shape), torch.inf)
+    for k, step in enumerate(STEPS):
+        ends_of_step(prices[k], step)[0].copy_(ends_of_step(price, step)[1])
+    return prices
+
+
+def grid_cells(xy: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Flat cell [m] of each point (x, y) of a picture of `size` on its grid; points may share a cell."""
+    (h, w), (rows, columns) = size, grid
+    column = (xy[:, 0] * columns / w).long().clamp(0, columns - 1)
+    row = (xy[:, 1] * rows / h).long().clamp(0, rows - 1)
+    return row * columns + column
+
+
+def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
+    """[m, h, w] price of the cheapest path from each of m cells to every pixel, given prices [8, h, w]."""
+    engine = _paths_by_dijkstra if prices.device.type == "cpu" else _paths_by_sweeps
+    return engine(prices, cells)
+
+
+def step_graph(prices: Tensor) -> csr_array:
+    """prices [8, h, w] as a sparse directed graph; free steps get the smallest number, as scipy drops zeros."""
+    h, w = prices.shape[-2:]
+    count = h * w
+    index = np.arange(count, dtype=np.int32).reshape(h, w)
+    offsets = np.array([dr * w + dc for dr, dc in STEPS], dtype=np.int32)
+    steps = prices.detach().double().cpu().flatten(1).T.numpy()  # [N, 8]
+    inside = np.isfinite(steps)
+    start = np.concatenate([[0], np.cumsum(inside.sum(1))]).astype(np.int32)
+    end = (index.reshape(-1, 1) + offsets)[inside]
+    return csr_array((np.maximum(steps[inside], np.finfo(float).tiny), end, start), shape=(count, count))
+
+
+def _paths_by_dijkstra(prices: Tensor, cells: Tensor) -> Tensor:
+    unique, place = cells.unique(return_inverse=True)
+    if not len(unique):
+        return prices.new_zeros(0, *prices.shape[-2:])
+    lengths = dijkstra(step_graph(prices), directed=True, indices=unique.cpu().numpy())
+    return torch.from_numpy(lengths).to(prices.dtype)[place].reshape(len(cells), *prices.shape[-2:])
+
+
+def _paths_by_sweeps(prices: Tensor, cells: Tensor, rounds: int | None = None) -> Tensor:
+    """Min-plus relaxation of all points at once until nothing falls; rows and columns in one scan each.
+
+    A whole line is relaxed by one running minimum: min_k<=j (d_k + s_j - s_k) = s_j + cummin(d - s)_j.
+    """
+    h, w = prices.shape[-2:]
+    steps = prices.double()
+    lengths = steps.new_full((len(cells), h * w), torch.inf)
+    lengths[torch.arange(len(cells), device=cells.device), cells] = 0
+    lengths = lengths.reshape(-1, h, w)
+    for _ in range(rounds or h * w):
+        before = lengths
+        for k, axis in enumerate((-1, -2)):
+            lengths = _relaxed_line(lengths, steps[k], axis)
+            lengths = _relaxed_line(lengths.flip(axis), steps[k + 4].flip(axis), axis).flip(axis)
+        for k in (2, 3, 6, 7):
+            lengths = _relaxed_once(lengths, steps[k], STEPS[k])
+        if torch.equal(before, lengths):
+            break
+    return lengths.to(prices.dtype)
+
+
+def _relaxed_line(lengths: Tensor, steps: Tensor, axis: int) -> Tensor:
+    """lengths [m, h, w] after walking every line in the direction of rising index."""
+    first = torch.zeros_like(steps.narrow(axis, 0, 1))
+    walked = torch.cat([first, steps.narrow(axis, 0, steps.shape[axis] - 1)], axis).cumsum(axis)
+    reached = walked + (lengths - walked).cummin(axis).values
+    return torch.where(reached < lengths - 1e-12, reached, lengths)
+
+
+def _relaxed_once(lengths: Tensor, steps: Tensor, step: tuple[int, int]) -> Tensor:
+    start, end = ends_of_step(lengths, step)
+    relaxed = lengths.clone()
+    torch.minimum(end, start + ends_of_step(steps, step)[0], out=ends_of_step(relaxed, step)[1])
+    return relaxed
+
+
+def target_distances(prices: Tensor, points: Points, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Distance planes [n, h, w] of the n targets and the row of `points` where each target first stands.
+
+    A target with ten points is as near as the nearest of them.
+    """
+    cells = grid_cells(points.xy, size, prices.shape[-2:])
+    return nearest_of_each(shortest_paths(prices, cells), points.target)
+
+
+def nearest_of_each(lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimum of lengths [m, h, w] over rows of one target -> [n, h, w], in the order targets first appear."""
+    ids, group = target.unique(return_inverse=True)
+    rows = torch.arange(len(target), device=target.device)
+    first = torch.full_like(ids, len(target)).scatter_reduce(0, group, rows, "amin")
+    nearest = lengths.new_full((len(ids), *lengths.shape[-2:]), torch.inf)
+    nearest = nearest.scatter_reduce(0, group[:, None, None].expand_as(lengths), lengths, "amin")
+    order = first.argsort()
+    return nearest[order], first[order]
