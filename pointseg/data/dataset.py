@@ -1,0 +1,127 @@
+"""What every layout hands over: a light index, pictures and ground truth read when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from pointseg.data.files import read_bytes
+from pointseg.data.images import named, read_image, read_index_mask, read_size
+from pointseg.structures import Category, InputError, Truth
+
+OnFault = Callable[[InputError], None]  # loaders raise at the first fault, the doctor collects them
+
+
+def raise_fault(fault: InputError) -> NoReturn:
+    raise fault
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ground-truth segment, before it becomes a row of a Truth."""
+
+    mask: np.ndarray  # [h, w] bool
+    category_id: int
+    target: int
+    is_crowd: bool = False
+
+
+def things_first(categories: Sequence[Category]) -> tuple[Category, ...]:
+    """Things in file order, then stuff: the order that makes a label."""
+    return tuple(sorted(categories, key=lambda category: not category.is_thing))
+
+
+class Dataset:
+    """Pictures of one split. Layouts say where the files lie and how a truth is read."""
+
+    layout = ""
+
+    def __init__(self, root: Path, split: str, categories: Sequence[Category], ids: list, on_fault: OnFault):
+        if not ids:
+            raise InputError(f"{root}: split {split!r} holds no picture")
+        self.root, self.split, self.ids, self.on_fault = Path(root), split, ids, on_fault
+        self.categories = things_first(categories)
+        self.label_of = {category.id: label for label, category in enumerate(self.categories)}
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._hash = ""
+        self._part_folders = find_parts(self.root, split)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"<{self.layout} {self.split}: {len(self)} pictures, {len(self.categories)} categories>"
+
+    def path(self, i: int) -> Path:
+        raise InputError(f"{self.root}: layout {self.layout!r} has no pictures")
+
+    def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
+        """The segments of picture i and its void [h, w] bool."""
+        raise InputError(f"{self.root}: there is no ground truth in layout {self.layout!r}")
+
+    def annotation_files(self) -> list[Path]:
+        return []
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(h, w) of picture i."""
+        if i not in self._sizes:
+            self._sizes[i] = read_size(self.path(i))
+        return self._sizes[i]
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8[h, w, 3] RGB."""
+        image = read_image(self.path(i))
+        if image.shape[:2] != self.size(i):
+            size, found = named(self.size(i)), named(image.shape)
+            raise InputError(f"{self.path(i)}: picture is {found}, the annotations say {size}")
+        return image
+
+    def truth(self, i: int) -> Truth:
+        """Ground truth of picture i; without any object its tensors have no rows."""
+        rows, void = self.rows(i)
+        masks = np.stack([row.mask for row in rows]) if rows else np.zeros((0, *self.size(i)), bool)
+        label = torch.tensor([self.label_of[row.category_id] for row in rows], dtype=torch.int64)
+        return Truth(
+            masks=torch.from_numpy(masks),
+            label=label,
+            target=torch.tensor([row.target for row in rows], dtype=torch.int64),
+            is_thing=torch.tensor([c.is_thing for c in self.categories], dtype=torch.bool)[label],
+            is_crowd=torch.tensor([row.is_crowd for row in rows], dtype=torch.bool),
+            void=torch.from_numpy(void),
+            parts=self.parts(i),
+        )
+
+    def parts(self, i: int) -> torch.Tensor | None:
+        """[h, w] uint8 from the side file, None where there is none."""
+        name = f"{Path(self.path(i).name).stem}.png"
+        for folder in self._part_folders:
+            if (folder / name).is_file():
+                return torch.from_numpy(read_index_mask(folder / name, self.size(i)))
+        return None
+
+    def content_hash(self) -> str:
+        """sha256 over the annotation files and every picture's name and size."""
+        if not self._hash:
+            digest = sha256()
+            for file in self.annotation_files():
+                digest.update(f"{file.name}\0".encode() + sha256(read_bytes(file)).digest())
+            for i in range(len(self)):
+                digest.update(f"{self.path(i).name}\0{named(self.size(i))}\n".encode())
+            self._hash = digest.hexdigest()
+        return self._hash
+
+
+def find_parts(root: Path, split: str) -> list[Path]:
+    """Folders of part masks for a split: beside the `bestiary.json` at or above the layout's root."""
+    for base in (root, *root.resolve().parents[:2]):
+        if (base / "bestiary.json").is_file():
+            plain = split.removesuffix("2017")
+            names = dict.fromkeys((plain, *("train", "val")[: 2 * (plain in ("train_aug", "trainval"))]))
+            return [base / "parts" / name for name in names if (base / "parts" / name).is_dir()]
+    return []

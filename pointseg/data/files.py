@@ -1,0 +1,96 @@
+"""Files that come from outside: names that must stay in their folder, JSON without surprises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from pointseg.structures import InputError
+
+SHOWN = 60  # longest piece of foreign text repeated in a message
+
+
+def shown(value: object) -> str:
+    """A foreign value as it may stand in a one-line message."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def refuse_name(name: object) -> str | None:
+    """Why `name` cannot be the name of a file inside a folder; None when it can."""
+    if not isinstance(name, str) or not name.strip() or "\0" in name or not _encodable(name):
+        return f"{shown(name)} is not a file name"
+    windows, posix = PureWindowsPath(name), PurePosixPath(name)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        return f"file name {shown(name)} leaves the folder"
+    return None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` under `folder`; a name or a symbolic link that leads out of it is refused."""
+    cause = refuse_name(name)
+    if cause:
+        raise InputError(f"{folder}: {cause}")
+    path = folder / name
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long
+        raise InputError(f"{path}: cannot be followed ({type(error).__name__})") from None
+    if not stays:
+        raise InputError(f"{path}: a symbolic link leads out of the folder")
+    return path
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {cause_of(error)}") from None
+
+
+def cause_of(error: OSError) -> str:
+    """What a failing file operation says, without the path that the message already names."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a text file, stripped."""
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; truncated text and the non-JSON numbers NaN and Infinity are refused."""
+    raw = read_bytes(path)
+    if not raw.strip():
+        raise InputError(f"{path}: is empty")
+    try:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not whole JSON ({str(error)[:SHOWN]})") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"the number {name}")
+
+
+def _encodable(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def is_whole(value: object, low: int = -(2**63), high: int = 2**63 - 1) -> bool:
+    """Whether a JSON value is an integer that fits int64 and lies in low..high."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())

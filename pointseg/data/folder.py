@@ -1,0 +1,50 @@
+"""A plain folder of pictures, what an annotator has before there is any mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pointseg.data.dataset import Dataset, OnFault, raise_fault
+from pointseg.data.files import inside, read_lines
+from pointseg.data.images import SUFFIXES, read_image, read_size
+from pointseg.structures import Category, InputError
+
+
+class FolderDataset(Dataset):
+    """Pictures by file name, turned upright as their EXIF tag says. There is no ground truth to ask for."""
+
+    layout = "folder"
+
+    def __init__(self, root: Path, split: str, categories: Sequence[Category] = (), on_fault: OnFault = raise_fault):
+        ids = list_pictures(root)
+        super().__init__(root, split, categories or folder_classes(root), ids, on_fault)
+
+    def path(self, i: int) -> Path:
+        return inside(self.root, self.ids[i])
+
+    def size(self, i: int) -> tuple[int, int]:
+        if i not in self._sizes:
+            self._sizes[i] = read_size(self.path(i), upright=True)
+        return self._sizes[i]
+
+    def image(self, i: int) -> np.ndarray:
+        return read_image(self.path(i), upright=True)
+
+    def rows(self, i: int) -> tuple[list, np.ndarray]:
+        raise InputError(f"{self.root}: a plain folder of pictures has no ground truth")
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Names of the pictures directly in a folder, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def folder_classes(root: Path) -> list[Category]:
+    """The names in classes.txt, one a line; none without it."""
+    side = root / "classes.txt"
+    return [Category(k, name) for k, name in enumerate(read_lines(side), start=1)] if side.is_file() else []

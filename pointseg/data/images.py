@@ -1,0 +1,99 @@
+"""Pictures and mask PNGs as arrays, with every check that a foreign file needs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pointseg.data.files import cause_of
+from pointseg.structures import InputError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # no format that runs a program to be read
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit against decompression bombs
+DEEP_MODES = ("I", "F")  # 16 and 32 bit grey: no honest way to 8 bits without a choice by the user
+
+
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
+    """uint8[h, w, 3] RGB. `upright` turns the picture as its EXIF tag says (not for masks made on raw pixels)."""
+    with _opened(path) as picture:
+        if picture.mode.split(";")[0] in DEEP_MODES:
+            raise InputError(f"{path}: holds more than 8 bits a channel ({picture.mode}); save it as 8 bits")
+        turned = ImageOps.exif_transpose(picture) if upright else picture
+        flat = turned.convert("RGBA") if "transparency" in turned.info else turned
+        return np.array(flat.convert("RGB"))
+
+
+def read_size(path: Path, upright: bool = False) -> tuple[int, int]:
+    """(h, w) from the header alone."""
+    with _opened(path) as picture:
+        w, h = picture.size
+        quarter_turned = upright and picture.getexif().get(0x0112, 1) >= 5
+        return (w, h) if quarter_turned else (h, w)
+
+
+def read_index_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """uint8[h, w]: the palette indices or grey values of a mask PNG."""
+    return _read_mask(path, ("P", "L"), size)
+
+
+def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """int64[h, w]: the ids R + 256 G + 65536 B of a COCO panoptic PNG."""
+    rgb = _read_mask(path, ("RGB", "RGBA"), size)[..., :3].astype(np.int64)
+    return rgb @ np.array([1, 256, 65536])
+
+
+def _read_mask(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None) -> np.ndarray:
+    with _opened(path) as picture:
+        if picture.mode not in modes:
+            raise InputError(f"{path}: is a {picture.mode} picture, a mask here is {' or '.join(modes)}")
+        mask = np.array(picture)
+    if size is not None and mask.shape[:2] != tuple(size):
+        raise InputError(f"{path}: mask is {named(mask.shape)}, its picture {named(size)}")
+    return mask
+
+
+def named(size: tuple[int, ...]) -> str:
+    """(h, w, ...) as people say it: width x height."""
+    return f"{size[1]}x{size[0]}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The opened picture; whatever Pillow throws at a broken file becomes one line."""
+    _refuse_absent(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as picture:
+                yield picture
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{path}: more than {MAX_PIXELS} pixels, refused as a decompression bomb") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: is not a picture ({', '.join(FORMATS)})") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on corrupt bytes
+        raise InputError(f"{path}: corrupt or truncated picture ({_first_line(error)})") from None
+
+
+def _refuse_absent(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        cause = cause_of(error) if isinstance(error, OSError) else "is not a file name"
+        raise InputError(f"{path}: {cause}") from None
+    if not path.is_file():
+        raise InputError(f"{path}: is not a file")
+    if not size:
+        raise InputError(f"{path}: is empty (0 bytes)")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:80]

@@ -1,0 +1,161 @@
+"""VOC 2012 segmentation, and SBD's extra pictures merged into it as `train_aug`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from pointseg.data.dataset import Dataset, OnFault, Row, raise_fault
+from pointseg.data.files import inside, read_lines, refuse_name, shown
+from pointseg.data.images import named, read_index_mask
+from pointseg.structures import IGNORE, Category, InputError
+
+PASCAL = ("aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+          "pottedplant sheep sofa train tvmonitor").split()  # fmt: skip
+BACKGROUND = Category(0, "background", is_thing=False)
+BACKGROUND_TARGET = 256  # no byte of a mask PNG, so it never meets an object's id; 0 would read as void
+
+
+def train_aug_ids(voc_train: Iterable[str], voc_val: Iterable[str], sbd: Iterable[str]) -> list[str]:
+    """SBD's train and val united with VOC's train, minus VOC's val (10,582 of the official ids)."""
+    return sorted(set(voc_train) | set(sbd) - set(voc_val))
+
+
+class VocDataset(Dataset):
+    """Instances from SegmentationObject x SegmentationClass; 255 is void in both."""
+
+    layout = "voc"
+
+    def __init__(self, root: Path, split: str, background: bool = False, on_fault: OnFault = raise_fault):
+        """`background` adds value 0 as the one stuff class, which makes VOC panoptic as PSPS and Point2Mask use it."""
+        root = Path(root)
+        self.background = background
+        self.layout = "voc-panoptic" if background else "voc"
+        self.sbd = find_sbd(root)
+        ids = read_split(root, split, self.sbd, on_fault)
+        super().__init__(root, split, [*voc_classes(root), *[BACKGROUND] * background], ids, on_fault)
+
+    def path(self, i: int) -> Path:
+        folder, name = self.root / "JPEGImages", self.ids[i]
+        found = (folder / f"{name}{suffix}" for suffix in (".jpg", ".png"))
+        plain = next((path for path in found if path.is_file()), folder / f"{name}.jpg")
+        return inside(folder, plain.name)
+
+    def mask_files(self, i: int) -> list[Path]:
+        """VOC's pair of PNGs, or SBD's .mat for a picture that VOC itself did not segment."""
+        folders = ("SegmentationObject", "SegmentationClass")
+        pair = [inside(self.root / folder, f"{self.ids[i]}.png") for folder in folders]
+        if self.sbd is None or any(path.is_file() for path in pair):
+            return pair
+        return [inside(self.sbd / "inst", f"{self.ids[i]}.mat")]
+
+    def annotation_files(self) -> list[Path]:
+        return [path for i in range(len(self)) for path in self.mask_files(i) if path.is_file()]
+
+    def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
+        files, size = self.mask_files(i), self.size(i)
+        if len(files) == 2:
+            objects, classes = (read_index_mask(path, size) for path in files)
+        else:
+            objects, classes = read_sbd(files[0], size)
+        rows = [Row(objects == k, self._class_of(k, objects, classes, files[-1]), int(k))
+                for k in np.unique(objects) if k not in (0, IGNORE)]  # fmt: skip
+        if self.background:
+            rows.append(Row((classes == 0) & (objects == 0), BACKGROUND.id, BACKGROUND_TARGET))
+        void = (objects == IGNORE) | (classes == IGNORE)
+        return [row for row in rows if row.category_id in self.label_of], void
+
+    def _class_of(self, k: int, objects: np.ndarray, classes: np.ndarray, file: Path) -> int:
+        """The class most pixels of object k have; -1, after a fault, when it is none of the dataset's."""
+        values = classes[objects == k]
+        values = values[(values != 0) & (values != IGNORE)]
+        value = int(np.bincount(values).argmax()) if len(values) else 0
+        if value in self.label_of and value != 0:
+            return value
+        cause = f"of unknown category {value}" if value else "without any class pixel"
+        self.on_fault(InputError(f"{file}: object {k} {cause}"))
+        return -1
+
+
+def voc_classes(root: Path) -> list[Category]:
+    """The names in the side file classes.txt, one a line from value 1 on; PASCAL's twenty without it."""
+    side = root / "classes.txt"
+    names = read_lines(side) if side.is_file() else PASCAL
+    if not 0 < len(names) < IGNORE or len(set(names)) != len(names):
+        raise InputError(f"{side}: needs 1 to 254 different names, one a line")
+    return [Category(value, name) for value, name in enumerate(names, start=1)]
+
+
+def read_split(root: Path, split: str, sbd: Path | None, on_fault: OnFault = raise_fault) -> list[str]:
+    """The ids of a split, checked as file names; `train_aug` is put together when it has no list of its own."""
+    lists = root / "ImageSets" / "Segmentation"
+    own = lists / f"{split}.txt"
+    if split != "train_aug" or own.is_file():
+        return _checked_ids(own, on_fault)
+    if sbd is None:
+        raise InputError(f"{root}: split 'train_aug' needs SBD's dataset/inst beside the VOC folder")
+    train, val = (_checked_ids(lists / f"{name}.txt", on_fault) for name in ("train", "val"))
+    return train_aug_ids(train, val, sbd_ids(sbd, on_fault))
+
+
+def sbd_ids(sbd: Path, on_fault: OnFault = raise_fault) -> list[str]:
+    """SBD's train and val lists, or its .mat files where the lists are absent."""
+    lists = [sbd / f"{name}.txt" for name in ("train", "val")]
+    if any(path.is_file() for path in lists):
+        return [name for path in lists for name in _checked_ids(path, on_fault)]
+    return sorted(path.stem for path in (sbd / "inst").glob("*.mat"))
+
+
+def _checked_ids(path: Path, on_fault: OnFault) -> list[str]:
+    ids: dict[str, None] = {}
+    for line in read_lines(path):
+        name = line.split()[0]
+        cause = f"duplicate id {shown(name)}" if name in ids else _refuse_id(name)
+        if cause:
+            on_fault(InputError(f"{path}: {cause}"))
+        else:
+            ids[name] = None
+    return list(ids)
+
+
+def _refuse_id(name: str) -> str | None:
+    return refuse_name(name) or (f"id {shown(name)} leaves the folder" if "/" in name else None)
+
+
+def find_sbd(root: Path) -> Path | None:
+    """The SBD folder that holds inst/*.mat: in the VOC folder, beside it, or beside the devkit."""
+    for base in (root, *root.resolve().parents[:2]):
+        for child in [base, *sorted(base.glob("*SBD*")), base / "sbd", base / "benchmark_RELEASE"]:
+            for folder in (child / "dataset", child):
+                if (folder / "inst").is_dir():
+                    return folder
+    return None
+
+
+def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Objects and classes, each uint8[h, w], of GTinst in a .mat file (MATLAB 5, plain arrays, nothing is run)."""
+    try:
+        inst = loadmat(path, variable_names=["GTinst"], appendmat=False)["GTinst"][0, 0]
+        objects = np.asarray(inst["Segmentation"], dtype=np.int64)
+        categories = np.asarray(inst["Categories"], dtype=np.int64).ravel()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or directory") from None
+    except Exception as error:  # scipy raises nearly anything on corrupt bytes
+        raise InputError(f"{path}: is not an SBD instance file ({type(error).__name__})") from None
+    if objects.shape != tuple(size):
+        shape = named(objects.shape) if objects.ndim == 2 else "no picture"
+        raise InputError(f"{path}: mask is {shape}, its picture {named(size)}")
+    return _with_classes(path, objects, categories)
+
+
+def _with_classes(path: Path, objects: np.ndarray, categories: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    top = int(objects.max(initial=0))
+    if objects.min(initial=0) < 0 or top > len(categories) or top >= IGNORE:
+        raise InputError(f"{path}: object {top} has no entry among {len(categories)} categories")
+    if len(categories) and not 0 < categories.min() <= categories.max() < IGNORE:
+        raise InputError(f"{path}: unknown category {shown(categories.tolist())}")
+    classes = np.concatenate([[0], categories])[objects]
+    return objects.astype(np.uint8), classes.astype(np.uint8)
