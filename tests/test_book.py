@@ -1,0 +1,138 @@
+"""The book builds without a warning, needs nothing from outside, and types no numbers of its own."""
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync --allow-file-access-from-files").split()  # fmt: skip
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory) -> Path:
+    """The book, built afresh with every chapter executed."""
+    root, out = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("book")
+    jb = Path(sys.executable).with_name("jupyter-book")
+    command = [jb, "build", "book", "--config", "_config.yml", "--path-output", out, "-W", "-n", "--keep-going"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, "\n".join((done.stdout + done.stderr).splitlines()[-60:])
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def served(html):
+    handler = functools.partial(QuietHandler, directory=str(html))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Tests print nothing."""
+
+
+def pages(html: Path) -> list[str]:
+    return sorted(str(p.relative_to(html)) for p in html.glob("*.html") if p.stem not in ("genindex", "search"))
+
+
+def visit(browser, base: str, name: str, viewport: dict) -> dict:
+    """What a reader's browser met on one page."""
+    page = browser.new_page(viewport=viewport)
+    met = {"outside": [], "errors": [], "missing": []}
+    inside = ("data:", "blob:", base)
+    page.on("request", lambda r: None if r.url.startswith(inside) else met["outside"].append(r.url))
+    page.on("pageerror", lambda e: met["errors"].append(str(e)[:200]))
+    page.on("requestfailed", lambda r: met["missing"].append(r.url))
+    page.on("response", lambda r: met["missing"].append(r.url) if r.status >= 400 else None)
+    page.goto(f"{base}/{name}", wait_until="load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    met["broken"] = page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
+    met["mute"] = page.evaluate("() => [...document.images].filter(i => !i.alt.trim()).map(i => i.src.slice(-80))")
+    met["wide"] = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+    page.close()
+    return met
+
+
+@pytest.mark.browser
+def test_every_page_is_whole_over_http(html, served, browser):
+    for name in pages(html):
+        met = visit(browser, served, name, {"width": 1280, "height": 900})
+        assert not any(met[k] for k in ("outside", "errors", "missing", "broken", "mute")), (name, met)
+
+
+@pytest.mark.browser
+def test_every_page_is_whole_from_disk_and_on_a_phone(html, browser):
+    for name in pages(html):
+        met = visit(browser, html.as_uri(), name, PHONE)
+        fonts = [u for u in met["missing"] if not u.endswith((".woff2", ".woff", ".ttf"))]
+        assert not any(met[k] for k in ("outside", "errors", "broken", "mute")) and not fonts, (name, met)
+        assert met["wide"] <= 0, f"{name} is {met['wide']} px wider than a phone"
+
+
+@pytest.mark.browser
+def test_a_faulty_page_is_seen(tmp_path, browser):
+    text = '<img src="gone.png"><script src="http://192.0.2.1/x.js"></script><script>throw new Error("no")</script>'
+    (tmp_path / "bad.html").write_text(text)
+    met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
+    assert met["outside"] and met["errors"] and met["missing"] and met["broken"] and met["mute"]
+
+
+def chapters(root: Path) -> list[Path]:
+    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
+    names = [toc["root"]] + [c["file"] for c in toc["chapters"]]
+    return [next(p for s in (".py", ".md") if (p := root / "book" / f"{n}{s}").exists()) for n in names]
+
+
+def prose(path: Path) -> str:
+    """What a reader reads as running text: no code, no formulas, no directives, no tables."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        cells = re.split(r"^# %%", text, flags=re.M)
+        text = "\n".join(c.split("\n", 1)[1] for c in cells if c.lstrip().startswith("[markdown]") and "\n" in c)
+        text = re.sub(r"^# ?", "", text, flags=re.M)
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", " ", text, flags=re.S)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+
+
+TYPED_SCORE = re.compile(r"\b\d+\.\d+\s*(?:%|points?\b|PQ|AP|mAP|IoU)|\b(?:PQ|m?AP\d*|IoU) (?:of|is|=) \d")
+
+
+def test_no_score_is_typed_in_prose(root):
+    for path in chapters(root):
+        assert not TYPED_SCORE.findall(prose(path)), (path.name, TYPED_SCORE.findall(prose(path)))
+
+
+@pytest.mark.parametrize("sentence", ["reaches 53.2 mAP here", "a PQ of 60", "an IoU of 0.71", "rises by 2.4 points"])
+def test_a_typed_score_is_seen(sentence):
+    assert TYPED_SCORE.search(sentence)
+
+
+def test_no_notebook_file_stands_in_the_book(root):
+    assert not list((root / "book").rglob("*.ipynb"))
