@@ -1,0 +1,265 @@
+"""Key-point shift against a double loop in float64, and the laws its equations promise."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from pointseg.ops.shift import (
+    Tokens,
+    bandwidth,
+    cells_of,
+    compact,
+    cosine,
+    density_weights,
+    owner_of,
+    part_maps,
+    shift,
+    weighted_means,
+)
+
+
+def angle(a, b):
+    lengths = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
+    return float(a @ b) / lengths if lengths > 0 else 0.0
+
+
+def slow_scores(points, tokens, rule, alpha, beta):
+    """scores[k][s] by which a token chooses its key-point."""
+    table = [[angle(token, point) for token in tokens] for point in points]
+    if rule == "cosine":
+        return [[1 + value for value in row] for row in table]
+    scores = []
+    for k, row in enumerate(table):
+        if rule == "share":
+            total = sum(max(value, 0.0) for value in row)
+            scores.append([max(value, 0.0) / total if total > 1e-12 else 0.0 for value in row])
+        else:
+            top = max(row)
+            powers = [math.exp((value - top) / (alpha * beta[k])) for value in row]
+            scores.append([power / sum(powers) for power in powers])
+    return scores
+
+
+def slow_owners(scores):
+    owners = []
+    for s in range(len(scores[0])):
+        bids = [row[s] * (1 - 1e-6 * k) for k, row in enumerate(scores)]
+        owners.append(bids.index(max(bids)))
+    return owners
+
+
+def slow_beta(points, tokens, owners, floor):
+    beta = []
+    for k, point in enumerate(points):
+        cell = [angle(token, point) for token, owner in zip(tokens, owners) if owner == k]
+        beta.append(max(1 - sum(cell) / len(cell) if cell else 1.0, floor))
+    return beta
+
+
+def slow_move(points, tokens, owners, beta, alpha):
+    moved = []
+    for k, point in enumerate(points):
+        cell = [token for token, owner in zip(tokens, owners) if owner == k]
+        if not cell:
+            moved.append(point)
+            continue
+        near = [angle(token, point) for token in cell]
+        scale = 0.0 if math.isinf(alpha) else 1 / (alpha * beta[k])
+        weights = [math.exp((value - max(near)) * scale) for value in near]
+        moved.append(sum(w * token for w, token in zip(weights, cell)) / sum(weights))
+    return moved
+
+
+def slow_shift(seeds, tokens, alpha, iterations, rule, floor):
+    """One instance, its own tokens only: [AS Eq. 2], [AS Eq. 5], [AS Eq. 6], [AS Eq. 7] word by word."""
+    points, held = list(seeds), None
+    for turn in range(iterations + 1):
+        if rule == "softmax":
+            beta = [0.1] * len(points) if held is None else slow_beta(points, tokens, held, floor)
+            owners = slow_owners(slow_scores(points, tokens, rule, alpha, beta))
+        else:
+            owners = slow_owners(slow_scores(points, tokens, rule, alpha, None))
+            beta = slow_beta(points, tokens, owners, floor)
+        if turn < iterations:
+            points, held = slow_move(points, tokens, owners, beta, alpha), owners
+    return np.stack(points), owners
+
+
+def ragged_case(draw):
+    """Instances of 1 to 12 tokens behind padding of garbage, with exact ties, repeated seeds and lone tokens."""
+    n, k, d = draw.integers(1, 4), draw.integers(1, 6), draw.integers(2, 6)
+    counts = draw.choice([1, 1, 2, 3, 7, 12], n)
+    longest = counts.max() + draw.integers(0, 3)
+    tokens = draw.normal(draw.choice([0.0, 1.0]), 1, (n, longest, d)) * draw.choice([0.1, 1, 30])
+    if draw.random() < 0.4:
+        tokens = np.round(tokens)
+    if draw.random() < 0.3:
+        tokens[:, longest // 2 :] = tokens[:, : longest - longest // 2]
+    inside = np.zeros((n, longest), bool)
+    for row, count in zip(inside, counts):
+        row[draw.permutation(longest)[:count]] = True
+    chosen = np.stack([draw.choice(np.flatnonzero(row), k) for row in inside])
+    return tokens, inside, tokens[np.arange(n)[:, None], chosen]
+
+
+@pytest.mark.parametrize("rule", ["share", "cosine", "softmax"])
+def test_eq02_to_eq07_shift_equals_the_double_loop(rule):
+    draw = np.random.default_rng({"share": 1, "cosine": 2, "softmax": 3}[rule])
+    for _ in range(150):
+        tokens, inside, seeds = ragged_case(draw)
+        alpha = draw.choice([0.1, 1.0, 10.0] if rule == "softmax" else [0.1, 1.0, 10.0, math.inf])
+        turns, floor = int(draw.integers(0, 6)), draw.choice([1e-2, 1e-1])
+        done = shift(
+            torch.tensor(seeds), Tokens.of(torch.tensor(tokens), torch.tensor(inside)), alpha, turns, rule, floor
+        )
+        for i in range(len(tokens)):
+            points, owners = slow_shift(seeds[i], tokens[i][inside[i]], alpha, turns, rule, floor)
+            scale = max(np.abs(points).max(), 1e-9)
+            assert np.abs(done.features[i].numpy() - points).max() / scale < 1e-5
+            assert done.owner[i][inside[i]].tolist() == owners
+            assert (done.owner[i][~inside[i]] == -1).all()
+
+
+def test_eq02_shares_sum_to_one_and_ignore_tokens_outside():
+    tokens = torch.rand(3, 9, 4, dtype=torch.float64)
+    inside = torch.rand(3, 9) < 0.6
+    inside[:, 0] = True
+    maps = part_maps(cosine(tokens[:, :2], normalize(tokens, dim=-1)), inside)
+    assert torch.allclose(maps.sum(-1), torch.ones(3, 2, dtype=torch.float64))
+    assert not maps[~inside[:, None].expand_as(maps)].any()
+
+
+def test_eq02_a_key_point_with_few_similar_tokens_outbids_one_with_many():
+    # psi_0 is alike to all four tokens (shares 1/4), psi_1 to the last alone (share 1): cosine would tie on it
+    similarity = torch.tensor([[[1.0, 1, 1, 1], [0, 0, 0, 1.0]]])
+    inside = torch.ones(1, 4, dtype=torch.bool)
+    assert owner_of(part_maps(similarity, inside), inside).tolist() == [[0, 0, 0, 1]]
+    assert owner_of(similarity, inside).tolist() == [[0, 0, 0, 0]]
+
+
+def test_eq03_is_eq07_with_alpha_infinite():
+    tokens = torch.randn(2, 8, 3, dtype=torch.float64)
+    inside = torch.ones(2, 8, dtype=torch.bool)
+    seeds = tokens[:, :3]
+    similarity = cosine(seeds, normalize(tokens, dim=-1))
+    cells = cells_of(owner_of(part_maps(similarity, inside), inside), 3)
+    plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any() else seeds[i, k]
+                                      for k in range(3)]) for i in range(2)])  # fmt: skip
+    held = Tokens.of(tokens, inside)
+    assert torch.allclose(shift(seeds, held, math.inf, 1).features, plain)
+    assert torch.allclose(shift(seeds, held, 1e9, 1).features, plain, atol=1e-6)
+
+
+def test_eq05_weights_sum_to_one_in_the_cell_and_favour_the_near():
+    similarity = torch.tensor([[[0.9, 0.5, 0.1, 0.7]]])
+    cells = torch.tensor([[[True, True, False, True]]])
+    weights = density_weights(similarity, cells, torch.tensor([[0.3]]), 1.0)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0, 0, 2] == 0
+    assert weights[0, 0, 0] > weights[0, 0, 3] > weights[0, 0, 1]
+    # by hand: exp((0.9 - 0.5) / 0.3) = exp(4 / 3)
+    assert float(weights[0, 0, 0] / weights[0, 0, 1]) == pytest.approx(math.exp(4 / 3))
+
+
+def test_eq05_small_alpha_picks_the_nearest_token():
+    similarity = torch.tensor([[[0.9, 0.5, 0.1, 0.7]]])
+    weights = density_weights(similarity, torch.ones(1, 1, 4, dtype=torch.bool), torch.tensor([[1.0]]), 1e-3)
+    assert torch.allclose(weights, torch.tensor([[[1.0, 0, 0, 0]]]))
+
+
+def test_eq06_bandwidth_by_hand():
+    similarity = torch.tensor([[[0.8, 0.6, -1.0], [0.5, 0.5, 0.5]]])
+    cells = torch.tensor([[[True, True, False], [False, False, False]]])
+    # 1 - (0.8 + 0.6) / 2 = 0.3; an empty cell has 1; the floor holds
+    assert torch.allclose(bandwidth(similarity, cells, 0.0), torch.tensor([[0.3, 1.0]]))
+    assert torch.allclose(bandwidth(similarity, cells, 0.4), torch.tensor([[0.4, 1.0]]))
+
+
+def test_eq06_denser_cells_have_the_smaller_bandwidth():
+    """The paper's sentence says larger; its formula (and this code) say smaller."""
+    similarity = torch.tensor([[[0.99, 0.98], [0.6, 0.5]]])
+    beta = bandwidth(similarity, torch.ones(1, 2, 2, dtype=torch.bool), 0.0)[0]
+    assert beta[0] < beta[1]
+
+
+def test_eq07_a_key_point_without_tokens_stays():
+    before = torch.randn(1, 2, 3)
+    weights = density_weights(
+        torch.ones(1, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.ones(1, 2), 1.0
+    )
+    moved = weighted_means(weights, Tokens.of(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool)), before)
+    assert torch.equal(moved[0, 1], before[0, 1])
+    assert torch.allclose(moved[0, 0], torch.ones(3))
+
+
+def test_two_clear_parts_are_found_from_seeds_in_one_of_them():
+    # two directions 90 degrees apart, 6 tokens each, little noise; both seeds start in part 0
+    generator = torch.Generator().manual_seed(0)
+    base = torch.eye(2).repeat_interleave(6, 0) + 0.1 * torch.randn(12, 2, generator=generator).abs()
+    done = shift(base[None, [0, 1]], Tokens.of(base[None], torch.ones(1, 12, dtype=torch.bool)), 1.0, 10)
+    owners = done.owner[0]
+    assert len(set(owners[:6].tolist()) | set(owners[6:].tolist())) == 2
+    assert (owners[6:] == owners[6]).all()
+
+
+def features(seeds, tokens, inside, **how):
+    return shift(seeds, Tokens.of(tokens, inside), **how).features
+
+
+def test_instances_do_not_meet_and_their_order_is_kept():
+    tokens, inside, seeds = map(torch.tensor, ragged_case(np.random.default_rng(5)))
+    together = features(seeds, tokens, inside)
+    flipped = features(seeds.flip(0), tokens.flip(0), inside.flip(0)).flip(0)
+    alone = [features(seeds[i : i + 1], tokens[i : i + 1], inside[i : i + 1]) for i in range(len(tokens))]
+    assert torch.allclose(together, flipped)
+    assert torch.allclose(together, torch.cat(alone))
+
+
+def test_tokens_outside_change_nothing():
+    tokens, inside, seeds = map(torch.tensor, ragged_case(np.random.default_rng(6)))
+    noisy = torch.where(inside[..., None], tokens, 1e3 * torch.randn_like(tokens))
+    assert torch.allclose(features(seeds, tokens, inside), features(seeds, noisy, inside))
+
+
+def test_compact_tokens_give_the_same_shift_as_the_whole_grid():
+    draw = np.random.default_rng(7)
+    image_tokens = torch.tensor(draw.normal(size=(2, 30, 5)))
+    image = torch.tensor([0, 1, 1])
+    inside = torch.tensor(draw.random((3, 30)) < 0.3)
+    index, real = compact(inside)
+    assert index.shape[1] == inside.sum(1).max()
+    picked = Tokens.gathered(image_tokens, image, index, real)
+    seeds = picked.features_at(torch.arange(4).expand(3, 4))
+    assert torch.allclose(seeds, image_tokens[image[:, None], index[:, :4]])
+    whole = shift(seeds, Tokens.of(image_tokens[image], inside))
+    small = shift(seeds, picked)
+    assert torch.allclose(whole.features, small.features)
+    for i in range(3):
+        assert whole.owner[i][index[i][real[i]]].tolist() == small.owner[i][real[i]].tolist()
+
+
+def test_path_holds_every_iteration_and_no_iteration_is_the_seed():
+    tokens = torch.randn(1, 6, 3)
+    inside = torch.ones(1, 6, dtype=torch.bool)
+    done = shift(tokens[:, :2], Tokens.of(tokens, inside), iterations=4, keep_path=True)
+    assert len(done.path) == 5
+    assert torch.equal(done.path[0], tokens[:, :2])
+    assert torch.equal(done.path[-1], done.features)
+    for n in range(5):
+        assert torch.allclose(done.path[n], features(tokens[:, :2], tokens, inside, iterations=n))
+
+
+def test_no_instance_no_token_and_softmax_with_infinite_alpha():
+    none = shift(torch.zeros(0, 5, 3), Tokens.of(torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.bool)))
+    assert none.features.shape == (0, 5, 3)
+    assert none.cells.shape == (0, 5, 4)
+    index, real = compact(torch.zeros(0, 4, dtype=torch.bool))
+    assert index.shape == real.shape == (0, 1)
+    outside = shift(torch.ones(1, 2, 3), Tokens.of(torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool)))
+    assert torch.equal(outside.features, torch.ones(1, 2, 3))
+    assert not outside.cells.any()
+    with pytest.raises(ValueError, match="finite alpha"):
+        features(torch.ones(1, 2, 3), torch.ones(1, 4, 3), torch.ones(1, 4) > 0, alpha=math.inf, owner="softmax")
