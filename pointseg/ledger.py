@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import signal
@@ -50,7 +51,7 @@ class Run:
 
     def write(self, name: str, value: Any) -> Path:
         """A value as a JSON file of the folder."""
-        return write_text(self.folder / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+        return write_text(self.folder / name, json.dumps(strict(value), indent=1, sort_keys=True) + "\n")
 
     def read(self, name: str) -> Any:
         """A JSON file of the folder, {} where there is none."""
@@ -142,6 +143,15 @@ def _handling(numbers: list[int], handler: Any) -> Iterator[None]:
             signal.signal(number, old)
 
 
+def strict(value: Any) -> Any:
+    """JSON has no NaN: a number nobody could measure is null."""
+    if isinstance(value, dict):
+        return {name: strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_text(path: Path, text: str) -> Path:
     """Atomic: the file holds all of the text or what it held before."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -177,7 +187,7 @@ def runs_in(folder: Path = RUNS) -> list[Run]:
     return [Run(path.parent) for path in sorted(Path(folder).glob("*/result.json"))]
 
 
-def index(folder: Path = RUNS) -> Path:
+def write_index(folder: Path = RUNS) -> Path:
     """Writes runs/index.csv, one row a run; a function of the runs' files alone."""
     rows = [_row(run) for run in runs_in(folder)]
     first = ["run", "status", "method", "data", "scale", "seed", "points", "steps", "wall_s", "device", "git"]

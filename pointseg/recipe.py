@@ -106,6 +106,8 @@ class Recipe:
     compile: bool = False
     workers: int = 0  # processes that load images
     layout: str = "auto"
+    train_split: str = "train"
+    val_split: str = "val"
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "config": dict(self.config)}, indent=1, sort_keys=True)
@@ -142,6 +144,7 @@ class Recipe:
             self.student, data=self.data, scale=self.scale, seed=self.seed, points=asdict(self.points),
             image_size=self.image_size, images=self.images, val=self.val, precision=self.precision,
             compile=self.compile, workers=self.workers, layout=self.layout,
+            train_split=self.train_split, val_split=self.val_split,
         )  # fmt: skip
 
 

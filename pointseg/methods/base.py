@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pointseg.structures import Batch, Category, Instances, Panoptic, Prediction
+from pointseg.structures import Batch, Category, Instances, Panoptic, Points, Prediction
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ class Method(Protocol):
         """One prediction an image, masks of its (h, w), with the row in the batch as `image_id`."""
 
     def pseudo_labels(self, batch: Batch) -> list[Instances | Panoptic]:
-        """What a weak method takes for the truth of a batch that carries points. Absent from mask methods."""
+        """What a weak method takes for the truth of a batch that carries points. Absent from mask methods.
+
+        One row a target in the order of `targets_of` (things only for Instances), masks of the image's (h, w);
+        a mask may be empty, a row may not be missing.
+        """
 
 
 class HasParamGroups(Protocol):
@@ -66,6 +71,11 @@ class HasCompiledParts(Protocol):
     """A method may name its static parts, which torch.compile then takes where a recipe asks for it."""
 
     def compiled_parts(self) -> list[nn.Module]: ...
+
+
+def targets_of(points: Points) -> Tensor:
+    """[k] int64: the targets that own the points, in the order of their first point."""
+    return torch.tensor(list(dict.fromkeys(points.target.tolist())), dtype=torch.int64)
 
 
 def world_mean(count: Tensor) -> Tensor:
