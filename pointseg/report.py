@@ -1,0 +1,268 @@
+"""From runs/ to what a reader sees: measured values, verdicts on the papers' claims, tables and badges.
+
+A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a tolerance fixed before
+any run. At scale small no value can be compared with a print; there the order of a table's rows is on trial.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pointseg.ledger import Run, flat, runs_in
+
+REPRODUCED, DIRECTION, FAILED, NOT_RUN = "reproduced", "direction holds", "not reproduced", "not run"
+BADGE = {REPRODUCED: "reproduced", DIRECTION: "direction", FAILED: "failed", NOT_RUN: "none", "stale": "stale"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of ours: a score of one run."""
+
+    run: str
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed number and what our runs say of it."""
+
+    paper: str
+    table: str
+    row: int
+    column: str
+    printed: float
+    verdict: str
+    scale: str = ""
+    values: tuple[Value, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper} Tab. {self.table} row {self.row + 1} {self.column}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended well, with its recipe and its scores under flat names."""
+
+    run: Run
+    recipe: dict[str, Any]
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def read_claims(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(Path(path).read_text())
+
+
+def finished(folder: Path) -> list[Finished]:
+    """Every run that ended well and has a recipe; the smoke tier proves that things run and measures nothing."""
+    runs = [run for run in runs_in(folder) if run.status == "ok"]
+    read = [Finished(run, run.read("recipe.json"), flat(run.result.get("metrics", {}))) for run in runs]
+    return [f for f in read if f.recipe and f.recipe.get("scale") != "smoke"]
+
+
+def fits(selector: dict[str, Any], recipe: dict[str, Any], ignored: Sequence[str] = ()) -> bool:
+    """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings."""
+    config = {k: v for k, v in recipe.get("config", {}).items() if k not in ignored}
+    if config != selector.get("config", {}):
+        return False
+    wanted = {k: selector[k] for k in ("method", "data", "student", "layout") if k in selector}
+    points = recipe.get("points", {})
+    return all(recipe.get(k) == v for k, v in wanted.items()) and all(
+        points.get(k) == v for k, v in selector.get("points", {}).items()
+    )
+
+
+def values_of(selector: dict, score: str, runs: Iterable[Finished], scale: str, ignored=()) -> tuple[Value, ...]:
+    """Our values of one score beside a printed row, one a run, by seed."""
+    matching = [f for f in runs if f.recipe["scale"] == scale and fits(selector, f.recipe, ignored)]
+    return tuple(sorted((Value(f.run.id, f.recipe["seed"], f.scores[score]) for f in matching if score in f.scores),
+                        key=lambda v: v.seed))  # fmt: skip
+
+
+def order_holds(smaller: Sequence[Value], larger: Sequence[Value]) -> bool:
+    """Whether two rows stand in the printed order on the mean over seeds."""
+    return mean(smaller) < mean(larger)
+
+
+def mean(values: Sequence[Value]) -> float:
+    return statistics.fmean(v.score for v in values)
+
+
+def spread(values: Sequence[Value]) -> float:
+    """Standard deviation over runs, 0 for one run."""
+    return statistics.stdev(v.score for v in values) if len(values) > 1 else 0.0
+
+
+class Trial:
+    """The papers' claims held against a set of runs."""
+
+    def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
+        self.claims, self.runs = claims, runs
+        self.ignored = tuple(claims.get("ignored_settings", ()))
+        self.needed = claims.get("seeds_for_a_verdict", 3)
+        self.selectors = {(s["paper"], s["table"], s["row"]): s for s in claims.get("selectors", [])}
+
+    def values(self, paper: str, table: str, row: int, column: str, scale: str) -> tuple[Value, ...]:
+        selector = self.selectors.get((paper, table, row))
+        if selector is None or column not in selector["scores"]:
+            return ()
+        return values_of(selector, selector["scores"][column], self.runs, scale, self.ignored)
+
+    def orders_of(self, paper: str, table: str, row: int, column: str) -> list[tuple[int, int]]:
+        """Pairs (smaller row, larger row) of neighbours in a printed order that this row takes part in."""
+        found = []
+        for order in self.claims.get("orders", []):
+            if (order["paper"], order["table"], order["column"]) == (paper, table, column):
+                found += [pair for pair in pairwise(order["rows"]) if row in pair]
+        return found
+
+    def cell(self, paper: str, table: str, row: int, column: str, printed: float) -> Cell:
+        place = (paper, table, row, column)
+        at_paper = self.values(*place, "paper")
+        if at_paper:
+            near = abs(mean(at_paper) - printed) <= self.claims["tolerance"]
+            return Cell(*place, printed, REPRODUCED if near else FAILED, "paper", at_paper)
+        small = self.values(*place, "small")
+        return Cell(*place, printed, self.by_order(*place), "small" if small else "", small)
+
+    def by_order(self, paper: str, table: str, row: int, column: str) -> str:
+        """The verdict at scale small: every order the row takes part in, given enough seeds on both sides."""
+        pairs = self.orders_of(paper, table, row, column)
+        sides = [[self.values(paper, table, r, column, "small") for r in pair] for pair in pairs]
+        decided = [(a, b) for a, b in sides if min(len(a), len(b)) >= self.needed]
+        if not decided or len(decided) < len(pairs):
+            return NOT_RUN
+        return DIRECTION if all(order_holds(a, b) for a, b in decided) else FAILED
+
+    def cells(self) -> list[Cell]:
+        """One a printed number of every table of every paper."""
+        return [
+            self.cell(paper, table["id"], i, column, row[column])
+            for paper, content in self.claims["papers"].items()
+            for table in content["tables"]
+            for i, row in enumerate(table["rows"])
+            for column in table.get("units", {})
+            if is_number(row.get(column)) and table["units"][column] == "percent"
+        ]
+
+    def order_rows(self) -> list[dict[str, Any]]:
+        """Each order a paper claims, the verdict on it and the values it was held against."""
+        return [self.order_row(order) for order in self.claims.get("orders", [])]
+
+    def order_row(self, order: dict[str, Any]) -> dict[str, Any]:
+        values = [self.values(order["paper"], order["table"], r, order["column"], "small") for r in order["rows"]]
+        if min(len(v) for v in values) < self.needed:
+            verdict = NOT_RUN
+        else:
+            verdict = DIRECTION if all(order_holds(a, b) for a, b in pairwise(values)) else FAILED
+        return order | {"verdict": verdict, "values": values}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def trial(claims: Path, runs: Path) -> Trial:
+    return Trial(read_claims(claims), finished(runs))
+
+
+def verdict_lines(claims: Path, runs: Path) -> list[str]:
+    """The verdicts as text, the orders first, then how many printed cells got which."""
+    held = trial(claims, runs)
+    lines = [f"{row['verdict']:16} {row['id']}: {row['says']}" for row in held.order_rows()]
+    cells = held.cells()
+    counts = {word: sum(c.verdict == word for c in cells) for word in (REPRODUCED, DIRECTION, FAILED, NOT_RUN)}
+    return [*lines, *(f"{n:5} printed cells {word}" for word, n in counts.items())]
+
+
+def badge(verdict: str) -> str:
+    return f'<span class="verdict verdict-{BADGE[verdict]}">{html.escape(verdict)}</span>'
+
+
+def number(values: Sequence[Value], digits: int = 1) -> str:
+    """Our mean and spread with a link to the run, or to the first of them; a dash where there is none."""
+    if not values:
+        return "-"
+    text = f"{mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {spread(values):.{digits}f}"
+    title = html.escape(", ".join(v.run for v in values))
+    return f'<a href="runs.html#{values[0].run}" title="{title}">{text}</a> <small>n={len(values)}</small>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """HTML table that scrolls by itself on a narrow screen; cells are HTML already."""
+    top = "".join(f"<th>{h}</th>" for h in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
+
+
+def printed_table(held: Trial, paper: str, table_id: str) -> str:
+    """A paper's table as printed, and beside it our values at scale small and the verdict, in columns of their own."""
+    content = next(t for t in held.claims["papers"][paper]["tables"] if t["id"] == table_id)
+    scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
+    shown = [c for c in scores if any((paper, table_id, i) in held.selectors for i in range(len(content["rows"])))]
+    head = (
+        [html.escape(c) for c in content["columns"]] + [f"ours, small: {html.escape(c)}" for c in shown] + ["verdict"]
+    )
+    rows = []
+    for i, row in enumerate(content["rows"]):
+        cells = {c: held.cell(paper, table_id, i, c, row[c]) for c in scores if is_number(row.get(c))}
+        ours = [number(cells[c].values) if c in cells else "-" for c in shown]
+        rows.append([plain(row.get(c)) for c in content["columns"]] + ours + [badge(worst(cells.values()))])
+    return table(head, rows)
+
+
+def worst(cells: Iterable[Cell]) -> str:
+    """One word for a row: the least favourable of its decided cells."""
+    words = {c.verdict for c in cells}
+    return next((w for w in (FAILED, DIRECTION, REPRODUCED) if w in words), NOT_RUN)
+
+
+def plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return html.escape(", ".join(map(str, value)))
+    return (
+        {True: "yes", False: ""}.get(value, html.escape(str(value)))
+        if isinstance(value, bool)
+        else html.escape(str(value))
+    )
+
+
+def orders_table(held: Trial, paper: str | None = None) -> str:
+    """What the papers say about orders, what we saw, and the verdict."""
+    rows = [r for r in held.order_rows() if paper in (None, r["paper"])]
+    return table(
+        ["claim", "paper says", "ours, small, in that order", "verdict"],
+        [[f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), " &lt; ".join(map(number, r["values"])),
+          badge(r["verdict"])] for r in rows],
+    )  # fmt: skip
+
+
+def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
+    """Every kept run with an anchor of its own: what it is, how it ended, its scores, where its files lie."""
+    rows = []
+    for run in runs_in(folder):
+        recipe, result = run.read("recipe.json"), run.result
+        if recipe.get("scale") == "smoke":
+            continue
+        scores = flat(result.get("metrics", {}))
+        shown = "<br>".join(f"{html.escape(k)} {v:.1f}" for k, v in list(scores.items())[:12])
+        state = html.escape(run.status) + (f" {badge('stale')}" if (stale or {}).get(run.id) else "")
+        settings = html.escape(", ".join(f"{k}={v}" for k, v in recipe.get("config", {}).items()))
+        what = f'<a id="{run.id}"></a><code>{run.id}</code>'
+        rows.append([what, html.escape(recipe.get("method", "")), str(recipe.get("seed", "")), settings, state,
+                     f"{result.get('wall_s', 0):.0f} s", shown])  # fmt: skip
+    return table(["run", "method", "seed", "settings", "state", "wall", "scores"], rows)

@@ -1,0 +1,125 @@
+"""Verdicts follow from runs alone: each word of the four can be had, and none without what it needs."""
+
+import json
+
+import pytest
+
+from pointseg import report
+from pointseg.ledger import Run
+
+CLAIMS = {
+    "tolerance": 1.0,
+    "seeds_for_a_verdict": 3,
+    "ignored_settings": ["start"],
+    "papers": {
+        "AS": {
+            "tables": [
+                {
+                    "id": "3",
+                    "columns": ["name", "mAP"],
+                    "units": {"mAP": "percent"},
+                    "rows": [{"name": "base", "mAP": 38.0}, {"name": "full", "mAP": 53.2}, {"name": "x", "mAP": None}],
+                }
+            ]
+        }
+    },
+    "selectors": [
+        {
+            "paper": "AS",
+            "table": "3",
+            "row": 0,
+            "method": "as",
+            "config": {"maps": "self"},
+            "scores": {"mAP": "val/AP50"},
+        },
+        {"paper": "AS", "table": "3", "row": 1, "method": "as", "config": {}, "scores": {"mAP": "val/AP50"}},
+    ],
+    "orders": [{"id": "AS-3", "paper": "AS", "table": "3", "column": "mAP", "rows": [0, 1], "says": "modules help"}],
+}
+
+
+@pytest.fixture
+def add(tmp_path):
+    def write(name, score, seed=0, scale="small", status="ok", **config):
+        run = Run(tmp_path / "runs" / name)
+        run.folder.mkdir(parents=True)
+        recipe = {"method": "as", "scale": scale, "seed": seed, "config": config, "points": {"kind": "centre"}}
+        run.write("recipe.json", recipe)
+        run.write("result.json", {"status": status, "metrics": {"val": {"AP50": score}}})
+
+    return write
+
+
+def words(tmp_path):
+    held = report.Trial(CLAIMS, report.finished(tmp_path / "runs"))
+    return [c.verdict for c in held.cells()]
+
+
+def test_without_runs_nothing_is_decided(tmp_path):
+    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
+
+
+def seeds(add, name, scores, **settings):
+    for seed, score in enumerate(scores):
+        add(f"{name}{seed}", score, seed, **settings)
+
+
+def test_three_seeds_in_order_give_direction_holds(tmp_path, add):
+    seeds(add, "base", [30, 31, 29], maps="self")
+    seeds(add, "full", [35, 30, 40], start="runs/first")
+    assert words(tmp_path) == [report.DIRECTION, report.DIRECTION]
+
+
+def test_the_wrong_order_is_not_reproduced(tmp_path, add):
+    seeds(add, "base", [30, 31, 29], maps="self")
+    seeds(add, "full", [25, 30, 20])
+    assert words(tmp_path) == [report.FAILED, report.FAILED]
+
+
+def test_two_seeds_smoke_runs_and_crashed_runs_decide_nothing(tmp_path, add):
+    seeds(add, "base", [30, 31, 29], maps="self")
+    seeds(add, "full", [35, 36])
+    add("full2", 37, 2, status="crashed")
+    add("full3", 37, 3, scale="smoke")
+    add("other", 37, 4, alpha=0.1)
+    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
+
+
+def test_at_scale_paper_the_tolerance_decides(tmp_path, add):
+    add("a", 38.9, scale="paper", maps="self")
+    add("b", 51.9, scale="paper")
+    assert words(tmp_path) == [report.REPRODUCED, report.FAILED]
+
+
+def test_ours_never_stands_in_the_printed_column(tmp_path, add):
+    seeds(add, "base", [11, 11, 11], maps="self")
+    held = report.Trial(CLAIMS, report.finished(tmp_path / "runs"))
+    page = report.printed_table(held, "AS", "3")
+    first = page.split("<tr>")[2]
+    assert "<td>base</td><td>38.0</td><td><a" in first and "11.0 ± 0.0" in first and "n=3" in first
+    assert 'href="runs.html#base0"' in first
+
+
+def test_the_command_prints_orders_and_counts(tmp_path, add, capsys):
+    import yaml
+
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump(json.loads(json.dumps(CLAIMS))))
+    lines = report.verdict_lines(tmp_path / "claims.yml", tmp_path / "runs")
+    assert lines[0].startswith("not run") and "modules help" in lines[0] and "    2 printed cells not run" in lines
+
+
+def test_every_selector_and_order_of_the_book_names_a_printed_row(root):
+    claims = report.read_claims(root / "book" / "claims.yml")
+    size = {(p, t["id"]): len(t["rows"]) for p, c in claims["papers"].items() for t in c["tables"]}
+    columns = {(p, t["id"]): t["columns"] for p, c in claims["papers"].items() for t in c["tables"]}
+    for entry in claims["selectors"]:
+        assert entry["row"] < size[entry["paper"], entry["table"]], entry
+        assert set(entry["scores"]) <= set(columns[entry["paper"], entry["table"]]), entry
+    for order in claims["orders"]:
+        assert max(order["rows"]) < size[order["paper"], order["table"]], order
+
+
+def test_all_printed_cells_of_the_four_papers_are_listed(root):
+    cells = report.trial(root / "book" / "claims.yml", root / "runs").cells()
+    assert {c.paper for c in cells} == {"AS", "EXITS", "EPLD", "P2M"}
+    assert any(c.printed == 53.2 and c.paper == "AS" for c in cells)
