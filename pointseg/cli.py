@@ -62,13 +62,13 @@ def show_scores(scores: dict, as_json: bool) -> None:
 
 
 def evaluate_instances(options) -> None:
-    from pointseg.metrics.files import evaluate_instances_files
+    from pointseg.metrics.scores import evaluate_instances_files
 
     show_scores(evaluate_instances_files(options.gt, options.dt, options.protocol), options.json)
 
 
 def evaluate_panoptic(options) -> None:
-    from pointseg.metrics.files import evaluate_panoptic_files
+    from pointseg.metrics.scores import evaluate_panoptic_files
 
     show_scores(evaluate_panoptic_files(options.gt, options.gt_dir, options.dt, options.dt_dir), options.json)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -249,6 +249,13 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
         [[f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), " &lt; ".join(map(number, r["values"])),
           badge(r["verdict"])] for r in rows],
     )  # fmt: skip
+
+
+def stale_runs(folder: Path, reasons: Callable[[Path], list[str]]) -> dict[str, list[str]]:
+    """Run id -> why a kept run no longer matches what made it, for those that do not."""
+    kept = [run for run in runs_in(folder) if run.read("recipe.json").get("scale") != "smoke"]
+    found = {run.id: reasons(run.folder) for run in kept}
+    return {name: why for name, why in found.items() if why}
 
 
 def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
