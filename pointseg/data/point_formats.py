@@ -1,0 +1,256 @@
+"""Points in the two forms the field exchanges: PSPS-style point PNGs and COCO annotations with a `point` field."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pointseg.data.dataset import things_first
+from pointseg.data.files import cause_of, inside, is_name, is_whole, read_json, shown
+from pointseg.data.images import read_segment_ids
+from pointseg.data.point_file import (
+    MANUAL,
+    ImagePoints,
+    Jitter,
+    PointFile,
+    as_points,
+    as_record,
+    check_head,
+    write_text,
+)
+from pointseg.structures import Category, InputError, Points
+
+Names = Mapping[int | str, str]  # image id -> file name of the picture
+LARGEST_ID = 256**3 - 1  # id = R + 256 G + 65536 B
+
+
+# ---------------------------------------------------------------------------- PSPS-style point PNGs
+
+
+def write_point_pngs(point_file: PointFile, json_path: Path, folder: Path, names: Names | None = None) -> None:
+    """COCO-panoptic PNGs in which only the points' pixels carry their target's id, and the JSON beside.
+
+    Boxes and areas in the JSON are those of the points: the true ones would give the masks' extent away.
+    """
+    make_folder(folder)
+    annotations = []
+    for image_id, image in point_file.images.items():
+        file_name = f"{Path(_name(image_id, names)).stem}.png"
+        _save_png(folder / file_name, id_map(image, str(folder / file_name)))
+        segments = [_segment(image.points, row, point_file.categories) for row in _first_rows(image.points)]
+        annotations.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
+    record = {**_frame(point_file, names), "annotations": annotations}
+    write_text(json_path, json.dumps(record, allow_nan=False) + "\n")
+
+
+def read_point_pngs(
+    json_path: Path, folder: Path, kind: str = MANUAL, seed: int | None = None, jitter: Jitter | None = None
+) -> PointFile:
+    """Each coloured pixel is a point at its centre; segments without one, and crowds, give none."""
+    record = read_json(json_path)
+    categories, images = _read_frame(record, str(json_path))
+    label_of = {category.id: label for label, category in enumerate(categories)}
+    found = {}
+    for annotation in _listed(record, "annotations", str(json_path)):
+        if not _names(annotation.get("image_id"), images):
+            raise InputError(f"{json_path}: annotation of unknown image {shown(annotation.get('image_id'))}")
+        rows = _png_rows(annotation, images[annotation["image_id"]], label_of, json_path, folder)
+        found[annotation["image_id"]] = rows
+    return _point_file((kind, seed, jitter), categories, images, found, str(json_path))
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({cause_of(error)})") from None
+
+
+def id_map(image: ImagePoints, where: str) -> np.ndarray:
+    """[h, w] int64, the target's id at each point's pixel, else 0."""
+    ids = np.zeros((image.height, image.width), dtype=np.int64)
+    for (x, y), target in zip(image.points.xy.tolist(), image.points.target.tolist()):
+        if not 0 < target <= LARGEST_ID:
+            raise InputError(f"{where}: target id {target} does not fit a panoptic PNG (1 to {LARGEST_ID})")
+        if ids[int(y), int(x)] not in (0, target):
+            raise InputError(f"{where}: targets {ids[int(y), int(x)]} and {target} have a point on one pixel")
+        ids[int(y), int(x)] = target
+    return ids
+
+
+def _save_png(path: Path, ids: np.ndarray) -> None:
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        Image.fromarray(colours).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({cause_of(error)})") from None
+
+
+def _first_rows(points: Points) -> list[int]:
+    """Row of the first point of each target."""
+    targets = points.target.tolist()
+    return [row for row, target in enumerate(targets) if target not in targets[:row]]
+
+
+def _segment(points: Points, row: int, categories: tuple[Category, ...]) -> dict:
+    target, category = int(points.target[row]), categories[int(points.label[row])]
+    xy = points.xy[points.target == target].floor().int()
+    (left, top), (right, bottom) = xy.amin(0).tolist(), xy.amax(0).tolist()
+    box = [left, top, right - left + 1, bottom - top + 1]
+    return {"id": target, "category_id": category.id, "iscrowd": 0, "bbox": box, "area": len(xy)}
+
+
+def _png_rows(annotation: dict, size: tuple[int, int], label_of: dict, json_path: Path, folder: Path) -> list:
+    file_name = annotation.get("file_name")
+    if not is_name(file_name):
+        raise InputError(f"{json_path}: file name {shown(file_name)} is no name")
+    path = inside(folder, file_name)
+    ids = read_segment_ids(path, size)
+    listed = _listed(annotation, "segments_info", str(json_path))
+    segments = {segment["id"]: segment for segment in listed if is_whole(segment.get("id"))}
+    rows = []
+    for y, x in zip(*np.nonzero(ids)):
+        segment = segments.get(int(ids[y, x]))
+        if segment is None or not _names(segment.get("category_id"), label_of):
+            raise InputError(f"{path}: id {ids[y, x]} has no known segment and category in {json_path.name}")
+        if not segment.get("iscrowd"):
+            rows.append((x + 0.5, y + 0.5, label_of[segment["category_id"]], int(ids[y, x])))
+    return sorted(rows, key=lambda row: row[3])
+
+
+# -------------------------------------------------------------------- COCO annotations with points
+
+
+def write_coco_points(point_file: PointFile, path: Path, names: Names | None = None) -> None:
+    """One annotation a target: `point` [x, y] as AttentionShift's loader reads it, and no box or mask.
+
+    More than one point go to `points` (`extreme_points` for the four extremes), the first of them to `point`.
+    """
+    several = "extreme_points" if point_file.kind == "extreme" else "points"
+    annotations = []
+    for image_id, image in point_file.images.items():
+        points = image.points
+        for row in _first_rows(points):
+            xy = points.xy[points.target == points.target[row]].tolist()
+            annotation = {
+                "id": len(annotations) + 1, "image_id": image_id, "target_id": int(points.target[row]),
+                "category_id": point_file.categories[int(points.label[row])].id,
+                "iscrowd": 0, "point": xy[0], **({several: xy} if len(xy) > 1 else {}),
+            }  # fmt: skip
+            annotations.append(annotation)
+    record = {**_frame(point_file, names), "annotations": annotations}
+    write_text(path, json.dumps(record, allow_nan=False) + "\n")
+
+
+def read_coco_points(
+    path: Path, kind: str = MANUAL, seed: int | None = None, jitter: Jitter | None = None
+) -> PointFile:
+    """Annotations without a point, and crowds, give none. A target is `target_id`, else the annotation's id."""
+    record = read_json(path)
+    categories, images = _read_frame(record, str(path))
+    label_of = {category.id: label for label, category in enumerate(categories)}
+    found = defaultdict(list)
+    for annotation in _listed(record, "annotations", str(path)):
+        where = f"{path}: annotation {shown(annotation.get('id'))}"
+        if not _names(annotation.get("image_id"), images):
+            raise InputError(f"{where}: unknown image {shown(annotation.get('image_id'))}")
+        rows = _coco_rows(annotation, images[annotation["image_id"]], label_of, where)
+        found[annotation["image_id"]] += rows
+    return _point_file((kind, seed, jitter), categories, images, found, str(path))
+
+
+def _coco_rows(annotation: dict, size: tuple[int, int], label_of: dict[int, int], where: str) -> list:
+    several = annotation.get("extreme_points", annotation.get("points"))
+    places = [annotation["point"]] if several is None and "point" in annotation else several or []
+    target = annotation.get("target_id", annotation.get("id"))
+    if not isinstance(places, list) or not is_whole(target):
+        raise InputError(f"{where}: wants an integer id and a list of points")
+    if annotation.get("iscrowd") or not places:
+        return []
+    if not _names(annotation.get("category_id"), label_of):
+        raise InputError(f"{where}: unknown category {shown(annotation.get('category_id'))}")
+    for xy in places:
+        if not _is_inside(xy, size):
+            raise InputError(f"{where}: {shown(xy)} is no point of an image of {size[1]} x {size[0]}")
+    return [(*xy, label_of[annotation["category_id"]], target) for xy in places]
+
+
+def _is_inside(xy: Any, size: tuple[int, int]) -> bool:
+    if not (isinstance(xy, list) and len(xy) == 2 and all(type(value) in (int, float) for value in xy)):
+        return False
+    return all(0 <= value < side and np.float32(value) < side for value, side in zip(xy, size[::-1]))
+
+
+# ------------------------------------------------------------- what both have in common: COCO's frame
+
+
+def _name(image_id: int | str, names: Names | None) -> str:
+    if names is not None:
+        return names[image_id]
+    return f"{image_id:012d}.jpg" if isinstance(image_id, int) else f"{image_id}.jpg"
+
+
+def _frame(point_file: PointFile, names: Names | None) -> dict:
+    """The `images` and `categories` of a COCO JSON."""
+    images = [
+        {"id": image_id, "file_name": _name(image_id, names), "height": image.height, "width": image.width}
+        for image_id, image in point_file.images.items()
+    ]
+    categories = [{"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in point_file.categories]
+    return {"images": images, "categories": categories}
+
+
+def _names(value: Any, known: Mapping) -> bool:
+    return type(value) in (int, str) and value in known
+
+
+def _listed(record: Any, name: str, where: str) -> list[dict]:
+    """A field that should be a list of objects."""
+    items = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(f"{where}: {name} should be a list of objects")
+    return items
+
+
+def _read_frame(record: Any, where: str) -> tuple[tuple[Category, ...], dict[int | str, tuple[int, int]]]:
+    """(categories, things first; image id -> (h, w))."""
+    categories = []
+    for item in _listed(record, "categories", where):
+        if not is_whole(item.get("id")) or not is_name(item.get("name")):
+            raise InputError(f"{where}: a category wants an integer id and a name, is {shown(item)}")
+        categories.append(Category(item["id"], item["name"], bool(item.get("isthing", True))))
+    images: dict[int | str, tuple[int, int]] = {}
+    for item in _listed(record, "images", where):
+        if not (is_whole(item.get("id")) or is_name(item.get("id"))) or item["id"] in images:
+            raise InputError(f"{where}: image id {shown(item.get('id'))} is missing, wrong or there twice")
+        size = (item.get("height"), item.get("width"))
+        if not all(is_whole(side, 1) for side in size):
+            raise InputError(f"{where}: image {shown(item['id'])} has no height and width")
+        images[item["id"]] = size
+    if not categories or not images or len({c.id for c in categories}) < len(categories):
+        raise InputError(f"{where}: wants at least one image, and categories with ids of their own")
+    return things_first(categories), images
+
+
+def _point_file(origin: tuple, categories, images, found, where: str) -> PointFile:
+    """A PointFile of what was found, of origin (kind, seed, jitter); n is the most points a target has."""
+    kind, seed, jitter = origin
+    counts = Counter((image_id, row[3]) for image_id, rows in found.items() for row in rows)
+    if not counts:
+        raise InputError(f"{where}: holds no point")
+    points = {
+        image_id: ImagePoints(height, width, as_points(found.get(image_id, ()), categories))
+        for image_id, (height, width) in images.items()
+    }
+    point_file = PointFile(kind, max(counts.values()), seed, None, categories, points, jitter)
+    check_head({**as_record(point_file), "content_hash": None}, where)
+    return point_file
