@@ -90,12 +90,8 @@ def _refuse_segments(entry: Entry, index: CocoIndex) -> str | None:
     if cause or not isinstance(segments, list):
         return cause or "no list 'segments_info'"
     seen: set[int] = set()
-    for segment in segments:
-        cause = _refuse_segment(segment, index, seen)
-        if cause:
-            return cause
-        seen.add(segment["id"])
-    return None
+    causes = dict.fromkeys(_refuse_segment(segment, index, seen) for segment in segments)
+    return "; ".join(cause for cause in causes if cause) or None
 
 
 def _refuse_segment(segment: object, index: CocoIndex, seen: set[int]) -> str | None:
@@ -103,6 +99,7 @@ def _refuse_segment(segment: object, index: CocoIndex, seen: set[int]) -> str | 
         return "a segment id is not an integer in 1..16777215 (0 is void)"
     if segment["id"] in seen:
         return f"duplicate segment id {segment['id']}"
+    seen.add(segment["id"])
     return _refuse_class(segment, index)
 
 

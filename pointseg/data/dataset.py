@@ -106,9 +106,9 @@ class Dataset:
         return None
 
     def content_hash(self) -> str:
-        """sha256 over the annotation files and every picture's name and size."""
+        """sha256 over the categories, the annotation files and every picture's name and size."""
         if not self._hash:
-            digest = sha256()
+            digest = sha256(repr([(c.id, c.name, c.is_thing) for c in self.categories]).encode())
             for file in self.annotation_files():
                 digest.update(f"{file.name}\0".encode() + sha256(read_bytes(file)).digest())
             for i in range(len(self)):

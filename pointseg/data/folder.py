@@ -10,6 +10,7 @@ import numpy as np
 from pointseg.data.dataset import Dataset, OnFault, raise_fault
 from pointseg.data.files import inside, read_lines
 from pointseg.data.images import SUFFIXES, read_image, read_size
+from pointseg.data.point_file import read_points
 from pointseg.structures import Category, InputError
 
 
@@ -44,7 +45,9 @@ def list_pictures(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
-def folder_classes(root: Path) -> list[Category]:
-    """The names in classes.txt, one a line; none without it."""
-    side = root / "classes.txt"
-    return [Category(k, name) for k, name in enumerate(read_lines(side), start=1)] if side.is_file() else []
+def folder_classes(root: Path) -> Sequence[Category]:
+    """The names in classes.txt, one a line, else the categories of points.json; none without either."""
+    side, points = root / "classes.txt", root / "points.json"
+    if side.is_file():
+        return [Category(k, name) for k, name in enumerate(read_lines(side), start=1)]
+    return read_points(points).categories if points.is_file() else ()

@@ -13,7 +13,7 @@ from pointseg.data.dataset import Dataset, OnFault, raise_fault
 from pointseg.data.files import refuse_name
 from pointseg.data.folder import FolderDataset, list_pictures
 from pointseg.data.panoptic import PanopticDataset
-from pointseg.data.voc import VocDataset
+from pointseg.data.voc import VocDataset, find_sbd
 from pointseg.structures import InputError
 
 LAYOUTS = ("panoptic", "coco", "voc", "voc-panoptic", "folder")
@@ -50,8 +50,9 @@ def splits_of(root: Path | str) -> dict[str, list[str]]:
         names = (pattern.fullmatch(file.name) for file in _json_files(root))
         found[layout] = list(dict.fromkeys(match[1] for match in names if match))
     voc = find_voc(root)
-    lists = sorted((voc / "ImageSets" / "Segmentation").glob("*.txt")) if voc else []
-    found["voc"] = [path.stem for path in lists]
+    lists = [path.stem for path in sorted((voc / "ImageSets" / "Segmentation").glob("*.txt"))] if voc else []
+    merged = voc and {"train", "val"} <= set(lists) and find_sbd(voc)
+    found["voc"] = list(dict.fromkeys([*lists, *["train_aug"] * bool(merged)]))
     return {layout: splits for layout, splits in found.items() if splits}
 
 

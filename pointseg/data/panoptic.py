@@ -28,7 +28,7 @@ class PanopticDataset(Dataset):
     def _entry_of(self, image_id: int | str, on_fault: OnFault) -> dict | None:
         entries = self.index.annotations.get(image_id)
         if not entries:
-            on_fault(InputError(f"{self.index.file}: image {image_id!r} has no panoptic annotation"))
+            on_fault(InputError(f"{self.index.file}: image {image_id!r} has no usable panoptic annotation"))
             return None
         return entries[0]
 

@@ -55,13 +55,17 @@ class VocDataset(Dataset):
     def annotation_files(self) -> list[Path]:
         return [path for i in range(len(self)) for path in self.mask_files(i) if path.is_file()]
 
-    def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
+    def masks(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Objects and classes of picture i, each uint8[h, w]."""
         files, size = self.mask_files(i), self.size(i)
-        if len(files) == 2:
-            objects, classes = (read_index_mask(path, size) for path in files)
-        else:
-            objects, classes = read_sbd(files[0], size)
-        rows = [Row(objects == k, self._class_of(k, objects, classes, files[-1]), int(k))
+        if len(files) == 1:
+            return read_sbd(files[0], size)
+        return read_index_mask(files[0], size), read_index_mask(files[1], size)
+
+    def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
+        objects, classes = self.masks(i)
+        file = self.mask_files(i)[-1]
+        rows = [Row(objects == k, self._class_of(k, objects, classes, file), int(k))
                 for k in np.unique(objects) if k not in (0, IGNORE)]  # fmt: skip
         if self.background:
             rows.append(Row((classes == 0) & (objects == 0), BACKGROUND.id, BACKGROUND_TARGET))
