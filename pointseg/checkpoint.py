@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from pointseg.structures import InputError
+from pointseg.methods.base import Method
+from pointseg.recipe import Recipe
+from pointseg.structures import Category, InputError
 
 KEPT = 2  # the newest, and the one before in case the newest is torn
 
@@ -69,6 +73,29 @@ class Checkpointer:
 
     def _has(self, step: int) -> bool:
         return any(is_whole(path) for path in self.folder.glob(f"step{step:08d}-*.pt"))
+
+
+def save_model(path: Path, method: torch.nn.Module, recipe: Recipe, categories: Sequence[Category]) -> None:
+    """A trained method with what is needed to build it again: no optimiser, no counters."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    named = [[category.id, category.name, category.is_thing] for category in categories]
+    weights = {name: value.cpu() for name, value in method.state_dict().items()}
+    torch.save({"recipe": recipe.to_json(), "categories": named, "weights": weights}, part)
+    part.replace(path)
+
+
+def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
+    """Inverse of `save_model`, on the CPU and ready to predict; never unpickles."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        recipe = Recipe.from_json(saved["recipe"])
+        categories = tuple(Category(*values) for values in saved["categories"])
+    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: is no model of ours ({str(error).splitlines()[0]})") from None
+    method = recipe.build(categories)
+    method.load_state_dict(saved["weights"])
+    return method.eval(), recipe, categories
 
 
 def is_whole(path: Path) -> bool:

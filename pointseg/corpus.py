@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pointseg.data.augment import PAPER_LONG_SIDE, PAPER_SHORT_SIDES, Augment
 from pointseg.data.dataset import Dataset
 from pointseg.data.layouts import open_dataset, splits_of
@@ -19,7 +17,7 @@ from pointseg.data.point_file import PointFile, read_points, write_points
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import ImageDataset, MaskDataset, PointDataset
 from pointseg.recipe import Recipe, method_class
-from pointseg.structures import Category, Sample, Truth
+from pointseg.structures import Category, Truth
 
 CACHE = Path("data")  # below the working directory; git does not see it
 BESTIARY_SEED = 0  # one embedded benchmark for everybody; a run's own seed does not touch it
@@ -155,17 +153,6 @@ def viewing(recipe: Recipe) -> Augment:
     if recipe.scale == "paper":
         return Augment(flip=0.0, short_sides=PAPER_SHORT_SIDES[-1:], long_side=PAPER_LONG_SIDE)
     return Augment(flip=0.0, long_side=recipe.image_size)
-
-
-def as_truth(sample: Sample, masks: torch.Tensor, label: torch.Tensor, is_thing: torch.Tensor) -> Truth:
-    """Pseudo labels [n, h, w] of a sample as a truth, empty ones dropped; pixels of nobody are background, not void."""
-    kept = masks.flatten(1).any(1)
-    count = int(kept.sum())
-    return Truth(
-        masks=masks[kept].cpu(), label=label[kept].cpu(), target=torch.arange(1, count + 1),
-        is_thing=is_thing[kept].cpu(), is_crowd=torch.zeros(count, dtype=torch.bool),
-        void=torch.zeros(masks.shape[-2:], dtype=torch.bool),
-    )  # fmt: skip
 
 
 def _first(dataset: Dataset, count: int) -> Dataset:

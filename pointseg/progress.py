@@ -19,14 +19,14 @@ class Progress:
     """Call it with every record. With a folder it writes two files there: log.jsonl, which a resumed run
     repeats byte for byte, and speed.jsonl, which holds the times."""
 
-    def __init__(self, steps: int, folder: Path | None = None, stream: TextIO | None = None):
+    def __init__(self, steps: int, folder: Path | None = None, stream: TextIO | None = None, prefix: str = ""):
         self.steps = steps
         self.every = max(1, steps // LINES)
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
         self.began, self.first = time.perf_counter(), None
-        self.waited = self.worked = 0.0
-        self.files = [Path(folder) / name for name in ("log.jsonl", "speed.jsonl")] if folder else []
+        self.waited = self.worked = self.images = self.mem_gb = 0.0
+        self.files = [Path(folder) / f"{prefix}{name}.jsonl" for name in ("log", "speed")] if folder else []
 
     def __call__(self, record: Record) -> None:
         if self.first is None:
@@ -35,6 +35,8 @@ class Progress:
                 cut(path, record.step)
         self.waited += record.data_wait
         self.worked += record.seconds
+        self.images += record.images_per_s * record.seconds
+        self.mem_gb = record.mem_gb
         last = record.step + 1 == self.steps
         if record.step % self.every == 0 or last:
             self._log(record)
@@ -55,9 +57,15 @@ class Progress:
         )
 
     @property
-    def data_wait_share(self) -> float:
-        """Share of the time spent waiting for data since the start."""
-        return self.waited / self.worked if self.worked else 0.0
+    def speed(self) -> dict[str, float]:
+        """Images a second and the share of time spent waiting for data, since the start or the last resume."""
+        if not self.worked:
+            return {}
+        return {
+            "images_per_s": self.images / self.worked,
+            "data_wait_share": self.waited / self.worked,
+            "mem_gb": self.mem_gb,
+        }
 
     def _log(self, record: Record) -> None:
         if not self.files:

@@ -1,0 +1,131 @@
+"""Predictions on val and pseudo labels on train, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pointseg.corpus import Corpus, PseudoLabelled
+from pointseg.data.supervision import ImageDataset, collate
+from pointseg.methods.base import Method, targets_of
+from pointseg.metrics.pseudo import pseudo_scores
+from pointseg.metrics.scores import instance_scores, panoptic_scores
+from pointseg.recipe import Recipe, method_class
+from pointseg.structures import Batch, Instances, Panoptic, Points, Prediction, Truth
+from pointseg.train import uses_bf16
+
+SCORED = 500  # training images whose pseudo labels are compared with the truth
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pseudo labels of the training images that carry points."""
+
+    dataset: PseudoLabelled
+    labels: list[Instances | Panoptic]  # at the image's own size
+    points: list[Points]  # in the pixels of the image's own size
+
+
+def batches(dataset: ImageDataset, size: int) -> Iterator[Batch]:
+    for start in range(0, len(dataset), size):
+        yield collate([dataset[i] for i in range(start, min(start + size, len(dataset)))])
+
+
+@torch.inference_mode()
+def predictions(method: Method, recipe: Recipe, corpus: Corpus) -> Iterator[Prediction]:
+    """One prediction a val image, in order, at the image's own size."""
+    method.eval()
+    device = next(method.parameters()).device
+    for batch in batches(corpus.unmarked(), recipe.training.batch):
+        batch = batch.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+            found = method.predict(batch.images, batch.sizes)
+        for image_id, prediction in zip(batch.image_ids, found, strict=True):
+            size = corpus.val.size(corpus.val.ids.index(image_id))
+            yield at_size(prediction, image_id, size)
+
+
+def score_val(method: Method, recipe: Recipe, corpus: Corpus) -> dict[str, float]:
+    """The scores of the method's task, in percent."""
+    truths = (corpus.val.truth(i) for i in range(len(corpus.val)))
+    found = predictions(method, recipe, corpus)
+    if method_class(recipe.method).TASK == "panoptic":
+        return panoptic_scores(truths, (p.panoptic for p in found), corpus.categories)
+    return instance_scores(truths, (p.instances for p in found), corpus.categories)
+
+
+@torch.no_grad()
+def label_train(method: Method, recipe: Recipe, corpus: Corpus) -> Labelled:
+    """Pseudo labels of all training images with points."""
+    method.eval()
+    device, marked = next(method.parameters()).device, corpus.marked()
+    labels: list[Instances | Panoptic] = []
+    for batch in batches(marked, recipe.training.batch):
+        labels += method.pseudo_labels(batch.to(device))
+    sizes = [corpus.train.size(row) for row in marked.indices]
+    labels = [resized(label, size) for label, size in zip(labels, sizes, strict=True)]
+    points = [corpus.points.for_image(image_id) for image_id in marked.image_ids]
+    things = torch.tensor([category.is_thing for category in corpus.categories])
+    dataset = PseudoLabelled(corpus.train, marked.indices, [as_truth(label, things) for label in labels])
+    return Labelled(dataset, labels, points)
+
+
+def score_pseudo_labels(labelled: Labelled, corpus: Corpus) -> dict[str, float]:
+    """Overlap of the pseudo labels with the truth they stand for, over the first training images."""
+    rows = labelled.dataset.rows[:SCORED]
+    labels, points = labelled.labels[:SCORED], labelled.points[:SCORED]
+    shown = [p if isinstance(label, Panoptic) else p.things() for p, label in zip(points, labels)]
+    targets = [targets_of(p) for p in shown]
+    return pseudo_scores([corpus.train.truth(row) for row in rows], labels, shown, targets)
+
+
+def at_size(prediction: Prediction, image_id: int | str, size: tuple[int, int]) -> Prediction:
+    """On the CPU, under its image's id, at its image's size."""
+    instances, panoptic = (
+        None if part is None else resized(part, size) for part in (prediction.instances, prediction.panoptic)
+    )
+    return Prediction(image_id, instances, panoptic)
+
+
+def resized(labels: Instances | Panoptic, size: tuple[int, int]) -> Instances | Panoptic:
+    """Masks by the nearest pixel centre, boxes by the same factors; everything on the CPU."""
+    if isinstance(labels, Panoptic):
+        scores = None if labels.scores is None else labels.scores.cpu()
+        return Panoptic(nearest(labels.segments[None].cpu(), size)[0], labels.label.cpu(), scores)
+    height, width = labels.masks.shape[-2:]
+    factors = torch.tensor([size[1] / width, size[0] / height]).repeat(2)
+    masks = nearest(labels.masks.cpu(), size)
+    return Instances(masks, labels.scores.cpu().float(), labels.label.cpu(), labels.boxes.cpu() * factors)
+
+
+def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """[n, h, w] to [n, h', w'], same type."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    if not len(maps):
+        return maps.new_zeros(0, *size)
+    return F.interpolate(maps[None].float(), size=size, mode="nearest-exact")[0].to(maps.dtype)
+
+
+def as_truth(labels: Instances | Panoptic, things: Tensor) -> Truth:
+    """Pseudo labels as a truth to learn from, empty ones dropped. `things` [classes] bool.
+
+    A pixel without a segment is void in a Panoptic; among Instances it is background.
+    """
+    if isinstance(labels, Panoptic):
+        rows = torch.arange(1, len(labels.label) + 1)
+        masks, void = labels.segments == rows[:, None, None], labels.segments == 0
+    else:
+        masks = labels.masks
+        void = torch.zeros(masks.shape[-2:], dtype=torch.bool)
+    kept = masks.flatten(1).any(1)
+    count = int(kept.sum())
+    label = labels.label[kept]
+    return Truth(
+        masks=masks[kept], label=label, target=torch.arange(1, count + 1), is_thing=things[label],
+        is_crowd=torch.zeros(count, dtype=torch.bool), void=void,
+    )  # fmt: skip

@@ -1,0 +1,133 @@
+"""One experiment from a recipe to its scores: data, training, evaluation, record.
+
+python -m pointseg.experiment RECIPE.json RUN_FOLDER      (the same under torchrun)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pointseg import corpus as data
+from pointseg.checkpoint import save_model
+from pointseg.corpus import Corpus, open_corpus
+from pointseg.data.supervision import ImageDataset, MaskDataset, collate
+from pointseg.evaluation import label_train, score_pseudo_labels, score_val
+from pointseg.feed import Feed
+from pointseg.ledger import Interrupted, Run, StopFlag
+from pointseg.methods.base import Method
+from pointseg.progress import Progress
+from pointseg.recipe import Recipe, method_class
+from pointseg.train import fit, in_world, rank, seed_all
+
+BEFORE_STEPS = 2**31  # the "step" whose seed draws the first weights
+
+
+def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
+    """Trains, scores and leaves recipe.json, data.json, log.jsonl and metrics.json in the run's folder."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if processes > 1 and not in_world():
+        return launched(recipe, run, processes)
+    corpus = corpus_of(recipe)
+    recipe = recipe.for_images(len(corpus.supervision()))
+    if rank() == 0:
+        run.write("recipe.json", json.loads(recipe.to_json()))
+        run.write("data.json", {**corpus.facts(), "sha256": data.data_hash(recipe)})
+    method, speed = trained(recipe, corpus.supervision(), run)
+    if rank() != 0:
+        return {}
+    metrics = {**speed, "val": score_val(method, recipe, corpus)}
+    if method_class(recipe.method).SUPERVISION == "points":
+        metrics |= weak_part(method, recipe, corpus, run)
+    run.write("metrics.json", metrics)
+    return metrics
+
+
+def weak_part(method: Method, recipe: Recipe, corpus: Corpus, run: Run) -> dict[str, Any]:
+    """Quality of the pseudo labels, and the student that learns from them where the recipe names one."""
+    labelled = label_train(method, recipe, corpus)
+    metrics = {"pseudo": score_pseudo_labels(labelled, corpus)}
+    if recipe.student:
+        taught = recipe.for_student()
+        pupils = MaskDataset(labelled.dataset, data.augmentation(taught), taught.seed)
+        student, speed = trained(taught.for_images(len(pupils)), pupils, run, "student-")
+        metrics["student"] = {**speed, "val": score_val(student, taught, replace(corpus, recipe=taught))}
+    return metrics
+
+
+def corpus_of(recipe: Recipe) -> Corpus:
+    """The corpus; among several processes the first one makes what is missing."""
+    if in_world():
+        if rank() == 0:
+            _ = open_corpus(recipe).facts()
+        dist.barrier()
+    return open_corpus(recipe)
+
+
+def trained(recipe: Recipe, dataset: ImageDataset, run: Run, prefix: str = "") -> tuple[Method, dict[str, float]]:
+    """The method after its training, and how fast that went. Killed and called again, it goes on."""
+    seed_all(recipe.seed, BEFORE_STEPS)
+    method = recipe.build(dataset.categories)
+    feed = Feed(dataset, collate, recipe.training.batch, recipe.seed, recipe.workers)
+    progress = Progress(recipe.training.steps, run.folder if rank() == 0 else None, prefix=prefix)
+    records = fit(method, feed, recipe, run.scratch / f"{prefix}checkpoints")
+    with StopFlag() as stop, contextlib.closing(records):
+        for record in records:
+            progress(record)
+            if stop.asked:
+                break
+    if stop.asked and record.step + 1 < recipe.training.steps:
+        raise Interrupted(f"stopped after step {record.step}, resumable")
+    if rank() == 0:
+        save_model(run.scratch / f"{prefix}model.pt", method, recipe, dataset.categories)
+    return method, progress.speed
+
+
+def launched(recipe: Recipe, run: Run, processes: int) -> dict[str, Any]:
+    """The same experiment by torchrun in so many processes of this machine."""
+    run.write("recipe.json", json.loads(recipe.to_json()))
+    words = ["-m", "pointseg.experiment", str(run.folder / "recipe.json"), str(run.folder)]
+    if torchrun(words, processes):
+        raise RuntimeError(f"{run.id}: a process of the distributed training failed; its log is above")
+    return run.read("metrics.json")
+
+
+def torchrun(words: list[str], processes: int) -> int:
+    """Exit code of `torchrun --standalone` over a script or `-m module` and its arguments."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run([*command, *words], check=False).returncode
+
+
+@contextlib.contextmanager
+def world() -> Iterator[None]:
+    """Inside torchrun: the process group, and this process's accelerator. Elsewhere nothing."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def main(recipe: str, folder: str) -> None:
+    with world():
+        experiment(Recipe.from_json(Path(recipe).read_text()), Run(Path(folder)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
