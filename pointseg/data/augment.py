@@ -66,10 +66,17 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     """Image bilinear with anti-aliasing, maps by the nearest pixel centre, points by the same scale."""
     if size == sample.size:
         return sample
-    image = TF.resize(sample.image, list(size), antialias=True)
+    image = _bilinear(sample.image, size)
     points = None if sample.points is None else _scale_points(sample.points, sample.size, size)
     truth = None if sample.truth is None else _on_maps(sample.truth, lambda maps: _nearest(maps, size))
     return replace(sample, image=image, points=points, truth=truth)
+
+
+def _bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [3, h, w] to [3, h', w'], anti-aliased."""
+    if 1 in (*image.shape[-2:], *size):  # torch 2.14's kernel for bytes fails on sides of one pixel
+        return TF.resize(image.float(), list(size), antialias=True).round().clamp(0, 255).to(torch.uint8)
+    return TF.resize(image, list(size), antialias=True)
 
 
 def _scale_points(points: Points, old: tuple[int, int], new: tuple[int, int]) -> Points:
