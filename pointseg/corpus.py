@@ -16,11 +16,16 @@ from pointseg.data.layouts import open_dataset, splits_of
 from pointseg.data.point_file import PointFile, read_points, write_points
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import ImageDataset, MaskDataset, PointDataset
+from pointseg.ledger import home
 from pointseg.recipe import Recipe, method_class
 from pointseg.structures import Category, Truth
 
-CACHE = Path("data")  # below the working directory; git does not see it
 BESTIARY_SEED = 0  # one embedded benchmark for everybody; a run's own seed does not touch it
+
+
+def cache() -> Path:
+    """data/ of the project, which git does not see."""
+    return home() / "data"
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Corpus:
         chosen = self.recipe.points
         noise = f"-{chosen.jitter_px:g}px" if chosen.kind == "jitter" else ""
         name = f"{self.train.content_hash()[:16]}-{chosen.kind}{noise}-{chosen.n}-s{chosen.seed}.json"
-        path = CACHE / "points" / name
+        path = cache() / "points" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             made = sample_points(self.train, chosen.kind, chosen.n, chosen.seed, jitter_px=chosen.jitter_px)
@@ -115,13 +120,13 @@ def data_hash(recipe: Recipe) -> str:
 def bestiary(recipe: Recipe) -> Path:
     """The folder of Bestiary at the recipe's size, written on first use; atomic, also when two runs start at once."""
     name = f"bestiary-{recipe.image_size}px-{recipe.images}-{recipe.val}-s{BESTIARY_SEED}"
-    folder = CACHE / name
+    folder = cache() / name
     if folder.exists():
         return folder
     from pointseg.data.bestiary import make
 
-    CACHE.mkdir(exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=CACHE))
+    cache().mkdir(exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=cache()))
     try:
         make(part / name, "coco", recipe.images, recipe.image_size, BESTIARY_SEED, val=recipe.val)
         if not folder.exists():

@@ -13,6 +13,8 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 CHOICES = frozenset({"pointseg.recipe"})  # imports one of many by choice; who asks names the chosen one
 
+DRAWING = frozenset(f"pointseg.{name}" for name in ("cli", "equations", "explorer", "figures", "gallery", "report"))
+
 
 def sha8(*parts: Any) -> str:
     """Eight hex digits over JSON values."""
@@ -35,12 +37,15 @@ def library_hash(roots: Iterable[str] = ()) -> str:
 
 
 def closure(roots: Iterable[str]) -> set[str]:
-    """Names of our modules reachable by imports from the given ones, lazy imports included."""
+    """Names of our modules reachable by imports from the given ones, lazy imports included.
+
+    Those that only draw or print are left out: they move no number.
+    """
     reached: set[str] = set()
     waiting = [name for name in roots if name in sources()]
     while waiting:
         name = waiting.pop()
-        if name not in reached:
+        if name not in reached | DRAWING:
             reached.add(name)
             waiting += imported(sources()[name].read_text(), lazy=name not in CHOICES)
     return reached

@@ -35,6 +35,15 @@ class Interrupted(KeyboardInterrupt):
     """Someone asked the run to stop."""
 
 
+def home() -> Path:
+    """The project's folder: the working directory, or the nearest one above that holds the book."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "book" / "_toc.yml").exists():
+            return Path() if folder == here else folder
+    return Path()
+
+
 @dataclass(frozen=True)
 class Run:
     """One folder of runs/, and its scratch folder for what is too large to keep, such as checkpoints."""
@@ -97,6 +106,11 @@ class Run:
         result["trimmed"] = trim(self.folder)
         self.write("result.json", {**result, "metrics": self.read("metrics.json")})
         (self.folder / "metrics.json").unlink(missing_ok=True)
+
+
+def unrecorded(name: str) -> Run:
+    """A run for somebody who tries things by hand: below work/, which git does not see."""
+    return Run(home() / "work" / "by-hand" / name)
 
 
 @contextmanager

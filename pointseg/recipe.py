@@ -181,6 +181,18 @@ def make(
     return _checked(_replaced("recipe", recipe, settings))
 
 
+def from_parameters(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from the flat parameters of book/experiment.py; what is absent keeps its default."""
+    points = {"kind": values.get("points"), "n": values.get("n"), "seed": values.get("points_seed")}
+    named = ("data", "layout", "scale", "seed", "student", "training", "config")
+    return make(
+        values["method"],
+        points={name: value for name, value in points.items() if value is not None},
+        **{name: values[name] for name in named if name in values},
+        **values.get("settings", {}),
+    )
+
+
 def _checked(recipe: Recipe) -> Recipe:
     choices = {
         "points kind": (recipe.points.kind, POINT_KINDS),
