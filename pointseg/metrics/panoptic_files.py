@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pointseg.metrics.files import read_json, table, take
-from pointseg.metrics.pq import Segments
+from pointseg.metrics.pq import Segments, run_starts
 from pointseg.structures import VOID_SEGMENT, Category, InputError
 
 
@@ -130,12 +130,10 @@ def _label(info: dict, rows: dict[int, int], path: Path, name: str) -> int:
 def _compare_ids(ids: np.ndarray, pixels: np.ndarray, path: Path, name: str) -> None:
     if len(np.unique(ids)) != len(ids):
         raise InputError(f"{name}: {path.name} lists a segment id twice")
-    seen = np.zeros(2**24, dtype=bool)  # the system hands out zero pages as they are touched: small in practice
-    seen[pixels] = True
-    seen[VOID_SEGMENT] = False
-    missing = ids[~seen[ids]]
+    present = np.unique(pixels.ravel()[run_starts(pixels.ravel())])
+    missing = np.setdiff1d(ids, present)
     if len(missing):
         raise InputError(f"{name}: segment {missing[0]} of {path.name} is not in the PNG")
-    seen[ids] = False
-    if seen[pixels].any():
-        raise InputError(f"{name}: {path.name} has pixels of segment {pixels[seen[pixels]][0]}, which is not listed")
+    unlisted = np.setdiff1d(present, [VOID_SEGMENT, *ids])
+    if len(unlisted):
+        raise InputError(f"{name}: {path.name} has pixels of segment {unlisted[0]}, which is not listed")

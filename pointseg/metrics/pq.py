@@ -102,19 +102,32 @@ def count_image(truth: Segments, prediction: Segments, classes: int, crowds: Cro
 
 
 def common_pixels(truth: Segments, prediction: Segments) -> np.ndarray:
-    """[2 + n, 2 + m]: pixels with each pair of codes, by one count over the picture."""
+    """[2 + n, 2 + m]: pixels with each pair of codes. Only where either map changes along the rows is looked at,
+    a tenth of the pixels or less in real pictures."""
+    ours, theirs = truth.pixels.ravel(), prediction.pixels.ravel()
+    starts = run_starts(ours, theirs)
+    lengths = np.diff(starts, append=len(ours))
     width = len(prediction.ids) + 2
-    joint = coded(truth) * np.int32(width) + coded(prediction)
-    table = np.bincount(joint.ravel(), minlength=(len(truth.ids) + 2) * width)
-    return table.reshape(-1, width)
+    joint = coded(ours[starts], truth.ids) * width + coded(theirs[starts], prediction.ids)
+    table = np.bincount(joint, weights=lengths, minlength=(len(truth.ids) + 2) * width)
+    return table.astype(np.int64).reshape(-1, width)
 
 
-def coded(segments: Segments) -> np.ndarray:
-    """[h, w] int32: 0 = an id that is not listed, 1 = void, 2 + k = segment k."""
-    table = np.zeros(max(_largest_id(segments), VOID_SEGMENT) + 1, dtype=np.int32)
-    table[VOID_SEGMENT] = VOID
-    table[segments.ids] = np.arange(2, len(segments.ids) + 2)
-    return table[segments.pixels]
+def run_starts(*maps: np.ndarray) -> np.ndarray:
+    """Where, in flat maps of one length, a run of pixels that are alike in all of them begins."""
+    changed = np.ones(len(maps[0]), dtype=bool)
+    changed[1:] = maps[0][1:] != maps[0][:-1]
+    for other in maps[1:]:
+        changed[1:] |= other[1:] != other[:-1]
+    return np.flatnonzero(changed)
+
+
+def coded(pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Ids -> 0 for one that is not listed, 1 for void, 2 + k for segment k."""
+    listed = np.concatenate([[VOID_SEGMENT], ids])
+    order = np.argsort(listed)
+    place = order[np.searchsorted(listed, pixels, sorter=order).clip(max=len(ids))]
+    return np.where(listed[place] == pixels, place + VOID, UNKNOWN)
 
 
 def segment_iou(truth: Segments, prediction: Segments, common: np.ndarray) -> np.ndarray:
@@ -152,15 +165,11 @@ def segments_of_panoptic(panoptic: Panoptic) -> Segments:
 
 def _present(pixels: np.ndarray, label: np.ndarray, crowd: np.ndarray) -> Segments:
     """Row k of `label` owns the pixels k + 1; a row without pixels is no segment."""
-    rows = np.unique(pixels)
+    rows = np.unique(pixels.ravel()[run_starts(pixels.ravel())])
     if rows[0] < 0 or rows[-1] > len(label):
         raise InputError(f"a panoptic map holds segment {rows[-1]}, but only {len(label)} have a label")
     rows = rows[rows > VOID_SEGMENT] - 1
     return Segments(pixels, rows + 1, label[rows].astype(int), crowd[rows].astype(bool))
-
-
-def _largest_id(segments: Segments) -> int:
-    return int(max(segments.pixels.max(initial=0), segments.ids.max(initial=0)))
 
 
 def _mean_percent(values: np.ndarray) -> float:
