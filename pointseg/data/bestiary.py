@@ -5,8 +5,8 @@ One part alone betrays neither the class nor the extent of a creature. Picture `
 (seed, split, index) alone, bit for bit on every platform.
 """
 
-from pointseg.data.bestiary_bodies import PARTS, SPECIES
 from pointseg.data.bestiary_draw import CATEGORIES, STUFF, THINGS, Scene, draw
+from pointseg.data.bestiary_species import PARTS, SPECIES
 from pointseg.data.write import make
 
 __all__ = ["CATEGORIES", "PARTS", "SPECIES", "STUFF", "THINGS", "Scene", "draw", "make"]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from pointseg.data.bestiary_arith import SPLIT_CODES
-from pointseg.data.bestiary_bodies import SPECIES
 from pointseg.data.bestiary_ground import STUFF_NAMES
 from pointseg.data.bestiary_plan import Plan
 from pointseg.data.bestiary_scene import Canvas, paint_scene
+from pointseg.data.bestiary_species import SPECIES
 from pointseg.structures import Category, InputError, Truth
 
 THINGS = tuple(Category(k + 1, species.name, True) for k, species in enumerate(SPECIES))
@@ -67,7 +67,9 @@ def neighbours(array: np.ndarray):
 
 def gather_truth(canvas: Canvas, plan: Plan, border: bool) -> Truth:
     """Rows for things and stuff that keep enough pixels; the others' pixels become void."""
-    void = outlines(canvas.owner, line_width(canvas.size)) if border else np.zeros(canvas.owner.shape, bool)
+    void = np.zeros(canvas.owner.shape, bool)
+    if border:
+        void = outlines(canvas.owner, max(1, canvas.size // 128))
     least = max(1, LEAST_PIXELS * canvas.size * canvas.size // (128 * 128))
     species = sorted({(place.row, place.species) for place in plan.places})
     ground = (canvas.owner == 0) & ~void
@@ -79,8 +81,15 @@ def gather_truth(canvas: Canvas, plan: Plan, border: bool) -> Truth:
     label = torch.tensor([label for _, label, _ in kept])
     covered = masks.any(0)
     parts = np.where(covered & (canvas.owner > 0), canvas.parts, 0).astype(np.uint8)
-    return Truth(torch.from_numpy(masks), label, torch.arange(1, len(kept) + 1), label < len(THINGS),
-                 torch.tensor([crowd for _, _, crowd in kept]), torch.from_numpy(~covered), torch.from_numpy(parts))  # fmt: skip
+    return Truth(
+        masks=torch.from_numpy(masks),
+        label=label,
+        target=torch.arange(1, len(kept) + 1),
+        is_thing=label < len(THINGS),
+        is_crowd=torch.tensor([crowd for _, _, crowd in kept]),
+        void=torch.from_numpy(~covered),
+        parts=torch.from_numpy(parts),
+    )
 
 
 def draw(seed: int, split: str, index: int, size: int = 128) -> Scene:
@@ -88,7 +97,3 @@ def draw(seed: int, split: str, index: int, size: int = 128) -> Scene:
     check_request(seed, split, index, size)
     image, canvas, plan = paint_scene(seed, split, index, size)
     return Scene(image, gather_truth(canvas, plan, plan.void), canvas, plan)
-
-
-def line_width(size: int) -> int:
-    return max(1, size // 128)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pointseg.data.bestiary_arith import Dice, clouds, noise, ramp, skyline, wave
-from pointseg.data.bestiary_looks import rgb
+from pointseg.data.bestiary_looks import dots, rgb
 
 STUFF_NAMES = ("sky", "water", "meadow", "sand", "rock", "wood")
 SKY, WATER, MEADOW, SAND, ROCK, WOOD = range(6)
@@ -32,7 +32,7 @@ def down(size: int) -> np.ndarray:
 
 def sky(dice: Dice, size: int) -> np.ndarray:
     top, bottom = dice.pick(SKIES)
-    drift = noise(dice, size, 6, 3) * 0.6 + noise(dice, size, 16, 7) * 0.4
+    drift = noise(dice, size, 6, 3) * 0.5 + noise(dice, size, 13, 7) * 0.32 + noise(dice, size, 27, 17) * 0.18
     puffs = ramp(drift, 0.5, 0.85) * np.float32(0.75)
     picture = blend(top, bottom, np.clip(down(size) * 1.6 + 0.1 * drift, 0, 1))
     return picture + (np.float32(1) - picture) * puffs
@@ -49,7 +49,8 @@ def water(dice: Dice, size: int) -> np.ndarray:
 def meadow(dice: Dice, size: int) -> np.ndarray:
     dark, light = dice.pick(MEADOWS)
     picture = blend(dark, light, clouds(dice, size, 4) * 0.75 + noise(dice, size, 22, 50) * 0.45 - 0.1)
-    flowers = ramp(noise(dice, size, 44, 44), 0.86, 0.97) * ramp(noise(dice, size, 3, 3), 0.45, 0.7)
+    stray = noise(dice, size, 9, 9) * 2.5
+    flowers = dots(down(size).T * 19 + stray, down(size) * 24 - stray) * ramp(noise(dice, size, 4, 4), 0.62, 0.68)
     petal = rgb(dice.pick(("fdf6e0", "f7e27a", "f3b6cf", "ffffff")))[:, None, None]
     return picture + (petal - picture) * flowers
 
@@ -102,16 +103,16 @@ def blob(dice: Dice, size: int, x: float, y: float, rx: float, ry: float) -> np.
 def landscape(dice: Dice, size: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Picture [3, h, w] float32, stuff label [h, w] int64, and the height where the open ground begins."""
     picture, label = np.zeros((3, size, size), np.float32), np.zeros((size, size), np.int64)
-    horizon = dice.between(0.2, 0.5)
-    whole = np.ones((size, size), np.float32)
-    lay(picture, label, whole, SKY, dice)
-    if dice.chance(0.65):
+    open_sky = dice.chance(0.8)
+    horizon = dice.between(0.2, 0.5) if open_sky else -0.1
+    lay(picture, label, np.ones((size, size), np.float32), SKY, dice)
+    if open_sky and dice.chance(0.65):
         line = horizon - dice.between(0.04, 0.14) + skyline(dice, size, 4) * dice.between(0.05, 0.12)
         lay(picture, label, below(line.astype(np.float32)), WOOD if dice.chance(0.6) else ROCK, dice)
     front = dice.below(4)
     line = horizon + skyline(dice, size, 2.5) * dice.between(0.02, 0.07)
     lay(picture, label, below(line.astype(np.float32)), GROUNDS[front], dice)
-    if dice.chance(0.6):
+    if not open_sky or dice.chance(0.6):
         other = GROUNDS[(front + 1 + dice.below(3)) % 4]
         lay(picture, label, patch(dice, size, horizon), other, dice)
     return picture, label, horizon

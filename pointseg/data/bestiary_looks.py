@@ -29,7 +29,7 @@ def plain(u, v):
 
 
 def stripes(u, v):
-    return ramp(wave(u + 0.25 * wave(v * 0.5)), 0.45, 0.65)
+    return ramp(wave(u + 0.25 * wave(v * 0.5)), 0.62, 0.8)
 
 
 def rings(u, v):
@@ -51,11 +51,11 @@ def scales(u, v):
 
 
 def checks(u, v):
-    return ramp(wave(0.5 * (u + v)) + wave(0.5 * (u - v)), 0.85, 1.15)
+    return ramp(wave(0.5 * (u + v)) + wave(0.5 * (u - v)), 1.05, 1.3)
 
 
 def patches(u, v):
-    return ramp(wave(0.31 * u + 0.23 * v + 0.4 * wave(0.4 * v)) + wave(0.27 * v - 0.17 * u), 0.85, 1.05)
+    return ramp(wave(0.31 * u + 0.23 * v + 0.4 * wave(0.4 * v)) + wave(0.27 * v - 0.17 * u), 1.0, 1.15)
 
 
 def feathers(u, v):

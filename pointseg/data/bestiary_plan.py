@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pointseg.data.bestiary_arith import Dice
-from pointseg.data.bestiary_bodies import SPECIES
+from pointseg.data.bestiary_species import SPECIES
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def span(dice: Dice) -> float:
     if kind < 0.14:
         return dice.between(0.1, 0.2)
     if kind < 0.74:
-        return dice.between(0.22, 0.36)
-    return dice.between(0.36, 0.66)
+        return dice.between(0.23, 0.37)
+    return dice.between(0.37, 0.66)
 
 
 def gap(place: Place, x: float, y: float, length: float) -> float:
@@ -53,11 +53,17 @@ def gap(place: Place, x: float, y: float, length: float) -> float:
     return (dx * dx + dy * dy) / (reach * reach)
 
 
+def inside(dice: Dice, length: float, least: float) -> float:
+    """A coordinate that keeps most of a creature in the picture, and at or after `least` if that can be."""
+    margin = min(0.7 * length, 0.5)
+    return dice.between(min(max(least, margin), 1.0 - margin), 1.0 - margin)
+
+
 def free_spot(plan: Plan, dice: Dice, length: float, top: float) -> tuple[float, float]:
     """The roomiest of a few random spots."""
     best, spot = -1.0, (0.5, 0.5)
     for _ in range(6):
-        x, y = dice.between(0.16, 0.84), dice.between(top, 0.84)
+        x, y = inside(dice, length, 0.0), inside(dice, length, top)
         room = min([gap(other, x, y, length) for other in plan.places], default=4.0)
         if room > best:
             best, spot = room, (x, y)
@@ -78,8 +84,8 @@ def add_loners(plan: Plan, dice: Dice, number: int, horizon: float) -> None:
         species = dice.below(len(SPECIES))
         length = span(dice) / SPECIES[species].bulk * (1.0 if number < 3 else 0.85)
         x, y = free_spot(plan, dice, length, max(horizon - 0.1, 0.3))
-        if dice.chance(0.16):
-            x = dice.between(-0.06, 0.05) if dice.chance(0.5) else dice.between(0.95, 1.06)
+        if dice.chance(0.14):
+            x = dice.between(-0.02, 0.08) if dice.chance(0.5) else dice.between(0.92, 1.02)
         add(plan, dice, species, x, y, length)
 
 

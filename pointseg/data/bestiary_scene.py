@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pointseg.data.bestiary_arith import Dice, cosine, sine
-from pointseg.data.bestiary_bodies import SPECIES, Body, Shape, build
+from pointseg.data.bestiary_bodies import Body, build
 from pointseg.data.bestiary_ground import WOOD, landscape, trunk
 from pointseg.data.bestiary_looks import paint, rgb
+from pointseg.data.bestiary_members import Face, Shape
 from pointseg.data.bestiary_plan import Place, Plan, make_plan
+from pointseg.data.bestiary_species import SPECIES
 
-INK = rgb("1d1a26")
+INK_CODE = "1d1a26"
+INK = rgb(INK_CODE)
+EYE = ((0, 0, 1.15, INK_CODE), (0, 0, 0.9, "fffdf5"), (0.2, 0.05, 0.58, INK_CODE), (0.34, -0.2, 0.22, "ffffff"))
 
 
 @dataclass
@@ -65,6 +69,12 @@ def window(capsules: np.ndarray, size: int, margin: float = 1.5):
     return slice(top, bottom), slice(left, right)
 
 
+def pixel_centres(where) -> tuple[np.ndarray, np.ndarray]:
+    """x [1, w] and y [h, 1] of the pixels in a window."""
+    rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) + np.float32(0.5) for part in where)
+    return columns[None, :], rows[:, None]
+
+
 def distances(capsules: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Signed distance and place along each capsule, both [k, h, w]."""
     ax, ay, bx, by, ra, rb = (column[:, None, None] for column in capsules.astype(np.float32).T)
@@ -114,8 +124,7 @@ def draw_shape(canvas: Canvas, frame: Frame, shape: Shape, row: int, gain: np.nd
     where = window(capsules, canvas.size)
     if where is None:
         return
-    ys = np.arange(where[0].start, where[0].stop, dtype=np.float32)[:, None] + np.float32(0.5)
-    xs = np.arange(where[1].start, where[1].stop, dtype=np.float32)[None, :] + np.float32(0.5)
+    xs, ys = pixel_centres(where)
     each, t = distances(capsules, xs, ys)
     distance = melt(each, shape.blend * frame.scale) if shape.blend else each.min(0)
     u, v = frame.local(xs, ys)
@@ -138,25 +147,27 @@ def put(canvas: Canvas, where, distance: np.ndarray, colour: np.ndarray, row: in
     canvas.parts[where][inside] = part + 1
 
 
-def draw_eye(canvas: Canvas, frame: Frame, eye: tuple[float, float, float], row: int) -> None:
-    x, y, r = eye
-    for dx, dy, size, code in (
-        (0, 0, 1.15, "1d1a26"),
-        (0, 0, 0.9, "fffdf5"),
-        (0.2, 0.05, 0.55, "1d1a26"),
-        (0.3, -0.2, 0.2, "ffffff"),
-    ):
-        cx, cy = frame.point(x + dx * r, y + dy * r)
-        radius = size * r * frame.scale
-        disc = np.array([[cx, cy, cx, cy, radius, radius]])
-        where = window(disc, canvas.size)
-        if where is None or radius < 0.35:
-            continue
-        ys = np.arange(where[0].start, where[0].stop, dtype=np.float32)[:, None] + np.float32(0.5 - cy)
-        xs = np.arange(where[1].start, where[1].stop, dtype=np.float32)[None, :] + np.float32(0.5 - cx)
-        share = np.clip(np.float32(radius + 0.5) - np.sqrt(xs * xs + ys * ys), 0.0, 1.0)
-        patch = canvas.picture[:, where[0], where[1]]
-        patch += (rgb(code)[:, None, None] - patch) * share * (canvas.owner[where] == row + 1)
+def draw_ink(canvas: Canvas, frame: Frame, capsules: list, code: str, row: int) -> None:
+    """Marks on what a creature already covers: they change its colour, not its extent."""
+    marks = np.array([frame.capsule(c) for c in capsules])
+    where = window(marks, canvas.size)
+    if where is None:
+        return
+    distance = distances(marks, *pixel_centres(where))[0].min(0)
+    share = np.clip(np.float32(0.5) - distance, 0.0, 1.0) * (canvas.owner[where] == row + 1)
+    patch = canvas.picture[:, where[0], where[1]]
+    patch += (rgb(code)[:, None, None] - patch) * share
+
+
+def draw_face(canvas: Canvas, frame: Frame, face: Face, row: int) -> None:
+    x, y, r = face.eye
+    if frame.scale * r < 0.5:
+        return
+    if face.mouth:
+        draw_ink(canvas, frame, face.mouth, INK_CODE, row)
+    for dx, dy, size, code in EYE:
+        cx, cy = x + dx * r, y + dy * r
+        draw_ink(canvas, frame, [(cx, cy, cx, cy, size * r, size * r)], code, row)
 
 
 def draw_shadow(canvas: Canvas, frame: Frame, body: Body) -> None:
@@ -166,8 +177,8 @@ def draw_shadow(canvas: Canvas, frame: Frame, body: Body) -> None:
     where = window(np.array([[cx - rx, cy, cx + rx, cy, ry, ry]]), canvas.size)
     if where is None:
         return
-    ys = np.arange(where[0].start, where[0].stop, dtype=np.float32)[:, None] + np.float32(0.5 - cy)
-    xs = np.arange(where[1].start, where[1].stop, dtype=np.float32)[None, :] + np.float32(0.5 - cx)
+    xs, ys = pixel_centres(where)
+    xs, ys = xs - np.float32(cx), ys - np.float32(cy)
     dark = np.clip(1.0 - xs * xs * np.float32(1 / (rx * rx)) - ys * ys * np.float32(1 / (ry * ry)), 0.0, 1.0)
     canvas.picture[:, where[0], where[1]] *= 1.0 - dark * np.float32(0.4)
 
@@ -179,8 +190,7 @@ def draw_creature(canvas: Canvas, place: Place, dice: Dice) -> None:
         draw_shadow(canvas, frame, body)
     for shape in body.shapes:
         draw_shape(canvas, frame, shape, place.row, gain)
-    for eye in body.eyes:
-        draw_eye(canvas, frame, eye, place.row)
+    draw_face(canvas, frame, body.face, place.row)
 
 
 def draw_tree(canvas: Canvas, plan: Plan, dice: Dice) -> None:
