@@ -41,6 +41,7 @@ class Dataset:
     """Pictures of one split. Layouts say where the files lie and how a truth is read."""
 
     layout = ""
+    has_truth = True
 
     def __init__(self, root: Path, split: str, categories: Sequence[Category], ids: list, on_fault: OnFault):
         if not ids:
@@ -63,7 +64,7 @@ class Dataset:
 
     def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
         """The segments of picture i and its void [h, w] bool."""
-        raise InputError(f"{self.root}: there is no ground truth in layout {self.layout!r}")
+        raise InputError(f"{self.root}: layout {self.layout!r} has no ground truth")
 
     def annotation_files(self) -> list[Path]:
         return []
@@ -84,6 +85,8 @@ class Dataset:
 
     def truth(self, i: int) -> Truth:
         """Ground truth of picture i; without any object its tensors have no rows."""
+        if not self.has_truth:
+            raise InputError(f"{self.root}: split {self.split!r} has pictures only, there is no ground truth")
         rows, void = self.rows(i)
         masks = np.stack([row.mask for row in rows]) if rows else np.zeros((0, *self.size(i)), bool)
         label = torch.tensor([self.label_of[row.category_id] for row in rows], dtype=torch.int64)

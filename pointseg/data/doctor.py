@@ -14,7 +14,6 @@ from pointseg.data.coco import CocoDataset
 from pointseg.data.dataset import Dataset
 from pointseg.data.doctor_areas import area_faults
 from pointseg.data.doctor_points import find_points, point_faults
-from pointseg.data.folder import FolderDataset
 from pointseg.data.layouts import LAYOUTS, find_pictures, open_dataset, splits_of
 from pointseg.data.panoptic import PanopticDataset
 from pointseg.data.voc import VocDataset
@@ -95,7 +94,7 @@ def _examine(root: Path, split: str, layout: str, report: Report, progress: bool
     _note_split(dataset, name, report)
     for i in tqdm(range(len(dataset)), desc=name, disable=not progress, leave=False):
         _examine_picture(dataset, i, report)
-        if not isinstance(dataset, FolderDataset):
+        if dataset.has_truth:
             _examine_truth(dataset, i, name, report)
     return dataset
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from pointseg.data.dataset import Dataset
-from pointseg.data.folder import FolderDataset
 from pointseg.data.point_file import FORMAT, ImagePoints, PointFile, read_points
 from pointseg.data.voc import VocDataset
 from pointseg.structures import InputError, Truth
@@ -68,7 +67,7 @@ def _source(points: PointFile, datasets: list[Dataset]) -> Dataset | None:
 def _image_faults(where: str, points: PointFile, image: ImagePoints, dataset: Dataset, i: int) -> Iterator[Finding]:
     try:
         size = dataset.size(i)
-        truth = None if isinstance(dataset, FolderDataset) else dataset.truth(i)
+        truth = dataset.truth(i) if dataset.has_truth else None
     except InputError:  # the file is at fault and already named
         return
     if (image.height, image.width) != size:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pointseg.structures import InputError
+from pointseg.structures import IGNORE, InputError
 
+CLASS_FILES = ("classes.txt", "labels.txt")
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
 
@@ -61,6 +62,15 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def class_names(folder: Path) -> list[str]:
+    """The class names in a side file, one a line in the order of their values; empty without one."""
+    side = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
+    names = [] if side is None else read_lines(side)
+    if side is not None and (not 0 < len(names) < IGNORE or len(set(names)) != len(names)):
+        raise InputError(f"{side}: needs 1 to {IGNORE - 1} different names, one a line")
+    return names
 
 
 def read_json(path: Path) -> Any:

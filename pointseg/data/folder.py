@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from pointseg.data.dataset import Dataset, OnFault, raise_fault
-from pointseg.data.files import inside, read_lines
+from pointseg.data.files import class_names, inside
 from pointseg.data.images import SUFFIXES, read_image, read_size
 from pointseg.data.point_file import read_points
-from pointseg.structures import Category, InputError
+from pointseg.structures import Category
 
 
 class FolderDataset(Dataset):
     """Pictures by file name, turned upright as their EXIF tag says. There is no ground truth to ask for."""
 
     layout = "folder"
+    has_truth = False
 
     def __init__(self, root: Path, split: str, categories: Sequence[Category] = (), on_fault: OnFault = raise_fault):
         ids = list_pictures(root)
@@ -34,9 +35,6 @@ class FolderDataset(Dataset):
     def image(self, i: int) -> np.ndarray:
         return read_image(self.path(i), upright=True)
 
-    def rows(self, i: int) -> tuple[list, np.ndarray]:
-        raise InputError(f"{self.root}: a plain folder of pictures has no ground truth")
-
 
 def list_pictures(folder: Path) -> list[str]:
     """Names of the pictures directly in a folder, sorted."""
@@ -46,8 +44,8 @@ def list_pictures(folder: Path) -> list[str]:
 
 
 def folder_classes(root: Path) -> Sequence[Category]:
-    """The names in classes.txt, one a line, else the categories of points.json; none without either."""
-    side, points = root / "classes.txt", root / "points.json"
-    if side.is_file():
-        return [Category(k, name) for k, name in enumerate(read_lines(side), start=1)]
-    return read_points(points).categories if points.is_file() else ()
+    """The names of the side file, else the categories of points.json; none without either."""
+    names, points = class_names(root), root / "points.json"
+    if names or not points.is_file():
+        return [Category(k, name) for k, name in enumerate(names, start=1)]
+    return read_points(points).categories

@@ -9,13 +9,14 @@ import numpy as np
 from scipy.io import loadmat
 
 from pointseg.data.dataset import Dataset, OnFault, Row, raise_fault
-from pointseg.data.files import inside, read_lines, refuse_name, shown
+from pointseg.data.files import class_names, inside, read_lines, refuse_name, shown
 from pointseg.data.images import named, read_index_mask
 from pointseg.structures import IGNORE, Category, InputError
 
 PASCAL = ("aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
           "pottedplant sheep sofa train tvmonitor").split()  # fmt: skip
 BACKGROUND = Category(0, "background", is_thing=False)
+MERGED = "train_aug"
 BACKGROUND_TARGET = 256  # no byte of a mask PNG, so it never meets an object's id; 0 would read as void
 
 
@@ -34,8 +35,9 @@ class VocDataset(Dataset):
         root = Path(root)
         self.background = background
         self.layout = "voc-panoptic" if background else "voc"
-        self.sbd = find_sbd(root)
+        self.sbd = find_sbd(root) if split == MERGED else None
         ids = read_split(root, split, self.sbd, on_fault)
+        self.has_truth = split != "pretrain"
         super().__init__(root, split, [*voc_classes(root), *[BACKGROUND] * background], ids, on_fault)
 
     def path(self, i: int) -> Path:
@@ -85,19 +87,15 @@ class VocDataset(Dataset):
 
 
 def voc_classes(root: Path) -> list[Category]:
-    """The names in the side file classes.txt, one a line from value 1 on; PASCAL's twenty without it."""
-    side = root / "classes.txt"
-    names = read_lines(side) if side.is_file() else PASCAL
-    if not 0 < len(names) < IGNORE or len(set(names)) != len(names):
-        raise InputError(f"{side}: needs 1 to 254 different names, one a line")
-    return [Category(value, name) for value, name in enumerate(names, start=1)]
+    """The names of the side file, from value 1 on; PASCAL's twenty without it."""
+    return [Category(value, name) for value, name in enumerate(class_names(root) or PASCAL, start=1)]
 
 
 def read_split(root: Path, split: str, sbd: Path | None, on_fault: OnFault = raise_fault) -> list[str]:
     """The ids of a split, checked as file names; `train_aug` is put together when it has no list of its own."""
     lists = root / "ImageSets" / "Segmentation"
     own = lists / f"{split}.txt"
-    if split != "train_aug" or own.is_file():
+    if split != MERGED or own.is_file():
         return _checked_ids(own, on_fault)
     if sbd is None:
         raise InputError(f"{root}: split 'train_aug' needs SBD's dataset/inst beside the VOC folder")
