@@ -19,7 +19,7 @@ from pointseg.structures import Instances, Panoptic, Points, Truth
 
 PICTURE = 640 * 480  # the COCO size limits as shares of a typical COCO picture serve pictures of any size
 DEPTHS = (1 / 3, 2 / 3)  # point-to-border distance over the greatest one of the object
-TOUCH_PX = 2  # masks at most this far apart count as touching: annotators leave a seam
+TOUCH_PX = 2  # pixels at most this far apart touch (side by side is 1): annotators leave a seam of one
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def iou_by_target(truth: Truth, masks: Tensor, targets: Tensor | None = None) ->
     for row, (mask, target) in enumerate(zip(truth.masks, truth.target)):
         mine = masks[targets == target].any(0) & counted
         union = ((mask & counted) | mine).sum()
-        values[row] = float((mask & mine).sum() / union.clamp(min=1))
+        values[row] = float((mask & mine).sum()) / max(float(union), 1.0)
     return values
 
 
@@ -166,7 +166,7 @@ def part_purity(parts: Tensor, found: Tensor) -> float:
     width = int(ours.max()) + 1
     common = torch.bincount(theirs * width + ours, minlength=(int(theirs.max()) + 1) * width).view(-1, width)
     right = common[:, 1:].max(1).values.sum() if width > 1 else torch.zeros(())
-    return float(right / labelled.sum())
+    return float(right) / float(labelled.sum())
 
 
 def _three(names: Sequence[str], values: np.ndarray, limits: Sequence[float]) -> dict[str, np.ndarray]:
