@@ -106,7 +106,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def _as_tensor(image: np.ndarray) -> Tensor:
     """uint8 [h, w, 3] to an own uint8 tensor [3, h, w]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def _check_fit(dataset, points: PointFile) -> None:
