@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pointseg.data.bestiary_arith import Dice
 from pointseg.data.bestiary_looks import LIMBS, TORSOS
-from pointseg.data.bestiary_members import Face, Shape, chain, head, tail, walking, wing
+from pointseg.data.bestiary_members import Face, Shape, chain, head, moved, tail, walking, wing
 from pointseg.data.bestiary_species import LIMB, TORSO, Species
 
 
@@ -14,7 +14,7 @@ from pointseg.data.bestiary_species import LIMB, TORSO, Species
 class Body:
     shapes: list[Shape]  # back to front
     face: Face
-    feet: float  # y of the lowest point
+    feet: tuple[float, float]  # where its shadow lies
 
 
 def quadruped(species: Species, dice: Dice) -> Body:
@@ -32,7 +32,7 @@ def quadruped(species: Species, dice: Dice) -> Body:
     shapes += [Shape(TORSO, look, trunk, blend=0.12), near]
     if species.wing:
         shapes.append(wing(species, 0.08, -0.12, False, lift))
-    return Body(shapes + heads, face, 0.1 + leg_length + 0.08)
+    return Body(shapes + heads, face, (0.0, 0.18 + leg_length))
 
 
 def bird(species: Species, dice: Dice) -> Body:
@@ -45,7 +45,7 @@ def bird(species: Species, dice: Dice) -> Body:
     rear = tail(species, dice, -0.4, 0.06, 0.47 + dice.between(-0.05, 0.03))
     back, front = (wing(species, x, y, x > 0.1, lift, 1.15) for x, y in ((0.14, -0.18), (0.04, -0.08)))
     shapes = [far, back, rear, Shape(TORSO, look, trunk, blend=0.12), near, front]
-    return Body(shapes + heads, face, 0.22 + 0.4 + 0.07)
+    return Body(shapes + heads, face, (0.0, 0.69))
 
 
 def serpent(species: Species, dice: Dice) -> Body:
@@ -65,7 +65,7 @@ def serpent(species: Species, dice: Dice) -> Body:
         x, y = coil[4][0:2]
         lift = dice.between(-0.06, 0.1)
         shapes = [wing(species, x + 0.08, y - 0.06, True, lift), *shapes, wing(species, x, y, False, lift)]
-    return Body(shapes + heads, face, 0.42)
+    return Body(shapes + heads, face, (0.0, 0.42))
 
 
 def swimmer(species: Species, dice: Dice) -> Body:
@@ -82,7 +82,7 @@ def swimmer(species: Species, dice: Dice) -> Body:
     rear = tail(species, dice, ex + 0.03, ey, 0.5 + dice.between(-0.05, 0.05))
     fins = [Shape(LIMB, limb, capsules, along=True) for capsules in (back, belly)]
     shapes = [rear, fins[0], Shape(TORSO, look, trunk, blend=0.08), fins[1]]
-    return Body(shapes + heads, face, 0.45)
+    return Body(shapes + heads, face, (0.0, 0.45))
 
 
 def crawler(species: Species, dice: Dice) -> Body:
@@ -105,11 +105,23 @@ def crawler(species: Species, dice: Dice) -> Body:
     rear = tail(species, dice, -0.52, -0.02, 0.52 + dice.between(-0.04, 0.08))
     legs = [Shape(LIMB, limb, capsules, far=capsules is far, along=True) for capsules in (far, near)]
     shapes = [legs[0], rear, Shape(TORSO, look, trunk, blend=0.06), legs[1]]
-    return Body(shapes + heads, face, 0.58)
+    return Body(shapes + heads, face, (0.0, 0.58))
 
 
 PLANS = {f.__name__: f for f in (quadruped, bird, serpent, swimmer, crawler)}
 
 
 def build(species: Species, dice: Dice) -> Body:
-    return PLANS[species.plan](species, dice)
+    """A body of this class in a random pose, with the middle of its extent at the origin."""
+    return centred(PLANS[species.plan](species, dice))
+
+
+def centred(body: Body) -> Body:
+    capsules = [capsule for shape in body.shapes for capsule in shape.capsules]
+    across = [x for ax, _, bx, _, _, _ in capsules for x in (ax, bx)]
+    upright = [y for _, ay, _, by, _, _ in capsules for y in (ay, by)]
+    x, y = -0.5 * (min(across) + max(across)), -0.5 * (min(upright) + max(upright))
+    shapes = [replace(shape, capsules=moved(shape.capsules, x, y)) for shape in body.shapes]
+    eye_x, eye_y, radius = body.face.eye
+    face = Face((eye_x + x, eye_y + y, radius), moved(body.face.mouth, x, y))
+    return Body(shapes, face, (body.feet[0] + x, body.feet[1] + y))

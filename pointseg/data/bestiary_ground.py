@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pointseg.data.bestiary_arith import Dice, clouds, noise, ramp, skyline, wave
-from pointseg.data.bestiary_looks import dots, rgb
+from pointseg.data.bestiary_looks import rgb
 
 STUFF_NAMES = ("sky", "water", "meadow", "sand", "rock", "wood")
 SKY, WATER, MEADOW, SAND, ROCK, WOOD = range(6)
@@ -16,6 +16,8 @@ WATERS = (("2c6d92", "6fb3c4"), ("1f7f8c", "7cc9bd"), ("3d5f9a", "86aeda"))
 MEADOWS = (("5e8f3f", "9dbf5a"), ("4f8347", "86b46a"), ("8a9a3f", "c3c46b"))
 SANDS = (("cfa766", "ecd6a0"), ("d9b98a", "f3e3c0"), ("bf8a5a", "e6bf8c"))
 ROCKS = (("6f6c74", "a9a5a6"), ("7b6a5e", "b5a492"), ("5c6672", "98a4ae"))
+BARKS = (("4a3424", "86623f"), ("55483f", "94826f"), ("3d2b2a", "7a4f40"))
+PETALS = ("fff6dc", "f7df72", "f1a9c6", "ffffff")
 WOODS = (("2f5a3c", "5a8a4a"), ("3f5230", "7a8a44"), ("74502f", "c07f3a"))
 
 
@@ -49,10 +51,20 @@ def water(dice: Dice, size: int) -> np.ndarray:
 def meadow(dice: Dice, size: int) -> np.ndarray:
     dark, light = dice.pick(MEADOWS)
     picture = blend(dark, light, clouds(dice, size, 4) * 0.75 + noise(dice, size, 22, 50) * 0.45 - 0.1)
-    stray = noise(dice, size, 9, 9) * 2.5
-    flowers = dots(down(size).T * 19 + stray, down(size) * 24 - stray) * ramp(noise(dice, size, 4, 4), 0.62, 0.68)
-    petal = rgb(dice.pick(("fdf6e0", "f7e27a", "f3b6cf", "ffffff")))[:, None, None]
-    return picture + (petal - picture) * flowers
+    for _ in range(dice.below(18)):
+        bloom(picture, dice.unit(), dice.unit(), dice.between(0.006, 0.012), dice.pick(PETALS))
+    return picture
+
+
+def bloom(picture: np.ndarray, x: float, y: float, radius: float, colour: str) -> None:
+    """A small round flower on picture [3, h, w], in place."""
+    size = picture.shape[-1]
+    left, top = (max(int((k - radius) * size) - 1, 0) for k in (x, y))
+    window = (slice(None), slice(top, int((y + radius) * size) + 2), slice(left, int((x + radius) * size) + 2))
+    across = (down(size).T - np.float32(x))[:, window[2]] * np.float32(size)
+    upright = (down(size) - np.float32(y))[window[1]] * np.float32(size)
+    share = np.clip(np.float32(radius * size + 0.5) - np.sqrt(across * across + upright * upright), 0.0, 1.0)
+    picture[window] += (rgb(colour)[:, None, None] - picture[window]) * share
 
 
 def sand(dice: Dice, size: int) -> np.ndarray:
@@ -129,14 +141,21 @@ def patch(dice: Dice, size: int, horizon: float) -> np.ndarray:
 
 
 def trunk(dice: Dice, size: int, x: float, foot: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """A tree trunk in front: share [h, w] and picture [3, h, w]; `foot` is where it meets the ground."""
+    """The stem of a tree in front: share [h, w] and bark [3, h, w]; `foot` is where it meets the ground."""
     y, across = down(size), down(size).T
-    flare = np.maximum(y - np.float32(foot - 0.12), 0.0) * np.float32(0.35) * np.float32(width / 0.08)
+    flare = np.maximum(y - np.float32(foot - 0.1), 0.0) * np.float32(3.0 * width)
     middle = np.float32(x) + (skyline(dice, size, 2) * np.float32(0.02))[:, None]
-    half = np.float32(width / 2) + flare * 0.5 + (noise(dice, size, 9, 2)[:, :1] - 0.5) * np.float32(width * 0.15)
+    half = np.float32(width / 2) + flare + (noise(dice, size, 9, 2)[:, :1] - 0.5) * np.float32(width * 0.15)
     place = (across - middle) / half
     edge = (1.0 - np.sqrt(place * place)) * half * np.float32(size)
-    share = np.clip(edge + 0.5, 0.0, 1.0) * np.clip((np.float32(foot) - y) * np.float32(size) + 0.5, 0.0, 1.0)
+    hem = np.float32(foot) + (noise(dice, size, 2, 24)[:1] - 0.5) * np.float32(0.02)
+    share = np.clip(edge + 0.5, 0.0, 1.0) * np.clip((hem - y) * np.float32(size) + 0.5, 0.0, 1.0)
     bark = wave(place * 1.7 + noise(dice, size, 14, 4) * 1.6) * 0.6 + noise(dice, size, 40, 12) * 0.4
-    low, high = dice.pick((("4a3424", "86623f"), ("55483f", "94826f"), ("3d2b2a", "7a4f40")))
+    low, high = dice.pick(BARKS)
     return share, blend(low, high, bark) * (1.0 - 0.35 * ramp(place, 0.2, 1.0))
+
+
+def leaves(dice: Dice, size: int, x: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """The crown of that tree, at the upper edge of the picture: share [h, w] and picture [3, h, w]."""
+    share = blob(dice, size, x, -0.04, 0.12 + 2.2 * width, 0.1 + 0.9 * width)
+    return share, wood(dice, size)

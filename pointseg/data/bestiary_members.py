@@ -35,7 +35,7 @@ def chain(x, y, turns, lengths, radii, bends) -> list[Capsule]:
     return capsules
 
 
-def moved(capsules: list[Capsule], x: float, y: float, r: float) -> list[Capsule]:
+def moved(capsules: list[Capsule], x: float, y: float, r: float = 1.0) -> list[Capsule]:
     """Capsules given in units of r around the origin, brought to (x, y)."""
     return [(x + ax * r, y + ay * r, x + bx * r, y + by * r, ra * r, rb * r) for ax, ay, bx, by, ra, rb in capsules]
 

@@ -33,7 +33,8 @@ class Plan:
 
 
 def number_of_creatures(dice: Dice) -> int:
-    return 1 + sum(dice_value >= limit for dice_value in [dice.unit()] for limit in (0.25, 0.6, 0.87))
+    value = dice.unit()
+    return 1 + sum(value >= limit for limit in (0.25, 0.6, 0.87))
 
 
 def span(dice: Dice) -> float:
@@ -47,29 +48,29 @@ def span(dice: Dice) -> float:
 
 
 def gap(place: Place, x: float, y: float, length: float) -> float:
-    """Distance of two creatures in units of their half lengths; below 1 they overlap."""
-    dx, dy = (place.x - x) * 0.75, place.y - y
-    reach = 0.5 * (place.length + length)
+    """How clear two creatures are of each other, 1 where their extents (wider than high) just meet."""
+    dx, dy = (place.x - x) * 0.9, (place.y - y) * 1.25
+    reach = place.length + length
     return (dx * dx + dy * dy) / (reach * reach)
 
 
-def inside(dice: Dice, length: float, least: float) -> float:
-    """A coordinate that keeps most of a creature in the picture, and at or after `least` if that can be."""
-    margin = min(0.7 * length, 0.5)
+def inside(dice: Dice, reach: float, least: float = 0.0) -> float:
+    """A coordinate that keeps `reach` on both sides in the picture, and lies at or after `least`, if that can be."""
+    margin = min(reach, 0.5)
     return dice.between(min(max(least, margin), 1.0 - margin), 1.0 - margin)
 
 
-def free_spot(plan: Plan, dice: Dice, length: float, top: float) -> tuple[float, float]:
-    """The roomiest of a few random spots."""
+def free_spot(plan: Plan, dice: Dice, length: float, top: float) -> tuple[float, float, float]:
+    """The roomiest of a few random spots as x, y, and the room there."""
     best, spot = -1.0, (0.5, 0.5)
-    for _ in range(6):
-        x, y = inside(dice, length, 0.0), inside(dice, length, top)
+    for _ in range(8):
+        x, y = inside(dice, 1.05 * length), inside(dice, 0.75 * length, top)
         room = min([gap(other, x, y, length) for other in plan.places], default=4.0)
         if room > best:
             best, spot = room, (x, y)
-        if room > 1.6:
+        if room > 0.9:
             break
-    return spot
+    return *spot, best
 
 
 def add(plan: Plan, dice: Dice, species: int, x: float, y: float, length: float, row: int | None = None) -> Place:
@@ -82,22 +83,22 @@ def add(plan: Plan, dice: Dice, species: int, x: float, y: float, length: float,
 def add_loners(plan: Plan, dice: Dice, number: int, horizon: float) -> None:
     for _ in range(number):
         species = dice.below(len(SPECIES))
-        length = span(dice) / SPECIES[species].bulk * (1.0 if number < 3 else 0.85)
-        x, y = free_spot(plan, dice, length, max(horizon - 0.1, 0.3))
-        if dice.chance(0.14):
-            x = dice.between(-0.02, 0.08) if dice.chance(0.5) else dice.between(0.92, 1.02)
-        add(plan, dice, species, x, y, length)
+        length = span(dice) / SPECIES[species].bulk
+        x, y, room = free_spot(plan, dice, length, max(horizon - 0.1, 0.3))
+        if dice.chance(0.12):
+            x = dice.between(0.0, 0.1) if dice.chance(0.5) else dice.between(0.9, 1.0)
+        add(plan, dice, species, x, y, length * (1.0 if room > 0.5 else 0.7))
 
 
 def add_herd(plan: Plan, dice: Dice, number: int, horizon: float) -> None:
     """Neighbours of one class that touch."""
     species = dice.below(len(SPECIES))
-    length = dice.between(0.2, 0.3) / SPECIES[species].bulk
-    x, y = free_spot(plan, dice, 2 * length, max(horizon, 0.35))
-    x -= 0.5 * (number - 1) * length
+    length = dice.between(0.19, 0.33 if number == 2 else 0.26) / SPECIES[species].bulk
+    half = 0.75 * (number - 1) * length
+    x, y = inside(dice, half + 1.05 * length) - half, inside(dice, 0.9 * length, max(horizon, 0.35))
     for _ in range(number):
         add(plan, dice, species, x, y, length * dice.between(0.9, 1.1))
-        x += length * dice.between(0.85, 1.2)
+        x += length * dice.between(1.25, 1.7)
         y += length * dice.between(-0.3, 0.3)
 
 
@@ -106,7 +107,7 @@ def add_crowd(plan: Plan, dice: Dice, horizon: float) -> None:
     taken = {place.species for place in plan.places}
     species = dice.pick([k for k in range(len(SPECIES)) if k not in taken])
     length = dice.between(0.055, 0.08) / SPECIES[species].bulk
-    x, y = free_spot(plan, dice, 4 * length, horizon + 0.05)
+    x, y, _ = free_spot(plan, dice, 2.5 * length, horizon + 0.05)
     row = 1 + max(place.row for place in plan.places)
     plan.crowd_rows.add(row)
     for _ in range(6 + dice.below(4)):
@@ -135,7 +136,7 @@ def make_plan(dice: Dice, horizon: float) -> Plan:
     if dice.chance(0.09):
         species = dice.below(len(SPECIES))
         length = dice.between(0.04, 0.085) / SPECIES[species].bulk
-        add(plan, dice, species, *free_spot(plan, dice, length, horizon), length)
+        add(plan, dice, species, *free_spot(plan, dice, length, horizon)[:2], length)
     if dice.chance(0.08):
         add_crowd(plan, dice, horizon)
     plan.void = dice.chance(0.3)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pointseg.data.bestiary_arith import Dice, cosine, sine
 from pointseg.data.bestiary_bodies import Body, build
-from pointseg.data.bestiary_ground import WOOD, landscape, trunk
+from pointseg.data.bestiary_ground import WOOD, landscape, leaves, trunk
 from pointseg.data.bestiary_looks import paint, rgb
 from pointseg.data.bestiary_members import Face, Shape
 from pointseg.data.bestiary_plan import Place, Plan, make_plan
@@ -172,7 +172,7 @@ def draw_face(canvas: Canvas, frame: Frame, face: Face, row: int) -> None:
 
 def draw_shadow(canvas: Canvas, frame: Frame, body: Body) -> None:
     """A soft dark spot under the feet, on the ground only."""
-    cx, cy = frame.point(0.0, body.feet)
+    cx, cy = frame.point(*body.feet)
     rx, ry = 0.62 * frame.scale, 0.13 * frame.scale
     where = window(np.array([[cx - rx, cy, cx + rx, cy, ry, ry]]), canvas.size)
     if where is None:
@@ -194,10 +194,11 @@ def draw_creature(canvas: Canvas, place: Place, dice: Dice) -> None:
 
 
 def draw_tree(canvas: Canvas, plan: Plan, dice: Dice) -> None:
-    share, bark = trunk(dice, canvas.size, *plan.tree[:3])
-    canvas.picture += (bark - canvas.picture) * share
-    front = share >= 0.5
-    canvas.owner[front], canvas.parts[front], canvas.stuff[front] = 0, 0, WOOD
+    x, foot, width, _ = plan.tree
+    for share, colour in (trunk(dice, canvas.size, x, foot, width), leaves(dice, canvas.size, x, width)):
+        canvas.picture += (colour - canvas.picture) * share
+        front = share >= 0.5
+        canvas.owner[front], canvas.parts[front], canvas.stuff[front] = 0, 0, WOOD
 
 
 def light_picture(picture: np.ndarray, dice: Dice, grain: Dice, light: tuple[float, float]) -> np.ndarray:
