@@ -19,7 +19,7 @@ from pointseg.evaluation import label_train
 from pointseg.feed import Feed
 from pointseg.methods.base import Training
 from pointseg.recipe import METHODS, PointChoice, Recipe, method_class
-from pointseg.structures import InputError, Instances, Sample, Truth
+from pointseg.structures import InputError, Instances, Panoptic, Sample, Truth
 from pointseg.train import fit, seed_all
 
 STEPS = 3
@@ -91,7 +91,7 @@ def identical(first: dict, second: dict) -> bool:
 class Pointed(nn.Module):
     """A weak method as small as can be: class scores at the points."""
 
-    SUPERVISION = "points"
+    SUPERVISION, TASK = "points", "panoptic"
 
     def __init__(self, classes):
         super().__init__()
@@ -104,6 +104,15 @@ class Pointed(nn.Module):
             x, y = points.xy.floor().long().unbind(1)
             total = total + nn.functional.cross_entropy(scores[:, y, x].T, points.label)
         return {"points": total}
+
+    @classmethod
+    def build(cls, categories, scale):
+        return cls(len(categories))
+
+    def pseudo_labels(self, batch):
+        segments = self.scores(batch.images).argmax(1) + 1
+        labels = torch.arange(self.scores.out_channels)
+        return [Panoptic(s[:h, :w], labels) for s, (h, w) in zip(segments, batch.sizes)]
 
 
 class Peeking(Pointed):
@@ -238,15 +247,12 @@ def made(tmp_path_factory):
         yield folder
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_weak_methods_learn_nothing_from_masks(name, made):
-    """Weights and pseudo labels are bit-identical whether the masks behind the points are true or noise."""
-    weak(name)
+def outcomes(name: str) -> list[tuple[dict, list[str]]]:
+    """(weights, prints of the pseudo labels) learnt over the true masks and over noise, all else equal."""
     recipe = recipes.make(name, training={"steps": STEPS, "batch": 2}, images=4, val=2)
     clean = open_corpus(recipe)
     noise = Corpus(recipe, poisoned(clean.train), clean.val)
     vars(noise)["points"] = clean.points  # else the points themselves would be sampled from noise
-    assert isinstance(noise.supervision(), PointDataset)
     results = []
     for corpus in (clean, noise):
         seed_all(recipe.seed)
@@ -254,11 +260,35 @@ def test_weak_methods_learn_nothing_from_masks(name, made):
         before = {key: value.clone() for key, value in method.state_dict().items()}
         for _ in fit(method, Feed(corpus.supervision(), collate, 2, recipe.seed), recipe, device="cpu"):
             pass
-        assert not identical(before, method.state_dict())
+        assert not identical(before, method.state_dict()), "nothing was learnt at all"
         seed_all(recipe.seed)
         results.append((method.state_dict(), prints(label_train(method, recipe, corpus).labels)))
-    (first, labels), (second, same_labels) = results
-    assert identical(first, second) and labels == same_labels
+    return results
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weak_methods_learn_nothing_from_masks(name, made):
+    """Weights and pseudo labels are bit-identical whether the masks behind the points are true or noise."""
+    weak(name)
+    (clean, labels), (noise, same_labels) = outcomes(name)
+    assert identical(clean, noise) and labels == same_labels
+
+
+@pytest.mark.parametrize(("cls", "training_set", "honest"),
+                         [(Pointed, PointDataset, True), (Peeking, LeakyDataset, False)])  # fmt: skip
+def test_the_whole_way_tells_an_honest_method_from_a_leaking_one(cls, training_set, honest, made, monkeypatch):
+    monkeypatch.setitem(METHODS, "planted", lambda: cls)
+    monkeypatch.setattr(Corpus, "supervision", lambda self: training_set(self.train, self.points))
+    (clean, labels), (noise, other_labels) = outcomes("planted")
+    assert identical(clean, noise) is honest and (labels == other_labels) is honest
+
+
+def test_the_corpus_gives_a_weak_method_points_only(made, monkeypatch):
+    monkeypatch.setitem(METHODS, "planted", lambda: Pointed)
+    corpus = open_corpus(recipes.make("planted", images=4, val=2))
+    for training in (corpus.supervision(), corpus.marked()):
+        assert type(training) is PointDataset and training[0].truth is None
+    assert corpus.unmarked()[0].truth is None and corpus.unmarked()[0].points is None
 
 
 def test_the_points_of_a_real_bestiary_lie_in_their_masks(made):
