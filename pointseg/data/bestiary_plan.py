@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pointseg.data.bestiary_arith import Dice
 from pointseg.data.bestiary_species import SPECIES
 
+CROWDING = {1: 1.1, 2: 1.0, 3: 0.88, 4: 0.78}  # factor on lengths by the number of creatures
+
 
 @dataclass(frozen=True)
 class Place:
@@ -34,17 +36,17 @@ class Plan:
 
 def number_of_creatures(dice: Dice) -> int:
     value = dice.unit()
-    return 1 + sum(value >= limit for limit in (0.25, 0.6, 0.87))
+    return 1 + sum(value >= limit for limit in (0.27, 0.64, 0.89))
 
 
 def span(dice: Dice) -> float:
     """Square root of a creature's area, in picture widths: 13 to 85 pixels of 128, median about 35."""
     kind = dice.unit()
-    if kind < 0.14:
+    if kind < 0.12:
         return dice.between(0.1, 0.2)
     if kind < 0.74:
-        return dice.between(0.23, 0.37)
-    return dice.between(0.37, 0.66)
+        return dice.between(0.25, 0.38)
+    return dice.between(0.38, 0.66)
 
 
 def gap(place: Place, x: float, y: float, length: float) -> float:
@@ -80,11 +82,11 @@ def add(plan: Plan, dice: Dice, species: int, x: float, y: float, length: float,
     return place
 
 
-def add_loners(plan: Plan, dice: Dice, number: int, horizon: float) -> None:
+def add_loners(plan: Plan, dice: Dice, number: int, total: int, horizon: float) -> None:
     for _ in range(number):
         species = dice.below(len(SPECIES))
-        length = span(dice) / SPECIES[species].bulk
-        x, y, room = free_spot(plan, dice, length, max(horizon - 0.1, 0.3))
+        length = span(dice) * CROWDING[total] / SPECIES[species].bulk
+        x, y, room = free_spot(plan, dice, length, horizon - 0.15)
         if dice.chance(0.12):
             x = dice.between(0.0, 0.1) if dice.chance(0.5) else dice.between(0.9, 1.0)
         add(plan, dice, species, x, y, length * (1.0 if room > 0.5 else 0.7))
@@ -128,9 +130,9 @@ def make_plan(dice: Dice, horizon: float) -> Plan:
     if number > 1 and dice.chance(0.28):
         herd = 2 if number == 2 or dice.chance(0.6) else 3
         add_herd(plan, dice, herd, horizon)
-        add_loners(plan, dice, number - herd, horizon)
+        add_loners(plan, dice, number - herd, number, horizon)
     else:
-        add_loners(plan, dice, number, horizon)
+        add_loners(plan, dice, number, number, horizon)
     if dice.chance(0.12):
         add_tree(plan, dice)
     if dice.chance(0.09):
