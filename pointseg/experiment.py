@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from pointseg import corpus as data
@@ -28,7 +24,8 @@ from pointseg.ledger import Interrupted, Run, StopFlag
 from pointseg.methods.base import Method
 from pointseg.progress import Progress
 from pointseg.recipe import Recipe, method_class
-from pointseg.train import fit, in_world, rank, seed_all
+from pointseg.train import fit, seed_all
+from pointseg.world import in_world, joined, rank, torchrun
 
 BEFORE_STEPS = 2**31  # the "step" whose seed draws the first weights
 
@@ -102,30 +99,8 @@ def launched(recipe: Recipe, run: Run, processes: int) -> dict[str, Any]:
     return run.read("metrics.json")
 
 
-def torchrun(words: list[str], processes: int) -> int:
-    """Exit code of `torchrun --standalone` over a script or `-m module` and its arguments."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.run([*command, *words], check=False).returncode
-
-
-@contextlib.contextmanager
-def world() -> Iterator[None]:
-    """Inside torchrun: the process group, and this process's accelerator. Elsewhere nothing."""
-    if "WORLD_SIZE" not in os.environ:
-        yield
-        return
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
 def main(recipe: str, folder: str) -> None:
-    with world():
+    with joined():
         experiment(Recipe.from_json(Path(recipe).read_text()), Run(Path(folder)))
 
 

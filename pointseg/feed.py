@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pointseg.structures import Batch, InputError
+from pointseg.world import rank, size
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -57,19 +57,17 @@ class Feed:
     """A dataset as batches: the same for the same (seed, step), whatever the workers and processes."""
 
     def __init__(self, dataset: Any, collate: Callable[[list], Batch], batch: int, seed: int, workers: int = 0):
-        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        if batch % world:
-            raise InputError(f"batch: {batch} images cannot be shared equally by {world} processes")
+        if batch % size():
+            raise InputError(f"batch: {batch} images cannot be shared equally by {size()} processes")
         if not len(dataset):
             raise InputError("training data: there is no image")
         self.dataset, self.collate, self.batch, self.seed, self.workers = dataset, collate, batch, seed, workers
-        self.rank, self.world = (dist.get_rank() if world > 1 else 0), world
 
     def epoch(self, step: int) -> int:
         return step * self.batch // len(self.dataset)
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        order = Order(len(self.dataset), self.batch, self.seed, start, self.rank, self.world)
+        order = Order(len(self.dataset), self.batch, self.seed, start, rank(), size())
         loader = DataLoader(
             _Epochs(self.dataset),
             batch_sampler=order,

@@ -19,6 +19,7 @@ from pointseg.feed import Feed
 from pointseg.methods.base import Method, Training
 from pointseg.recipe import Recipe
 from pointseg.structures import Batch
+from pointseg.world import in_world, rank, size
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Trainer:
         values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.detach().float()])
         if in_world():
             dist.all_reduce(values)
-            values /= dist.get_world_size()
+            values /= size()
         numbers = dict(zip([*losses, "gradient norm"], values.tolist()))
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
@@ -245,11 +246,3 @@ def default_device() -> torch.device:
 
 def peak_gb(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-
-
-def in_world() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    return dist.get_rank() if in_world() else 0

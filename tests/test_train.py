@@ -1,0 +1,308 @@
+"""The one loop: schedule, order, clipping, average, what it refuses, and that only (seed, step) decides."""
+
+import dataclasses
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pointseg import recipe as recipes
+from pointseg.checkpoint import load_model, save_model
+from pointseg.feed import Feed, Order
+from pointseg.methods.base import Training, targets_of
+from pointseg.progress import Progress, clock, cut, read_log
+from pointseg.structures import Category, InputError, Points
+from pointseg.train import Average, Trainer, fit, lr_factor, seed_all
+
+
+def run(chosen, workers=0, method=None):
+    torch.manual_seed(0)
+    method = method or tiny.Tiny()
+    return method, list(fit(method, tiny.feed(chosen, workers=workers), chosen, device="cpu"))
+
+
+def told(records):
+    return [(r.step, r.epoch, r.losses, r.lr, r.seen) for r in records]
+
+
+# --- schedule
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+def test_warm_up_rises_to_the_base_rate(schedule):
+    training = Training(schedule=schedule, warmup=0.1)
+    rising = [lr_factor(step, 200, training) for step in range(21)]
+    assert np.allclose(np.diff(rising[:20]), rising[0]) and rising[0] > 0
+    assert rising[20] == 1.0
+
+
+def test_cosine_halves_half_way_and_ends_near_zero():
+    training = Training(schedule="cosine", warmup=0.0)
+    assert lr_factor(50, 100, training) == pytest.approx(0.5)
+    assert lr_factor(99, 100, training) == pytest.approx((1 + math.cos(math.pi * 0.99)) / 2)
+
+
+def test_step_schedule_divides_by_ten_at_its_milestones():
+    training = Training(schedule="step", warmup=0.0, milestones=(0.5, 0.75))
+    found = [lr_factor(step, 100, training) for step in (0, 49, 50, 74, 75, 99)]
+    assert found == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+# --- order of the images
+
+
+@given(st.integers(1, 13), st.integers(1, 8), st.integers(0, 3), st.integers(0, 20))
+def test_every_image_comes_once_an_epoch(count, batch, seed, start):
+    order = iter(Order(count, batch, seed))
+    drawn = [key for _ in range(3 * count) for key in next(order)]
+    for epoch in range(3):
+        assert sorted(i for e, i in drawn if e == epoch) == list(range(count))
+    late = iter(Order(count, batch, seed, start))
+    assert next(late) == drawn[start * batch : (start + 1) * batch] or start * batch + batch > len(drawn)
+
+
+@given(st.integers(1, 9), st.sampled_from([1, 2, 4]))
+def test_processes_share_the_very_batch_of_one(count, world):
+    whole = iter(Order(count, 8, 0))
+    parts = [iter(Order(count, 8, 0, 0, rank, world)) for rank in range(world)]
+    for _ in range(5):
+        assert [key for part in parts for key in next(part)] == next(whole)
+
+
+def test_epochs_and_seeds_differ_in_their_order():
+    first = [next(iter(Order(50, 50, seed, start))) for seed, start in [(0, 0), (0, 1), (1, 0)]]
+    assert len({tuple(i for _, i in keys) for keys in first}) == 3
+
+
+def test_workers_change_nothing():
+    chosen = tiny.recipe()
+    assert told(run(chosen, workers=2)[1]) == told(run(chosen)[1])
+
+
+def test_a_feed_without_images_is_refused():
+    with pytest.raises(InputError, match="no image"):
+        Feed(tiny.Noise(0), tiny.pile, 2, 0)
+
+
+# --- the loop
+
+
+def test_records_count_what_was_done():
+    chosen = tiny.recipe(batch=3)
+    _, records = run(chosen)
+    assert [r.step for r in records] == list(range(12))
+    assert [r.seen for r in records] == list(range(3, 39, 3))
+    assert [r.epoch for r in records] == [3 * step // 7 for step in range(12)]
+    for r in records:
+        assert r.total == pytest.approx(sum(r.losses.values()))
+        assert 0 <= r.data_wait <= r.seconds and r.images_per_s > 0
+
+
+def test_it_learns():
+    _, records = run(tiny.recipe(steps=60))
+    assert records[-1].losses["fit"] < 0.5 * records[0].losses["fit"]
+
+
+def test_only_seed_and_step_decide_whatever_the_caller_draws():
+    chosen = tiny.recipe()
+    quiet = told(run(chosen)[1])
+    torch.manual_seed(0)
+    noisy = []
+    for record in fit(tiny.Tiny(), tiny.feed(chosen), chosen, device="cpu"):
+        noisy.append(record)
+        _ = torch.rand(3), np.random.rand(3), random.random()
+    assert told(noisy) == quiet
+    other = dataclasses.replace(chosen, seed=1)
+    assert told(run(other)[1]) != quiet
+
+
+def test_seeds_of_neighbouring_steps_and_ranks_differ():
+    drawn = set()
+    for key in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1)]:
+        seed_all(*key)
+        drawn.add((torch.rand(()).item(), np.random.rand(), random.random()))
+    assert len(drawn) == 4
+
+
+class Poisoned(tiny.Tiny):
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+
+    def losses(self, batch, step):
+        found = super().losses(batch, step)
+        if step == 2 and self.where == "loss":
+            found["fit"] = found["fit"] * math.nan
+        if step == 2 and self.where == "gradient":
+            found["fit"] = found["fit"] + (self.net[0].weight.sum() * 0).sqrt()
+        return found
+
+
+@pytest.mark.parametrize("where, named", [("loss", "fit"), ("gradient", "gradient norm")])
+def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_are_touched(where, named):
+    chosen, method = tiny.recipe(), Poisoned(where)
+    feed = tiny.feed(chosen)
+    with pytest.raises(FloatingPointError, match=rf"step 2: .*{named}.*images \[") as caught:
+        for record in fit(method, feed, chosen, device="cpu"):
+            before, last = [p.detach().clone() for p in method.parameters()], record.step
+    assert last == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters()))
+    ids = [index for _, index in feed.dataset.asked[4:6]]
+    assert str(ids) in str(caught.value)
+
+
+def test_clipping_bounds_the_step_of_plain_gradient_norm():
+    chosen = tiny.recipe(clip=1e-3)
+    trainer = Trainer(tiny.Tiny(), chosen, "cpu")
+    trainer.advance(next(tiny.feed(chosen).batches()))
+    norm = math.sqrt(sum(p.grad.pow(2).sum().item() for p in trainer.parameters))
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_groups_spare_norms_and_biases_from_decay_and_a_method_may_bring_its_own():
+    groups = Trainer(tiny.Tiny(), tiny.recipe(), "cpu").optimizer.param_groups
+    assert {g["weight_decay"] for g in groups} == {0.0, 0.05}
+    assert all(p.ndim <= 1 for g in groups if g["weight_decay"] == 0 for p in g["params"])
+
+    class Layered(tiny.Tiny):
+        def param_groups(self, lr, weight_decay):
+            return [{"params": list(m.parameters()), "lr": lr * 0.5**k, "weight_decay": weight_decay}
+                    for k, m in enumerate([self.net[4], self.net[0]])]  # fmt: skip
+
+    trainer = Trainer(Layered(), tiny.recipe(warmup=0.0), "cpu")
+    trainer.advance(next(tiny.feed(tiny.recipe()).batches()))
+    assert [g["lr"] for g in trainer.optimizer.param_groups] == pytest.approx([1e-2, 5e-3])
+
+
+def test_average_is_the_weighted_sum_of_all_weights():
+    line = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        line.weight.fill_(1.0)
+        average = Average(line, 0.9)
+        for value in (2.0, 3.0):
+            line.weight.fill_(value)
+            average.update(line)
+    assert average.shadow["weight"].item() == pytest.approx(0.81 * 1 + 0.9 * 0.1 * 2 + 0.1 * 3)
+
+
+def test_training_leaves_the_averaged_weights():
+    plain, _ = run(tiny.recipe())
+    averaged, _ = run(tiny.recipe(ema=0.9))
+    assert not torch.equal(plain.net[0].weight, averaged.net[0].weight)
+    assert averaged.net[1].num_batches_tracked == 12
+
+
+def test_bf16_trains_on_a_cpu_close_to_float32():
+    chosen = tiny.recipe()
+    low = run(dataclasses.replace(chosen, precision="bf16"))[1]
+    high = run(chosen)[1]
+    assert told(low) != told(high)
+    assert low[0].total == pytest.approx(high[0].total, rel=0.05)
+
+
+# --- recipes
+
+
+def test_a_recipe_survives_json_and_its_hash_follows_every_field():
+    chosen = recipes.make("tiny", points={"kind": "jitter", "n": 10, "jitter_px": 2.0}, config={"b": [1, 2], "a": 1})
+    assert recipes.Recipe.from_json(chosen.to_json()) == chosen
+    assert dict(chosen.config) == {"a": 1, "b": (1, 2)}
+    others = [dataclasses.replace(chosen, seed=1), dataclasses.replace(chosen, config=()),
+              dataclasses.replace(chosen, training=Training(lr=2.0))]  # fmt: skip
+    assert len({r.sha8 for r in [chosen, *others]}) == 4
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"method": "nothing"}, "method: there is no 'nothing'"),
+    ({"scale": "huge"}, "scale: there is no 'huge'; there are smoke, small, paper"),
+    ({"training": {"learning_rate": 1}}, "training: there is no 'learning_rate'"),
+    ({"points": {"kind": "random"}}, "points kind: there is no 'random'"),
+    ({"precision": "fp8"}, "precision: there is no 'fp8'"),
+    ({"depth": 3}, "recipe: there is no 'depth'"),
+    ({"student": "nothing"}, "student: there is no 'nothing'"),
+])  # fmt: skip
+def test_an_unknown_wish_is_refused_in_one_line(wrong, said):
+    tiny.register()
+    with pytest.raises(InputError, match=said) as caught:
+        recipes.make(**{"method": "tiny", **wrong})
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(max_size=80) | st.just("{}") | st.just('{"points": {}, "training": {"x": 1}, "config": {}}'))
+def test_any_text_is_a_recipe_or_an_input_error(text):
+    with pytest.raises(InputError):
+        recipes.Recipe.from_json(text)
+
+
+def test_epochs_become_steps_once_the_images_are_counted():
+    chosen = recipes.make("tiny", training={"epochs": 2.5, "batch": 4})
+    assert chosen.for_images(10).training.steps == 7
+    assert recipes.make("tiny").for_images(10).training.steps == recipes.SCALES["smoke"].steps
+
+
+# --- models, progress, protocol
+
+
+def test_a_saved_model_is_read_back_without_unpickling(tmp_path):
+    categories = (Category(7, "otter"), Category(9, "river", False))
+    chosen, method = tiny.recipe(), tiny.Tiny()
+    save_model(tmp_path / "m.pt", method, chosen, categories)
+    again, recipe, named = load_model(tmp_path / "m.pt")
+    assert (recipe, named) == (chosen, categories) and tiny.weights(again) == tiny.weights(method)
+    torch.save({"recipe": print}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"bad.pt: is no model"):
+        load_model(tmp_path / "bad.pt")
+
+
+def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
+    chosen = tiny.recipe()
+    progress = Progress(12, tmp_path)
+    _, records = run(chosen)
+    for record in records:
+        progress(record)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 12 and "\r" not in "".join(lines)
+    assert all(word in lines[-1] for word in ("step 12/12", "loss", "images/s", "left 0:00"))
+    log, speed = (read_log(tmp_path / f"{name}.jsonl") for name in ("log", "speed"))
+    assert [line["losses"] for line in log] == [r.losses for r in records]
+    assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "seen"}
+    assert all(line["data_wait"] <= line["seconds"] for line in speed)
+    assert 0 <= progress.speed["data_wait_share"] <= 1
+
+
+def test_a_terminal_gets_one_line_that_is_overwritten(tmp_path):
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    progress = Progress(12, stream=screen)
+    for record in run(tiny.recipe())[1]:
+        progress(record)
+    assert screen.getvalue().count("\r") == 12 and screen.getvalue().count("\n") == 1
+
+
+def test_a_resumed_log_drops_what_will_be_written_again_and_a_torn_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"step": s}) + "\n" for s in range(5)) + '{"step": 5, "to')
+    cut(path, 3)
+    assert [line["step"] for line in read_log(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seconds, shown", [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
+def test_clock(seconds, shown):
+    assert clock(seconds) == shown
+
+
+def test_targets_come_in_the_order_of_their_first_point():
+    points = Points(torch.zeros(5, 2), torch.zeros(5), torch.tensor([7, 3, 7, 9, 3]), torch.ones(5, dtype=torch.bool))
+    assert targets_of(points).tolist() == [7, 3, 9]
