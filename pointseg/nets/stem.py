@@ -22,8 +22,10 @@ class ConvStem(nn.Module):
         steps = int(math.log2(patch_size))
         if 2**steps != patch_size:
             raise ValueError(f"a stem of stride-2 convolutions needs a power of two, not patch {patch_size}")
-        widths = [in_chans] + [embed_dim >> (steps - 1 - step) for step in range(steps)]
-        self.layers = nn.Sequential(*(_halve(a, b) for a, b in pairwise(widths)))
+        # thin where the map is large: the first layers cost memory traffic, not arithmetic
+        widths = [in_chans, *(embed_dim // shrink for shrink in (32, 16, 8, 3, 1)[-steps:])]
+        layers = [_halve(a, b, normed=step > 0) for step, (a, b) in enumerate(pairwise(widths))]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.project = nn.Conv2d(embed_dim, embed_dim, 1)
         self.stride, self.positions = patch_size, positions
         side = img_size if isinstance(img_size, int) else img_size[0]
@@ -35,6 +37,7 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[b, 3, H, W] -> [b, H / stride, W / stride, D]; the fixed positions are added here."""
+        images = images.contiguous(memory_format=torch.channels_last)
         tokens = self.project(self.layers(images)).permute(0, 2, 3, 1)
         if self.positions == "sine":
             tokens = tokens + sine_grid(*tokens.shape[1:], tokens.device)
@@ -48,8 +51,9 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def _halve(inward: int, outward: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inward, outward, 3, 2, 1, bias=False), ChannelNorm(outward), nn.GELU())
+def _halve(inward: int, outward: int, normed: bool) -> nn.Sequential:
+    norm = ChannelNorm(outward) if normed else nn.Identity()
+    return nn.Sequential(nn.Conv2d(inward, outward, 3, 2, 1, bias=not normed), norm, nn.GELU())
 
 
 def sine_positions(xy: Tensor, dim: int, longest: float = 100.0) -> Tensor:

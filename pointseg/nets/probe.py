@@ -1,0 +1,121 @@
+"""What features know before any label is shown: does a point find its object, do parts fall into clusters?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from pointseg.nets.vit import TokenViT
+
+
+@dataclass(frozen=True)
+class ProbePicture:
+    """One picture with its truth, which a probe may see and no training does."""
+
+    image: Tensor  # [3, H, W] float 0..1
+    masks: Tensor  # [n, H, W] bool, things only
+    parts: Tensor  # [H, W] int, 0 = no part
+    points: Tensor  # [n, 2] xy in pixels, one on each thing
+
+
+@torch.no_grad()
+def probe(vit: TokenViT, pictures: list[ProbePicture], batch: int = 32) -> dict[str, float]:
+    """Mean scores over all things; `centred` takes each position's mean over the pictures off the features."""
+    training = vit.training
+    vit.eval()
+    images = torch.stack([picture.image for picture in pictures])
+    maps = torch.cat([vit(part).map().float() for part in images.split(batch)])
+    vit.train(training)
+    plain = [score_picture(features, picture, vit.stride) for features, picture in zip(maps, pictures)]
+    centred = [score_picture(features, picture, vit.stride) for features, picture in zip(maps - maps.mean(0), pictures)]
+    scores = {name: mean_of(plain, name) for name in ("point_iou", "point_auc", "part_purity", "largest_part")}
+    return scores | {f"{name}_centred": mean_of(centred, name) for name in ("point_iou", "point_auc", "part_purity")}
+
+
+def mean_of(rows: list[dict[str, list[float]]], name: str) -> float:
+    values = [value for row in rows for value in row[name]]
+    return sum(values) / max(len(values), 1)
+
+
+def score_picture(features: Tensor, picture: ProbePicture, stride: int) -> dict[str, list[float]]:
+    """One list entry a thing; features [D, h, w]."""
+    size = picture.masks.shape[-2:]
+    scores: dict[str, list[float]] = {name: [] for name in ("point_iou", "point_auc", "part_purity", "largest_part")}
+    for mask, point in zip(picture.masks, picture.points):
+        similar = point_similarity(features, point, stride)
+        scores["point_iou"].append(best_threshold_iou(upsample(similar, stride, size), mask))
+        scores["point_auc"].append(same_object_auc(similar, mask, stride))
+        purity = part_purity(features, mask, picture.parts, stride)
+        if purity:
+            scores["part_purity"].append(purity[0])
+            scores["largest_part"].append(purity[1])
+    return scores
+
+
+def point_similarity(features: Tensor, point: Tensor, stride: int) -> Tensor:
+    """Cosine of every token of [D, h, w] with the token under a point (x, y) in pixels: [h, w]."""
+    column, row = (point / stride).long().tolist()
+    unit = normalize(features, dim=0)
+    return torch.einsum("dhw,d->hw", unit, unit[:, row, column])
+
+
+def upsample(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Token map [h, w] -> pixel map, cut to `size`."""
+    fine = interpolate(scores[None, None], scale_factor=stride, mode="bilinear", align_corners=False)
+    return fine[0, 0, : size[0], : size[1]]
+
+
+def best_threshold_iou(scores: Tensor, mask: Tensor) -> float:
+    """The IoU of {scores >= t} with the mask, at the best t, over the whole picture."""
+    order = scores.flatten().argsort(descending=True)
+    hits = mask.flatten()[order].cumsum(0)
+    taken = torch.arange(1, len(order) + 1)
+    return float((hits / (taken + mask.sum() - hits)).max())
+
+
+def same_object_auc(scores: Tensor, mask: Tensor, stride: int) -> float:
+    """Chance that a token inside the mask scores above one outside; 1/2 knows nothing."""
+    inside = token_share(mask, stride).flatten() > 0.5
+    values = scores.flatten()
+    if inside.all() or not inside.any():
+        return 0.5
+    rank = values.argsort().argsort().double() + 1
+    count = inside.sum()
+    return float((rank[inside].sum() - count * (count + 1) / 2) / (count * (~inside).sum()))
+
+
+def part_purity(features: Tensor, mask: Tensor, parts: Tensor, stride: int) -> tuple[float, float] | None:
+    """k-means inside a thing, k its number of parts: share of tokens in their cluster's main part; and the share
+    of the largest part, which one single cluster would reach. None where there are too few tokens."""
+    inside = token_share(mask, stride).flatten() > 0.5
+    named = [token_share((parts == part) & mask, stride).flatten() for part in parts[mask].unique() if part]
+    if len(named) < 2 or inside.sum() < 4 * len(named):
+        return None
+    part_of = torch.stack(named)[:, inside].argmax(0)
+    cluster = k_means(normalize(features.flatten(1)[:, inside], dim=0).T, len(named))
+    table = torch.zeros(len(named), len(named)).index_put_(
+        (cluster, part_of), torch.ones(len(part_of)), accumulate=True
+    )
+    return float(table.amax(1).sum() / table.sum()), float(table.sum(0).max() / table.sum())
+
+
+def k_means(points: Tensor, k: int, rounds: int = 10) -> Tensor:
+    """[n, d] -> cluster [n]; starts from the mean's farthest point and then from the farthest of those chosen."""
+    centres = points[(points - points.mean(0)).norm(dim=1).argmax()][None]
+    while len(centres) < k:
+        centres = torch.cat([centres, points[torch.cdist(points, centres).amin(1).argmax()][None]])
+    for _ in range(rounds):
+        cluster = torch.cdist(points, centres).argmin(1)
+        member = torch.nn.functional.one_hot(cluster, k).to(points.dtype)
+        centres = torch.where(
+            member.sum(0)[:, None] > 0, member.T @ points / member.sum(0)[:, None].clamp(min=1), centres
+        )
+    return cluster
+
+
+def token_share(mask: Tensor, stride: int) -> Tensor:
+    """[H, W] bool -> [h, w] share of each token's pixels inside."""
+    return torch.nn.functional.avg_pool2d(mask[None, None].float(), stride, ceil_mode=True)[0, 0]
