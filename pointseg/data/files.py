@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from unicodedata import category
 
 from pointseg.structures import IGNORE, InputError
 
 CLASS_FILES = ("classes.txt", "labels.txt")
+UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, line ends: no part of a file name
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
 
@@ -20,7 +22,7 @@ def shown(value: object) -> str:
 
 def refuse_name(name: object) -> str | None:
     """Why `name` cannot be the name of a file inside a folder; None when it can."""
-    if not isinstance(name, str) or not name.strip() or "\0" in name or not _encodable(name):
+    if not isinstance(name, str) or not name.strip() or any(category(c) in UNFIT for c in name):
         return f"{shown(name)} is not a file name"
     windows, posix = PureWindowsPath(name), PurePosixPath(name)
     if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
@@ -88,13 +90,6 @@ def read_json(path: Path) -> Any:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"the number {name}")
-
-
-def _encodable(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def is_whole(value: object, low: int = -(2**63), high: int = 2**63 - 1) -> bool:
