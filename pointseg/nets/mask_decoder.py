@@ -1,0 +1,115 @@
+"""Queries that look at the memory, and masks read off what they look at before the softmax. [PSF Sec. 3.4]"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointseg.nets.deformable_encoder import Memory
+
+
+class MaskAttention(nn.Module):
+    """Cross-attention whose scaled scores, heads mixed and levels joined, are the mask."""
+
+    def __init__(self, width: int, heads: int, levels: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.mix = nn.ModuleList(nn.Linear(heads, heads) for _ in range(levels))
+        self.join = nn.Linear(heads * levels, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):  # the default start leaves whole layers dead behind the ReLU
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
+        """queries [b, q, D], keyed [b, N, D] (memory with or without position) -> ([b, q, D], masks [b, q, h, w])."""
+        split = lambda x: x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
+        q, k, v = split(self.query(queries)), split(self.key(keyed)), split(self.value(memory.tokens))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, heads, q, N]
+        if memory.padding is None:
+            looked = scores.softmax(-1) @ v
+        else:
+            hidden = memory.padding[:, None, None]
+            looked = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
+            scores = scores.masked_fill(hidden, 0)
+        return self.out(looked.transpose(1, 2).flatten(2)), self.masks(scores, memory)
+
+    def masks(self, scores: Tensor, memory: Memory) -> Tensor:
+        """[b, heads, q, N] scores -> [b, q, h, w] of the finest level, never negative, no sigmoid. [PSF Sec. 3.4]
+
+        Joining all heads of all levels is a sum, so each level is summed before it is enlarged: one plane, not eight.
+        """
+        b, heads, q, _ = scores.shape
+        joined = self.join.bias
+        parts = zip(self.mix, self.join.weight[0].split(heads), scores.split(memory.areas, dim=-1), memory.shapes)
+        for mix, weight, part, shape in parts:
+            mixed = F.relu(mix.weight @ part.reshape(b, heads, -1) + mix.bias[:, None])
+            plane = (weight @ mixed).reshape(b, q, *shape)
+            if shape != memory.shapes[0]:
+                plane = F.interpolate(plane, size=memory.shapes[0], mode="bilinear", align_corners=False)
+            joined = joined + plane
+        return F.relu(joined)
+
+
+class MaskLayer(nn.Module):
+    """[Self-attention,] mask attention and a two-layer net, each with its residual and norm."""
+
+    def __init__(self, width: int, heads: int, levels: int, self_attention: bool):
+        super().__init__()
+        self.among = nn.MultiheadAttention(width, heads, batch_first=True) if self_attention else None
+        self.attention = MaskAttention(width, heads, levels)
+        self.between = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(3 if self_attention else 2))
+
+    def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
+        norms = iter(self.norms)
+        if self.among is not None:
+            queries = next(norms)(queries + self.among(queries, queries, queries, need_weights=False)[0])
+        looked, masks = self.attention(queries, memory, keyed)
+        queries = next(norms)(queries + looked)
+        return next(norms)(queries + self.between(queries)), masks
+
+
+class MaskDecoder(nn.Module):
+    """Layers whose every mask is supervised; the last one counts.
+
+    placed: keys carry their sine position, which a memory without deformable layers lacks.
+    """
+
+    def __init__(self, width: int, heads: int, levels: int, layers: int, self_attention: bool, placed: bool = False):
+        super().__init__()
+        self.levels, self.placed = levels, placed
+        self.layers = nn.ModuleList(MaskLayer(width, heads, levels, self_attention) for _ in range(layers))
+
+    def forward(self, queries: Tensor, memory: Memory, position: Tensor | None = None):
+        """queries, position [b, q, D] -> (queries after each layer [l, b, q, D], masks [l, b, q, h, w])."""
+        memory = memory.first(self.levels)
+        keyed = memory.tokens + memory.position if self.placed else memory.tokens
+        states, masks = [], []
+        for layer in self.layers:
+            queries = queries if position is None else queries + position  # joins the residual stream [PSPS]
+            queries, mask = layer(queries, memory, keyed)
+            states.append(queries)
+            masks.append(mask)
+        return torch.stack(states), torch.stack(masks)
+
+
+class ClassQueries(nn.Module):
+    """One learnt query a class - content and position - decoded to a mask and a presence score. [PSF Sec. 3.4]"""
+
+    def __init__(self, classes: int, width: int, decoder: MaskDecoder):
+        super().__init__()
+        self.content, self.position = (nn.Parameter(torch.randn(classes, width)) for _ in range(2))
+        self.decoder = decoder
+        self.presence = nn.ModuleList(nn.Linear(width, 1) for _ in decoder.layers)
+
+    def forward(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(presence logits [l, b, C], masks [l, b, C, h, w])."""
+        b = len(memory.tokens)
+        expanded = (p.expand(b, -1, -1) for p in (self.content, self.position))
+        states, masks = self.decoder(next(expanded), memory, next(expanded))
+        return torch.stack([head(s)[..., 0] for head, s in zip(self.presence, states)]), masks
