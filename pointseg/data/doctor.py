@@ -72,7 +72,7 @@ def _wanted(root: Path, layout: str, report: Report) -> list[tuple[str, str]]:
     pairs = [(name, split) for name in names for split in kinds.get(name.removesuffix("-panoptic"), ())]
     pairs += [("folder", split) for split in _bare_splits(root, layout)]
     if not pairs:
-        report.fault(f"{root}: holds no split in {'any layout' if layout == 'auto' else layout!r}")
+        report.fault(f"{root}: holds no split in {'any layout' if layout == 'auto' else f'layout {layout!r}'}")
     return pairs
 
 
