@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pointseg.data.bestiary_bodies import PARTS
 from pointseg.data.bestiary_draw import LARGEST, SMALLEST, Scene, draw
+from pointseg.data.bestiary_species import PARTS
 from pointseg.data.write_coco import category_entries, coco_folders, write_coco, write_coco_lists
 from pointseg.data.write_voc import voc_folders, write_voc, write_voc_lists
 from pointseg.structures import InputError, Truth
