@@ -179,8 +179,8 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
     with Forwarded(started) as stop:
         try:
             papermill.execute_notebook(
-                source.notebook, str(executed), parameters=given, kernel_name=KERNEL, progress_bar=False,
-                stderr_file=sys.stderr, kernel_manager_class=Known,
+                source.notebook, str(executed), parameters=given, kernel_name=KERNEL, language="python",
+                progress_bar=False, stderr_file=sys.stderr, kernel_manager_class=Known,
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
             if stop.asked:

@@ -1,0 +1,270 @@
+"""Strict notebooks: nothing runs on a misspelt parameter, nothing runs twice, nothing stale goes unnoticed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pointseg import notebook as notebooks
+from pointseg.ledger import Run
+from pointseg.notebook import checked, compare_results, read_notebook, run_notebook, stale
+from pointseg.structures import InputError
+
+HEAD = """
+# %% [markdown]
+# # A tiny chapter
+
+# %% tags=["parameters"]
+power: int = 2
+rate: float = 0.5  # per step
+name: str = "a"
+loud: bool = False
+more: dict = {}
+out: str = ""
+
+"""
+BODY = """
+# %%
+import json
+from pathlib import Path
+value = rate * 3**power + len(more)
+print(value)
+
+# %%
+Path(out, "metrics.json").write_text(json.dumps({"value": value}));
+"""
+
+
+def chapter(folder, body=BODY, head=HEAD):
+    path = folder / "chapter.py"
+    path.write_text(textwrap.dedent(head) + textwrap.dedent(body))
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book").mkdir()
+    return tmp_path
+
+
+# --- parameters
+
+
+@pytest.mark.parametrize("given, value", [
+    ({"power": "3"}, {"power": 3}), ({"rate": "1e-3"}, {"rate": 1e-3}), ({"rate": "2"}, {"rate": 2.0}),
+    ({"rate": 1}, {"rate": 1.0}), ({"name": "12"}, {"name": "12"}), ({"loud": "true"}, {"loud": True}),
+    ({"more": "{a: 1, b: [2]}"}, {"more": {"a": 1, "b": [2]}}), ({"more": {"a": 1}}, {"more": {"a": 1}}),
+])  # fmt: skip
+def test_texts_and_values_become_what_the_cell_declares(tmp_path, given, value):
+    found = checked(read_notebook(chapter(tmp_path)), given)
+    assert found == {"power": 2, "rate": 0.5, "name": "a", "loud": False, "more": {}} | value
+    assert {name: type(v) for name, v in found.items()} == {"power": int, "rate": float, "name": str, "loud": bool,
+                                                            "more": dict}  # fmt: skip
+
+
+@pytest.mark.parametrize("given, said", [
+    ({"pwer": "3"}, "no parameter 'pwer'; there are power, rate, name, loud, more"),
+    ({"out": "elsewhere"}, "no parameter 'out'"),
+    ({"power": "two"}, "parameter power: 'two' is no int"), ({"power": "2.5"}, "parameter power: 2.5 is no int"),
+    ({"power": "true"}, "parameter power: True is no int"), ({"power": True}, "parameter power: True is no int"),
+    ({"rate": "fast"}, "parameter rate: 'fast' is no float"), ({"rate": ""}, "parameter rate: None is no float"),
+    ({"loud": "1"}, "parameter loud: 1 is no bool"), ({"more": "[1]"}, r"parameter more: \[1\] is no dict"),
+    ({"more": "{a: ["}, "parameter more: '{a: \\[' is no dict"), ({"name": 3}, "parameter name: 3 is no str"),
+])  # fmt: skip
+def test_a_misspelt_or_mistyped_parameter_stops_before_anything_runs(place, given, said):
+    path = chapter(place, "\n# %%\nraise SystemExit('it ran')\n")
+    with pytest.raises(InputError, match=said) as caught:
+        run_notebook(path, given)
+    assert "\n" not in str(caught.value)
+    assert not (place / "runs").exists() and not (place / "work").exists()
+
+
+@given(st.dictionaries(st.sampled_from(["power", "rate", "name", "loud", "more"]), st.text(max_size=12)))
+def test_any_text_is_parsed_or_refused(tmp_path_factory, given_texts):
+    source = read_notebook(chapter(tmp_path_factory.mktemp("n")))
+    try:
+        found = checked(source, given_texts)
+    except InputError:
+        return
+    kinds = {"power": int, "rate": float, "name": str, "loud": bool, "more": dict}
+    assert all(type(found[name]) is kind for name, kind in kinds.items())
+
+
+@pytest.mark.parametrize("line, said", [
+    ("print('x')", "is no 'name: type = value'"), ("x: int", "is no 'name: type = value'"),
+    ("x = some()", "the default of parameter x is no literal"), ("x: complex = 1", "x has type complex"),
+    ("a, b = 1, 2", "is no 'name: type = value'"),
+])  # fmt: skip
+def test_a_parameters_cell_holds_typed_literals_only(tmp_path, line, said):
+    path = chapter(tmp_path, head=f'\n# %% tags=["parameters"]\n{line}\n')
+    with pytest.raises(InputError, match=said):
+        checked(read_notebook(path), {})
+
+
+def test_a_missing_notebook_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent.py: not readable \(No such file"):
+        run_notebook(tmp_path / "absent.py", {})
+
+
+# --- running
+
+
+def test_it_runs_once_for_each_content(place):
+    path = chapter(place / "book")
+    folder = run_notebook(path, {"power": "3"})
+    assert folder.parent == Path("runs") and folder.name.startswith("chapter-")
+    run = Run(folder)
+    assert run.result["metrics"] == {"value": 13.5} and run.status == "ok"
+    executed = nbformat.read(folder / "notebook.ipynb", 4)
+    assert "13.5" in str(executed.cells) and str(place) not in (folder / "notebook.ipynb").read_text()
+
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    assert run_notebook(path, {"power": 3}) == folder  # the same content, however it was given
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+    assert run_notebook(path, {"power": "3"}, force=True) == folder
+    assert (folder / "result.json").stat().st_mtime_ns != stamp
+
+    assert stale(folder) == []
+    path.write_text(path.read_text() + "\n# %% [markdown]\n# Only prose.\n")
+    assert stale(folder) == []
+    path.write_text(path.read_text().replace("len(more)", "len(more) + 1"))
+    assert stale(folder) == ["notebook"]
+    other = run_notebook(path, {"power": "3"})
+    assert other != folder and compare_results(folder, other) == ["value: 13.5 and 14.5"]
+    assert compare_results(folder, other, rtol=0.1) == []
+
+
+def test_what_else_makes_a_run_stale(place, monkeypatch):
+    path = chapter(place / "book")
+    source = read_notebook(path)
+    key = notebooks.key_of(source, checked(source, {}))
+    run = Run(place / "runs" / "x")
+    run.folder.mkdir(parents=True)
+    run.write("result.json", {"status": "ok", "notebook": "chapter.py", "key": vars(key)})
+    assert stale(run.folder) == []
+    monkeypatch.setattr(notebooks, "library_hash", lambda roots: "moved")
+    monkeypatch.setattr(notebooks, "data_of", lambda values: "moved")
+    assert stale(run.folder) == ["library", "data"]
+    path.write_text(path.read_text().replace("power: int", "strength: int"))
+    assert stale(run.folder) == ["parameters"]
+    path.unlink()
+    assert stale(run.folder) == ["notebook"]
+
+
+def test_a_failing_cell_is_a_crash_with_its_notebook_kept(place):
+    path = chapter(place, "\n# %%\nprint('before')\n1 / 0\n")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
+        run_notebook(path, {})
+    (run,) = [Run(folder) for folder in (place / "runs").iterdir()]
+    assert run.status == "crashed" and "ZeroDivisionError" in run.result["error"]
+    text = (run.folder / "notebook.ipynb").read_text()
+    assert "before" in text and str(place) not in text
+
+
+WAITING = """
+# %%
+import signal, time
+from pathlib import Path
+marks = Path("marks")
+with marks.open("a") as file:
+    file.write("started\\n")
+try:
+    time.sleep(0 if marks.read_text().count("started") > 1 else 60)
+except KeyboardInterrupt:
+    marks.open("a").write("saved\\n")
+    raise
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, number):
+    path = chapter(place, WAITING)
+    code = f"from pointseg.notebook import run_notebook; run_notebook({str(path)!r}, {{}})"
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    marks, patience = place / "marks", time.monotonic() + 60
+    while not marks.exists() and time.monotonic() < patience and child.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.kill(child.pid, number)
+    _, errors = child.communicate(timeout=60)
+    (run,) = [Run(folder) for folder in (place / "runs").iterdir()]
+    assert run.status == "interrupted", errors.decode()[-2000:]
+    assert child.returncode != 0 and marks.read_text().split() == ["started", "saved"]
+    assert (run.folder / "notebook.ipynb").exists()
+    if number == signal.SIGTERM:
+        assert run_notebook(path, {}) == Path("runs") / run.id
+        assert run.status == "ok"
+
+
+def test_a_run_that_is_running_is_not_started_twice(place):
+    path = chapter(place)
+    source = read_notebook(path)
+    run = Run(place / "runs" / notebooks.run_id(source, notebooks.key_of(source, checked(source, {}))))
+    with run.recording(), pytest.raises(InputError, match=f"is running in process {os.getpid()}"):
+        run_notebook(path, {})
+
+
+def test_a_run_is_called_by_what_it_did(place):
+    tiny.register()
+    head = '\n# %% tags=["parameters"]\nmethod: str = "tiny"\ndata: str = "bestiary"\nscale: str = "smoke"'
+    head += "\nseed: int = 3\n"
+    source = read_notebook(chapter(place, head=head))
+    key = notebooks.key_of(source, checked(source, {}))
+    assert notebooks.run_id(source, key) == f"tiny-bestiary-smoke-s3-{key.sha8}"
+    assert key.data and key.data != notebooks.key_of(source, checked(source, {"scale": "small"})).data
+
+
+# --- reproducible numbers
+
+
+def test_nbval_finds_a_changed_cell_in_an_executed_notebook(place):
+    path = chapter(place / "book", "\n# %%\n# NBVAL_CHECK_OUTPUT\nprint(rate * 3**power)\n")
+    executed = run_notebook(path, {}) / "notebook.ipynb"
+    changed = executed.with_name("changed.ipynb")
+    changed.write_text(executed.read_text().replace("4.5", "4.6"))
+    words = ["-m", "pytest", "--nbval-lax", "-rA", "-p", "no:cacheprovider", "-c", os.devnull, executed, changed]
+    told = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False).stdout
+    verdicts = [line.split("::")[0] for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))]
+    assert sum(v.startswith("FAILED") for v in verdicts) == 1 and f"FAILED {changed}" in told
+    assert sum(v.startswith("PASSED") and v.endswith("notebook.ipynb") for v in verdicts) >= 2
+
+
+def test_speeds_are_no_results(tmp_path):
+    folders = []
+    for name, speed, score in [("a", 10.0, 50.0), ("b", 99.0, 50.1)]:
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        run.write("result.json", {"metrics": {"images_per_s": speed, "val": {"AP": score}, name: 1.0}})
+        folders.append(run.folder)
+    assert compare_results(*folders) == ["a: only in one of the two", "b: only in one of the two"]
+    assert "val/AP: 50 and 50.1" in compare_results(*folders, rtol=1e-4)
+
+
+def test_every_chapter_declares_parameters_that_can_be_checked(root):
+    for path in sorted((root / "book").glob("*.py")):
+        checked(read_notebook(path), {})
+
+
+def test_no_recorded_run_of_the_book_is_stale(root, monkeypatch):
+    monkeypatch.chdir(root)
+    faults = {}
+    for result in sorted((root / "runs").glob("*/result.json")):
+        faults[result.parent.name] = stale(result.parent)
+    assert not {name: fault for name, fault in faults.items() if fault}
+
+
+def test_the_experiment_notebook_is_valid_and_thin(root):
+    source = read_notebook(root / "book" / "experiment.py")
+    assert {"method", "scale", "seed", "out"} <= set(source.parameters)
+    assert json.dumps(checked(source, {}))
