@@ -1,0 +1,426 @@
+"""AttentionShift (CVPR 2023): an instance is what its key-points, shifted to dense places of feature space, own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointseg.methods.base import Training, world_mean
+from pointseg.nets.attention import rollout_rows
+from pointseg.nets.detector import BoxTargets, Detector, DetectorConfig
+from pointseg.nets.point_head import PointHead, TokenClassifier
+from pointseg.nets.roi_heads import DepthChooser
+from pointseg.nets.token_levels import TokenLevels
+from pointseg.nets.vit import TokenViT, ViTConfig, ViTOutput, layer_decay_groups
+from pointseg.ops import instance_map as maps
+from pointseg.ops.components import centre_symmetric, large_components, tight_boxes, tokens_in_boxes
+from pointseg.ops.keypoints import (
+    Filtered,
+    filter_keypoints,
+    nearest_tokens,
+    random_seeds,
+    spread_seeds,
+    token_at,
+    token_centres,
+)
+from pointseg.ops.mask_points import MaskPoints, joined, known_points, mask_point_loss, scattered, tokens_drawn
+from pointseg.ops.matching import PointTargets
+from pointseg.ops.objects import Objects, real_tokens
+from pointseg.ops.shift import Ownership, Shifted, Tokens, compact, shift
+from pointseg.structures import Batch, Category, InputError, Instances, Prediction
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every switch of the tables; the defaults are the paper's full method."""
+
+    backbone: ViTConfig = field(
+        default_factory=partial(ViTConfig, "vit_small_patch16_224", queries=100)
+    )  # [AS Sec. 5.1]
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    levels: tuple[int, ...] = (3, 5, 7, 11, 11)  # UNSTATED [AS Sec. 4]: blocks of the pyramid, official code
+    level_scales: tuple[float, ...] = (4, 2, 1, 0.5, 0.25)  # of each level's map to the token grid
+    # token querying
+    depths: int = 7  # UNSTATED [AS Sec. 3.1]: roll-out depths offered to the MIL head, official code
+    depth: int = -1  # -1: the MIL head chooses (official code); 0: the last block alone; d: always d + 1 blocks
+    attention: Literal["rollout", "point"] = "rollout"  # "point": likeness to the labelled token
+    place_weight: float = 10.0  # UNSTATED [AS Sec. 4]: weight of l_L1, official code
+    warmup_weight: float = 0.0  # of the two class-aware token losses
+    # instance attention map
+    instance_map: Literal["released", "printed", "none"] = "released"  # [AS Eq. 1]; "none" keeps A^S [AS Tab. 3]
+    foreground: float = 0.2  # UNSTATED [AS Sec. 3.1]: official code
+    background: float = 0.1  # UNSTATED [AS Sec. 3.1]: official code
+    refine_rounds: int = 0  # not in the paper; 2 in the official code
+    refine_share: float = 0.9  # official code
+    compete: bool = False  # not in the paper; instances compete for tokens in the official code
+    # pseudo boxes
+    box_threshold: float = 0.35  # UNSTATED [AS Sec. 4]: official code's level for a high map
+    box_rule: Literal["tight", "centre"] = "tight"  # [AS Sec. 4]; "centre": official code, for centre points
+    # key-point shift
+    shift: bool = True  # [AS Tab. 3]
+    keypoints: int = 20  # UNSTATED [AS Sec. 3.2]: K of the official code
+    iterations: int = 10  # [AS Sec. 3.2], [AS Tab. 4]
+    alpha: float = 1.0  # [AS Tab. 4]
+    owner: Ownership = "share"  # [AS Eq. 2]
+    bandwidth_floor: float = 1e-10  # UNSTATED [AS Eq. 6]: official code
+    seed_threshold: float = 0.35  # UNSTATED [AS Sec. 3.2]: "high confidence area", official code
+    # key-point filtering
+    filtering: bool = True  # [AS Tab. 3]
+    filter_threshold: float = 0.85  # T_f [AS Tab. 5]
+    merge_threshold: float = 0.85  # T_m [AS Tab. 5]
+    # masks
+    background_points: int = 10  # UNSTATED [AS Sec. 4]: official code draws 10 pixels a box
+    background_level: float = 0.1  # UNSTATED [AS Sec. 4]: A^I below this share of its range is background
+    # losses
+    mil_weight: float = 1.0
+    box_weight: float = 1.0
+    mask_weight: float = 1.0
+    keypoints_as_points: bool = False  # DEVIATION [AS Sec. 3.2]: off as in the official config; True is the text
+    layer_decay: float = 0.75  # UNSTATED [AS Sec. 5.1]: official code
+    stage: Literal["points", "whole"] = "whole"  # "points": the shared first stage, point branch alone
+    start: str = ""  # file with the weights of a shared first stage
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that the label path finds out about n objects. T tokens a picture, S of them in a box, K key-points."""
+
+    attention: Tensor  # [n, T] A^S in 0..1
+    instance_map: Tensor  # [n, T] A^I in 0..1
+    foreground: Tensor  # [n, T] bool: high-confidence area of A^I
+    boxes: Tensor  # [n, 4] pseudo boxes in pixels
+    index: Tensor  # [n, S] tokens inside the box
+    inside: Tensor  # [n, S] bool: which of them are no padding
+    shifted: Shifted | None
+    filtered: Filtered | None
+    token: Tensor  # [n, K] token of each key-point
+    valid: Tensor  # [n, K] bool
+
+    def in_box(self) -> Tensor:
+        """[n, T] bool"""
+        return on_grid(self.inside, self.index, self.foreground)
+
+    def masks(self) -> Tensor:
+        """[n, T] bool: cells of the key-points that survived; where there is none the high-confidence area."""
+        area = self.foreground & self.in_box()
+        if self.shifted is None or self.filtered is None:
+            return area
+        survivors = self.filtered.members.any(1)
+        cells = (self.shifted.cells & survivors[..., None]).any(1)
+        owned = on_grid(self.inside & cells, self.index, self.foreground)
+        return torch.where(owned.any(1, keepdim=True), owned, area)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where n objects are: what the label path needs to know of the batch besides its features."""
+
+    image: Tensor  # [n] row of the batch
+    place: Tensor  # [n, 2] labelled point in pixels
+    seed: Tensor  # [n] its token
+    real: Tensor  # [n, T] bool: tokens of the object's own picture, not padding
+    limit: Tensor  # [n, 2] width and height of that picture
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, objects: Objects, sizes: list[tuple[int, int]], grid: tuple[int, int], stride: int) -> Scene:
+        place, device = objects.place, objects.xy.device
+        real = real_tokens(sizes, grid, stride, device)[objects.image]
+        limit = torch.tensor(sizes, device=device, dtype=place.dtype)[objects.image].flip(1)
+        return cls(objects.image, place, token_at(place, grid, stride), real, limit, grid)
+
+    def repeated(self, times: int) -> Scene:
+        """Every object `times` times in a row."""
+        fields = (self.image, self.place, self.seed, self.real, self.limit)
+        return Scene(*(each.repeat_interleave(times, 0) for each in fields), self.grid)
+
+
+def on_grid(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """[n, T] bool: values [n, S] put back to their tokens."""
+    return torch.zeros_like(like).scatter(1, index, values)
+
+
+class Labeller:
+    """Points and attention in, pseudo boxes and key-points out; nothing here is trained. [AS Sec. 3]"""
+
+    def __init__(self, config: Config, stride: int):
+        self.config, self.stride = config, stride
+
+    @torch.no_grad()
+    def parts(self, tokens: Tensor, scene: Scene, attention: Tensor) -> Parts:
+        """Patch tokens [b, T, D] and self-attention maps [n, T] to parts."""
+        attention = maps.unit_range(attention, scene.real)
+        instance = self.instance_map(tokens, scene, attention)
+        high = (instance >= self.config.seed_threshold) & scene.real
+        boxes = self.boxes(instance, scene, self.config.box_threshold)
+        in_box = tokens_in_boxes(boxes, scene.grid, self.stride) & scene.real
+        return self.keypoints(tokens, scene, (attention, instance, high & in_box), boxes, in_box)
+
+    def instance_map(self, tokens: Tensor, scene: Scene, attention: Tensor) -> Tensor:
+        """[n, T] A^I in 0..1 of A^S [n, T]. [AS Eq. 1]"""
+        c, real = self.config, scene.real
+        if c.instance_map == "none":
+            return attention
+        plus, minus = maps.token_sets(attention, real, scene.seed, c.foreground, c.background)
+        own = tokens[scene.image]
+        directions = F.normalize(own, dim=-1)
+        like = maps.refined_similarity(maps.mean_token(plus, own), directions, real, c.refine_rounds, c.refine_share)
+        unlike = maps.cosine_to(maps.mean_token(minus, own), directions)
+        if c.compete:
+            like = maps.strongest_only(like, scene.image, unlike)
+        if c.instance_map == "printed":
+            return maps.unit_range(maps.instance_map_printed(like, unlike, plus, minus), real)
+        return maps.instance_map_released(like, unlike, real)
+
+    def boxes(self, values: Tensor, scene: Scene, threshold: float) -> Tensor:
+        """[n, 4] around the largest component of each binarised map, else the labelled token. [AS Sec. 4]"""
+        area = (values >= threshold) & scene.real
+        area = torch.where(area.any(1, keepdim=True), area, F.one_hot(scene.seed, area.shape[1]).bool())
+        boxes, _ = tight_boxes(large_components(area.unflatten(1, scene.grid)), self.stride)
+        if self.config.box_rule == "centre":
+            return centre_symmetric(boxes, scene.place, scene.limit)
+        return torch.minimum(boxes, scene.limit.repeat(1, 2))
+
+    def keypoints(self, tokens: Tensor, scene: Scene, found: tuple, boxes: Tensor, in_box: Tensor) -> Parts:
+        """Seeds, shift, filtering and places of the key-points inside the boxes. [AS Sec. 3.2]"""
+        c, seed, high = self.config, scene.seed, found[-1]
+        index, inside = compact(in_box)
+        known = Parts(*found, boxes, index, inside, None, None, seed[:, None], seed[:, None] >= 0)
+        if not c.shift:
+            token = random_seeds(high, c.keypoints, seed)
+            return replace(known, token=token, valid=torch.ones_like(token, dtype=torch.bool))
+        held = Tokens.gathered(tokens, scene.image, index, inside)
+        start = tokens[scene.image[:, None], spread_seeds(high, c.keypoints, seed)]
+        shifted = shift(start, held, c.alpha, c.iterations, c.owner, c.bandwidth_floor)
+        final, valid, filtered = shifted.features, shifted.cells.any(-1), None
+        if c.filtering:
+            area = high.gather(1, index)
+            filtered = filter_keypoints(final, shifted.cells, area, c.filter_threshold, c.merge_threshold)
+            final, valid = filtered.features, filtered.valid
+        token = index.gather(1, nearest_tokens(final, held.directions, inside))
+        return replace(known, shifted=shifted, filtered=filtered, token=token, valid=valid)
+
+    def mask_points(self, parts: Parts, scene: Scene) -> MaskPoints:
+        """Labelled points and key-points as object, pixels of low A^I in the box as background. [AS Sec. 4]"""
+        own = scene.place[:, None]
+        low = (parts.instance_map < self.config.background_level) & parts.in_box()
+        token, exists = tokens_drawn(low, self.config.background_points)
+        ground = MaskPoints(scattered(token, scene.grid, self.stride), torch.where(exists, 0, -1))
+        found = known_points(token_centres(parts.token, scene.grid, self.stride), parts.valid)
+        return joined([known_points(own, torch.ones_like(own[..., 0], dtype=torch.bool)), found, ground])
+
+
+SCALES = {
+    "paper": Config(),
+    # DEVIATION [AS Sec. 5.1]: a small ViT with a convolutional stem, light heads and a class-aware warm-up from the
+    # points' own labels; few pictures teach a plain ViT-S nothing that key-points could live on
+    "small": Config(
+        backbone=ViTConfig("small", queries=20, anchored=True),
+        levels=(5, 5, 5), level_scales=(2, 1, 0.5),
+        detector=DetectorConfig(
+            channels=96, anchors=(20.0, 40.0, 80.0), heads="light", width=192, rpn_before=400, rpn_after=200,
+            rpn_sample=64, rois=48, mask_rois=6, class_agnostic_masks=True, detections=20,
+        ),
+        warmup_weight=1.0,
+    ),
+    "smoke": Config(
+        backbone=ViTConfig("small", dim=32, depth=2, heads=2, image_size=64, queries=6),
+        levels=(1, 1, 1), level_scales=(2, 1, 0.5),
+        detector=DetectorConfig(
+            channels=16, anchors=(20.0, 40.0, 80.0), heads="light", width=32, rpn_before=50, rpn_after=20,
+            rpn_sample=16, rois=8, mask_rois=4, class_agnostic_masks=True, detections=10,
+        ),
+        warmup_weight=1.0, keypoints=6, iterations=3,
+    ),
+}  # fmt: skip
+
+
+def configured(base: Config, overrides: dict[str, Any]) -> Config:
+    """`base` with fields replaced; "backbone" and "detector" may be given as the fields to replace in them."""
+    whole = dict(overrides)
+    for name in ("backbone", "detector"):
+        if isinstance(whole.get(name), dict):
+            whole[name] = replace(getattr(base, name), **whole[name])
+    return replace(base, **whole)
+
+
+class AttentionShift(nn.Module):
+    """Wiring: a ViT with query tokens, the point branch, the label path, and the student it teaches."""
+
+    KEY: ClassVar[str] = "AS"
+    SUPERVISION: ClassVar[str] = "points"
+    TASK: ClassVar[str] = "instances"
+    TRAINING: ClassVar[dict[str, Training]] = {
+        "smoke": Training(lr=1e-3, steps=4, batch=2),
+        "small": Training(lr=5e-4, steps=1200, batch=12),
+        # [AS Sec. 5.1]: 12 epochs of 16 images, AdamW 1e-4, weight decay .05, divided by ten after epochs 8 and 11
+        "paper": Training(
+            lr=1e-4, weight_decay=0.05, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16
+        ),
+    }
+
+    def __init__(self, classes: int, config: Config):
+        super().__init__()
+        self.config, self.classes = config, classes
+        self.vit = TokenViT(config.backbone)
+        width = self.vit.dim
+        self.points = PointHead(width, classes)
+        self.classifier = TokenClassifier(width, classes) if config.warmup_weight else None
+        self.chooser = DepthChooser(width, classes, config.detector.width) if config.depth < 0 else None
+        self.levels = TokenLevels(width, config.detector.channels, config.levels, config.level_scales)
+        self.detector = Detector(classes, config.detector)
+        self.labeller = Labeller(config, self.vit.stride)
+
+    @classmethod
+    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
+        """The method for the thing classes of a dataset; `overrides` replace fields of the scale's Config."""
+        return cls(sum(c.is_thing for c in categories), configured(SCALES[scale], overrides))
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """L_P, L_D and L_M of [AS Sec. 4], with the MIL head's and the warm-up's beside them."""
+        objects = self.objects(batch)
+        seen = self.vit(batch.images, self.config.levels, trace=True)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            answer, points, query = self.matched(seen, objects, batch)
+            losses = self.token_losses(seen, objects, batch.sizes) if self.classifier else {}
+            if self.config.stage == "points" or not len(objects):
+                return losses | self.point_losses(answer, points, query)
+            scene = Scene.of(objects, batch.sizes, seen.grid, self.vit.stride)
+            attention, mil = self.self_attention(seen, objects, scene, query)
+            parts = self.labeller.parts(seen.tokens.detach().float(), scene, attention)
+            if self.config.keypoints_as_points:
+                points = self.with_keypoints(points, objects, parts, seen.grid)
+                query = points.matched(*answer, self.config.place_weight)
+            losses |= self.point_losses(answer, points, query) | mil
+        return losses | self.student_losses(seen, objects, scene, parts, batch)
+
+    def objects(self, batch: Batch) -> Objects:
+        """The things pointed at. One line of complaint if a class is not among those the method was built for."""
+        objects = Objects.of([each.things() for each in batch.points])
+        if len(objects) and int(objects.point_label.max()) >= self.classes:
+            bad = int(objects.point_label.max())
+            raise InputError(f"points: class index {bad} is out of range, there are {self.classes} thing classes")
+        return objects
+
+    def matched(self, seen: ViTOutput, objects: Objects, batch: Batch) -> tuple[tuple, PointTargets, Tensor]:
+        """Answers of the query tokens, the points as their targets, and the query of each point. [AS Sec. 3.1]"""
+        anchors = self.vit.anchors if self.config.backbone.anchored else None
+        answer = self.points(seen.queries.float(), anchors)
+        # UNSTATED [AS Sec. 3.1]: places are shares of the padded picture, which is what query tokens can see
+        extent = batch.images.new_tensor([batch.images.shape[-1], batch.images.shape[-2]])
+        points = PointTargets(objects.point_label, objects.xy / extent, objects.point_image)
+        return answer, points, points.matched(*answer, self.config.place_weight)
+
+    def point_losses(self, answer: tuple, points: PointTargets, query: Tensor) -> dict[str, Tensor]:
+        """L_P = l_L1 + l_cls. [AS Sec. 4]"""
+        count = world_mean(answer[0].new_tensor(float(len(query)))).clamp(min=1)
+        category, place = points.losses(*answer, query, count)
+        return {"point_class": category, "point_place": self.config.place_weight * place}
+
+    def with_keypoints(
+        self, points: PointTargets, objects: Objects, parts: Parts, grid: tuple[int, int]
+    ) -> PointTargets:
+        """Every key-point a supervision point of its object's class. [AS Sec. 3.2]"""
+        owner, column = parts.valid.nonzero(as_tuple=True)
+        share = token_centres(parts.token[owner, column], grid, 1.0) / parts.token.new_tensor([grid[1], grid[0]])
+        return points.extended(objects.label[owner], share, objects.image[owner])
+
+    def token_losses(self, seen: ViTOutput, objects: Objects, sizes: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """DEVIATION [AS Sec. 3.1]: patch tokens are taught the points' own labels, for features worth shifting in."""
+        logits = self.classifier(seen.tokens.float())
+        real = real_tokens(sizes, seen.grid, self.vit.stride, logits.device)
+        pooled = logits.masked_fill(~real[..., None], -torch.inf).logsumexp(1) - real.sum(1, keepdim=True).log()
+        present = torch.zeros_like(pooled)
+        present[objects.point_image, objects.point_label] = 1
+        picture = F.binary_cross_entropy_with_logits(pooled, present)
+        at = logits[objects.point_image, token_at(objects.xy, seen.grid, self.vit.stride)]
+        token = F.cross_entropy(at, objects.point_label, reduction="sum") / max(len(at), 1)
+        return {"warm_picture": self.config.warmup_weight * picture, "warm_token": self.config.warmup_weight * token}
+
+    def attention_maps(self, seen: ViTOutput, objects: Objects, query: Tensor) -> Tensor:
+        """[n, depths, T] self-attention maps A^S, a mean over an object's points; 0 without a query. [AS Sec. 3.1]"""
+        if self.config.attention == "point":
+            directions = F.normalize(seen.tokens.detach().float(), dim=-1)
+            at = token_at(objects.xy, seen.grid, self.vit.stride)
+            like = directions[objects.point_image, at, None] @ directions[objects.point_image].transpose(1, 2)
+            return objects.per_object(like)
+        rows = query.new_zeros(len(seen.tokens), max(objects.slot_count, 1))
+        rows[objects.point_image, objects.slot] = query.clamp(min=0)
+        depths = min(self.config.depths, self.vit.depth)
+        rolled = rollout_rows(self.vit, seen.trace, rows + seen.trace.query_start, depths)
+        own = rolled[:, objects.point_image, objects.slot, seen.trace.patches].transpose(0, 1)
+        return objects.per_object(own * (query >= 0)[:, None, None])
+
+    def self_attention(
+        self, seen: ViTOutput, objects: Objects, scene: Scene, query: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A^S [n, T] at the depth whose box looks most like the object's class, and the loss that teaches choosing."""
+        stack = self.attention_maps(seen, objects, query)
+        depths = stack.shape[1]
+        if self.chooser is None or depths == 1:
+            return stack[:, min(max(self.config.depth, 0), depths - 1)], {}
+        every = scene.repeated(depths)
+        stretched = maps.unit_range(stack.flatten(0, 1), every.real)
+        boxes = self.labeller.boxes(stretched, every, self.config.foreground).unflatten(0, (-1, depths))
+        share = self.chooser(seen.map().float(), self.vit.stride, boxes, scene.image)
+        said = share.sum(1).clamp(1e-6, 1 - 1e-6)
+        loss = F.binary_cross_entropy(said, F.one_hot(objects.label, self.classes).float())
+        row = torch.arange(len(stack), device=stack.device)
+        return stack[row, share[row, :, objects.label].argmax(1)], {"mil": self.config.mil_weight * loss}
+
+    def student_losses(
+        self, seen: ViTOutput, objects: Objects, scene: Scene, parts: Parts, batch: Batch
+    ) -> dict[str, Tensor]:
+        """L_D on the pseudo boxes and L_M at the key-points. [AS Sec. 4]"""
+        targets = [BoxTargets(*pair) for pair in zip(objects.split(parts.boxes), objects.split(objects.label))]
+        points = self.labeller.mask_points(parts, scene)
+        starts = objects.starts
+
+        def mask_loss(logits: Tensor, boxes: Tensor, image: Tensor, target: Tensor) -> Tensor:
+            return mask_point_loss(logits, boxes, points.rows(starts[image] + target))
+
+        losses = self.detector.losses(
+            self.levels(seen.features), batch.images.shape[-2:], batch.sizes, targets, mask_loss
+        )
+        weights = {"box": self.config.box_weight, "mask": self.config.mask_weight}
+        return {name: weights.get(name, 1.0) * loss for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
+        """Detector and mask head alone. [AS Sec. 4]"""
+        seen = self.vit(images, self.config.levels)
+        found = self.detector.detect(self.levels(seen.features), images.shape[-2:], sizes)
+        return [Prediction(row, instances=instances) for row, instances in enumerate(found)]
+
+    @torch.no_grad()
+    def explain(self, batch: Batch) -> tuple[Parts, Scene]:
+        """What the label path finds in a batch with points."""
+        objects = self.objects(batch)
+        seen = self.vit(batch.images, trace=True)
+        scene = Scene.of(objects, batch.sizes, seen.grid, self.vit.stride)
+        _, _, query = self.matched(seen, objects, batch)
+        attention, _ = self.self_attention(seen, objects, scene, query)
+        return self.labeller.parts(seen.tokens.float(), scene, attention), scene
+
+    def pseudo_labels(self, batch: Batch) -> list[Instances]:
+        """Pseudo masks and boxes, a row an object in the order of the points."""
+        parts, scene = self.explain(batch)
+        coarse = parts.masks().unflatten(1, scene.grid)[:, None].float()
+        fine = F.interpolate(coarse, scale_factor=self.vit.stride, mode="bilinear")[:, 0] > 0.5
+        objects = self.objects(batch)
+        rows = zip(objects.split(fine), objects.split(parts.boxes), objects.split(objects.label), batch.sizes)
+        return [Instances(mask[:, :h, :w], torch.ones(len(mask)), label, boxes) for mask, boxes, label, (h, w) in rows]
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
+        groups = layer_decay_groups(self.vit, lr, weight_decay, self.config.layer_decay)
+        rest = [p for name, p in self.named_parameters() if not name.startswith("vit.") and p.requires_grad]
+        wide = {"params": [p for p in rest if p.ndim > 1], "lr": lr, "weight_decay": weight_decay}
+        narrow = {"params": [p for p in rest if p.ndim <= 1], "lr": lr, "weight_decay": 0.0}
+        return [*groups, wide, narrow]

@@ -1,0 +1,99 @@
+"""Heads on regions of interest: the light ones of scale small, and those made of MAE decoder blocks."""
+
+from __future__ import annotations
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import roi_align
+
+
+def sine_places(side: int, width: int) -> Tensor:
+    """[side * side, width] fixed sine and cosine code of the places of a square grid, row by row."""
+    quarter = width // 4
+    speed = 1 / 10000 ** (torch.arange(quarter) / quarter)
+    at = torch.arange(side)[:, None] * speed
+    line = torch.cat([at.sin(), at.cos()], 1)
+    rows = line[:, None].expand(side, side, -1)
+    return torch.cat([line[None].expand(side, side, -1), rows], -1).flatten(0, 1)
+
+
+class DecoderTrunk(nn.Module):
+    """The MAE decoder as a head on regions: norm, linear, fixed places, blocks, norm. [AS Sec. 4], imTED's design.
+
+    UNSTATED [AS Sec. 4]: 4 blocks of width 256 with 8 heads, those of the official code's MAE decoder.
+    """
+
+    def __init__(self, channels: int, width: int = 256, depth: int = 4, heads: int = 8):
+        super().__init__()
+        self.norm, self.embed = nn.LayerNorm(channels), nn.Linear(channels, width)
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
+        self.last_norm, self.width = nn.LayerNorm(width), width
+
+    def forward(self, regions: Tensor, first: Tensor | None = None) -> Tensor:
+        """Regions [r, channels, s, s] to tokens [r, (1 +) s * s, width]; `first` [width] is put in front."""
+        tokens = self.embed(self.norm(regions.flatten(2).transpose(1, 2)))
+        tokens = tokens + sine_places(regions.shape[-1], self.width).to(tokens)
+        if first is not None:
+            tokens = torch.cat([first.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], 1)
+        return self.last_norm(self.blocks(tokens))
+
+
+class DecoderBoxHead(nn.Module):
+    """One vector a region: the detection token after the decoder. [AS Sec. 4]"""
+
+    def __init__(self, channels: int, width: int = 256):
+        super().__init__()
+        self.trunk, self.token = DecoderTrunk(channels, width), nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        return self.trunk(regions, self.token)[:, 0]
+
+
+class DecoderMaskHead(nn.Module):
+    """Mask logits [r, C, 2s, 2s]: decoder tokens, enlarged twice, one linear map. [AS Sec. 4]"""
+
+    def __init__(self, channels: int, classes: int, width: int = 256):
+        super().__init__()
+        self.trunk, self.out = DecoderTrunk(channels, width), nn.Conv2d(width, classes, 1)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        tokens = self.trunk(regions).transpose(1, 2).unflatten(2, regions.shape[-2:])
+        larger = nn.functional.interpolate(tokens, scale_factor=2, mode="bicubic", align_corners=True)
+        return self.out(larger)
+
+
+def box_head(kind: str, channels: int, size: int, width: int) -> nn.Module:
+    """Regions [r, channels, size, size] to vectors [r, width]; "light": two linear layers, "decoder": MAE blocks."""
+    return TwoMLPHead(channels * size**2, width) if kind == "light" else DecoderBoxHead(channels, width)
+
+
+def mask_head(kind: str, channels: int, width: int, classes: int) -> nn.Module:
+    """Regions [r, channels, s, s] to mask logits [r, classes, 2s, 2s]; "light": two convolutions."""
+    if kind == "decoder":
+        return DecoderMaskHead(channels, classes, width)
+    return nn.Sequential(MaskRCNNHeads(channels, (width, width), 1), MaskRCNNPredictor(width, width, classes))
+
+
+def box_predictor(width: int, classes: int) -> nn.Module:
+    """Vectors to class logits [r, 1 + C], 0 being no object, and box offsets [r, 4 (1 + C)]."""
+    return FastRCNNPredictor(width, classes + 1)
+
+
+class DepthChooser(nn.Module):
+    """Multiple-instance head of the official code: which of an instance's boxes looks most like its class?"""
+
+    def __init__(self, channels: int, classes: int, width: int, size: int = 7):
+        super().__init__()
+        self.size = size
+        self.trunk = TwoMLPHead(channels * size**2, width)
+        self.category, self.proposal = nn.Linear(width, classes), nn.Linear(width, classes)
+
+    def forward(self, maps: Tensor, stride: float, boxes: Tensor, image: Tensor) -> Tensor:
+        """[n, p, C] share of each of the boxes [n, p, 4] in saying that instance n is of class C; image [n]."""
+        regions = torch.cat([image.repeat_interleave(boxes.shape[1])[:, None].to(boxes), boxes.flatten(0, 1)], 1)
+        pooled = roi_align(maps.float(), regions, self.size, 1 / stride, sampling_ratio=2, aligned=True)
+        seen = self.trunk(pooled).unflatten(0, boxes.shape[:2])
+        return self.category(seen).float().softmax(-1) * self.proposal(seen).float().softmax(1)
