@@ -95,7 +95,7 @@ def test_every_usual_mode_becomes_rgb(tmp_path, mode):
 
 
 @given(st.binary(max_size=400), st.integers(0, 300), st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_corrupted_pictures_never_raise_anything_else(tmp_path_factory, noise, at, kind):
     path = tmp_path_factory.getbasetemp() / f"noise.{kind}"
     small.photo(path, format=kind)
@@ -271,7 +271,7 @@ def replaced(data, picks, value):
 
 
 @given(st.sampled_from(["coco", "panoptic"]), st.lists(st.integers(0, 9), min_size=1, max_size=6), json_values)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_corrupted_json_loads_or_is_refused(tmp_path_factory, layout, picks, value):
     root = tmp_path_factory.getbasetemp() / f"corrupted {layout}"
     write, data = (small.coco, small.coco_data()) if layout == "coco" else (small.panoptic, small.panoptic_data())

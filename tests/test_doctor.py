@@ -67,6 +67,9 @@ def test_void_and_empty_pictures_are_counted(tmp_path):
     assert report.counts["coco train: crowd regions"] == 1
     assert report.counts["coco train: pictures without any segment"] == 1
     assert report.counts["voc train: void pixels"] == 2 * small.W
+    audit = "2 pictures, 3 objects, 0 stuff segments, 1 crowd regions, 1 pictures without any segment"
+    assert any(note.startswith(f"coco train: {audit}") and note.endswith(", 0.00 % void") for note in report.notes)
+    assert any(note.startswith("voc train: 2 pictures, 4 objects") and "10.00 % void" in note for note in report.notes)
 
 
 def test_all_faults_are_listed_not_the_first(tmp_path):
@@ -252,9 +255,9 @@ def test_a_points_file_in_the_root_is_found(tmp_path):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("folder", ["coco2017_panoptic", "VOCdevkit"])
-def test_the_real_photographs_are_sound(shared_data, folder):
-    assert check(shared_data / folder).faults == []
+@pytest.mark.parametrize("folder, layout", [("coco2017_panoptic", "panoptic"), ("VOCdevkit", "voc")])
+def test_the_real_photographs_are_sound(shared_data, folder, layout):
+    assert check(shared_data / folder, layout).faults == []
 
 
 @pytest.mark.realdata

@@ -286,15 +286,15 @@ def test_coco_panoptic_equals_the_pngs(shared_data, split, pictures):
     dataset = open_dataset(root, split)
     assert (dataset.layout, len(dataset), len(dataset.categories)) == ("panoptic", pictures, 133)
     assert sum(c.is_thing for c in dataset.categories) == 80
-    for i in range(0, pictures):
+    for i in range(pictures):
         truth, file = dataset.truth(i), root / "annotations" / f"panoptic_{split}2017" / dataset.entry(i)["file_name"]
-        r, g, b = np.asarray(Image.open(file)).astype(int).transpose(2, 0, 1)
-        ids = r + 256 * g + 65536 * b
-        assert (read_segment_ids(file) == ids).all()
         areas = {s["id"]: s["area"] for s in dataset.entry(i)["segments_info"]}
         assert dict(zip(truth.target.tolist(), truth.masks.sum((1, 2)).tolist())) == areas
-        assert {*areas, *([0] if truth.void.any() else [])} == set(np.unique(ids).tolist())
         assert (truth.masks.sum(0) + truth.void == 1).all()
+        if i % 5 == 0:
+            r, g, b = np.asarray(Image.open(file)).astype(int).transpose(2, 0, 1)
+            ids = (truth.masks.numpy() * truth.target.numpy()[:, None, None]).sum(0)
+            assert (read_segment_ids(file) == ids).all() and (ids == r + 256 * g + 65536 * b).all()
 
 
 @pytest.mark.realdata

@@ -96,6 +96,7 @@ def _examine(root: Path, split: str, layout: str, report: Report, progress: bool
         _examine_picture(dataset, i, report)
         if dataset.has_truth:
             _examine_truth(dataset, i, name, report)
+    _note_audit(name, report)
     return dataset
 
 
@@ -137,6 +138,15 @@ def _audit(dataset: Dataset, i: int, name: str, truth: Truth, report: Report) ->
     empty = truth.target[~truth.masks.flatten(1).any(1)] if len(truth) else torch.zeros(0)
     for target in empty.tolist():
         report.note(f"{dataset.path(i)}: target {target} has no pixel")
+
+
+def _note_audit(name: str, report: Report) -> None:
+    """One line that sums up a split's objects, crowd, void and empty pictures."""
+    found = {key.split(": ")[1]: n for key, n in report.counts.items() if key.startswith(f"{name}: ")}
+    pixels = found.pop("pixels", 0)
+    if pixels:
+        void = f"{100 * found.pop('void pixels') / pixels:.2f} % void"
+        report.note(f"{name}: " + ", ".join([*(f"{n} {what}" for what, n in found.items()), void]))
 
 
 def _audit_pair(dataset: VocDataset, i: int, report: Report) -> None:

@@ -43,9 +43,9 @@ def read_index_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarr
 
 
 def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """int64[h, w]: the ids R + 256 G + 65536 B of a COCO panoptic PNG."""
-    rgb = _read_mask(path, ("RGB", "RGBA"), size)[..., :3].astype(np.int64)
-    return rgb @ np.array([1, 256, 65536])
+    """int32[h, w]: the ids R + 256 G + 65536 B of a COCO panoptic PNG."""
+    red, green, blue = np.moveaxis(_read_mask(path, ("RGB", "RGBA"), size)[..., :3].astype(np.int32), -1, 0)
+    return red | green << 8 | blue << 16
 
 
 def _read_mask(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None) -> np.ndarray:
