@@ -89,7 +89,15 @@ def test_own_sine_agrees_with_the_library_to_five_digits():
 
 
 @pytest.mark.parametrize(
-    "request_", [(0, "test", 0, 128), (0, "train", 0, 32), (0, "train", 0, 1024), (-1, "val", 0, 128)]
+    "request_",
+    [
+        (0, "test", 0, 128),
+        (0, "train", 0, 32),
+        (0, "train", 0, 1024),
+        (-1, "val", 0, 128),
+        (1 << 63, "val", 0, 128),
+        (0, "val", -1, 128),
+    ],
 )
 def test_bad_requests_are_refused_in_one_line(request_):
     with pytest.raises(InputError) as caught:
@@ -104,6 +112,7 @@ def test_segments_and_void_cover_the_picture_once(scenes):
     for scene in scenes:
         cover = scene.truth.masks.sum(0) + scene.truth.void.long()
         assert bool((cover == 1).all())
+        assert int(scene.truth_with(border=False).void.sum()) < 12  # only slivers, if no lines are drawn
 
 
 def test_rows_are_things_then_stuff_with_pixels_and_ids(scenes):

@@ -40,8 +40,8 @@ def check_request(seed: int, split: str, index: int, size: int) -> None:
         raise InputError(f"bestiary: unknown split {split!r}; known are {', '.join(SPLIT_CODES)}")
     if not SMALLEST <= size <= LARGEST:
         raise InputError(f"bestiary: size {size} is outside {SMALLEST}..{LARGEST}")
-    if seed < 0 or index < 0:
-        raise InputError(f"bestiary: seed {seed} and index {index} must not be negative")
+    if not (0 <= seed < 1 << 63 and 0 <= index < 1 << 48):
+        raise InputError(f"bestiary: seed {seed} and index {index} must be whole numbers below 2^63 and 2^48")
 
 
 def outlines(owner: np.ndarray, width: int) -> np.ndarray:
