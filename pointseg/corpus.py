@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import torch
+from pycocotools import mask as coco_mask
 
 from pointseg.data.augment import PAPER_LONG_SIDE, PAPER_SHORT_SIDES, Augment
 from pointseg.data.dataset import Dataset
@@ -17,6 +20,7 @@ from pointseg.data.point_file import PointFile, read_points, write_points
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import ImageDataset, MaskDataset, PointDataset
 from pointseg.ledger import home
+from pointseg.metrics import rle
 from pointseg.recipe import Recipe, method_class
 from pointseg.structures import Category, Truth
 
@@ -80,12 +84,26 @@ class Corpus:
 
 
 class PseudoLabelled:
-    """A dataset whose truth is what a weak method made of it; a student trains on it as if it were the truth."""
+    """A dataset whose truth is what a weak method made of it; a student trains on it as if it were the truth.
 
-    def __init__(self, dataset: Dataset, rows: list[int], truths: list[Truth]):
-        self.dataset, self.rows, self.truths = dataset, rows, truths
-        self.root, self.categories = dataset.root, dataset.categories
-        self.ids = [dataset.ids[row] for row in rows]
+    Masks are kept as run lengths: those of all of COCO fit into memory.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset, self.root, self.categories = dataset, dataset.root, dataset.categories
+        self.rows: list[int] = []
+        self.codes: list[list[dict]] = []  # masks, then void
+        self.rest: list[Truth] = []  # without masks and void
+
+    def add(self, row: int, truth: Truth) -> None:
+        self.rows.append(row)
+        self.codes.append(rle.encode(torch.cat([truth.masks, truth.void[None]])))
+        nothing = truth.void.new_zeros(0)
+        self.rest.append(replace(truth, masks=nothing, void=nothing))
+
+    @property
+    def ids(self) -> list[int | str]:
+        return [self.dataset.ids[row] for row in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,7 +115,8 @@ class PseudoLabelled:
         return self.dataset.image(self.rows[i])
 
     def truth(self, i: int) -> Truth:
-        return self.truths[i]
+        maps = torch.from_numpy(coco_mask.decode(self.codes[i])).permute(2, 0, 1).contiguous().bool()
+        return replace(self.rest[i], masks=maps[:-1], void=maps[-1])
 
 
 def open_corpus(recipe: Recipe) -> Corpus:
@@ -129,11 +148,19 @@ def bestiary(recipe: Recipe) -> Path:
     part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=cache()))
     try:
         make(part / name, "coco", recipe.images, recipe.image_size, BESTIARY_SEED, val=recipe.val)
-        if not folder.exists():
-            (part / name).rename(folder)
+        _settle(part / name, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _settle(made: Path, folder: Path) -> None:
+    """Moves a finished folder to its place, unless another run was there first with the very same."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def layout_of(root: Path, recipe: Recipe) -> str:

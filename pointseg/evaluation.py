@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 from pointseg.corpus import Corpus, PseudoLabelled
 from pointseg.data.supervision import ImageDataset, collate
 from pointseg.methods.base import Method, targets_of
-from pointseg.metrics.pseudo import pseudo_scores
+from pointseg.metrics.pseudo import part_recall_of_masks, pseudo_masks, pseudo_scores
 from pointseg.metrics.scores import instance_scores, panoptic_scores
 from pointseg.recipe import Recipe, method_class
 from pointseg.structures import Batch, Instances, Panoptic, Points, Prediction, Truth
@@ -23,11 +25,11 @@ SCORED = 500  # training images whose pseudo labels are compared with the truth
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pseudo labels of the training images that carry points."""
+    """Pseudo labels of training images that carry points."""
 
-    dataset: PseudoLabelled
-    labels: list[Instances | Panoptic]  # at the image's own size
-    points: list[Points]  # in the pixels of the image's own size
+    dataset: PseudoLabelled  # of all of them, for a student
+    labels: list[Instances | Panoptic]  # of the first SCORED, at the image's own size
+    points: list[Points]  # of the same, in the pixels of the image's own size
 
 
 def batches(dataset: ImageDataset, size: int) -> Iterator[Batch]:
@@ -59,28 +61,48 @@ def score_val(method: Method, recipe: Recipe, corpus: Corpus) -> dict[str, float
 
 
 @torch.no_grad()
-def label_train(method: Method, recipe: Recipe, corpus: Corpus) -> Labelled:
-    """Pseudo labels of all training images with points."""
+def label_train(method: Method, recipe: Recipe, corpus: Corpus, count: int | None = None) -> Labelled:
+    """Pseudo labels of the training images with points, of all or of the first ones."""
     method.eval()
     device, marked = next(method.parameters()).device, corpus.marked()
-    labels: list[Instances | Panoptic] = []
-    for batch in batches(marked, recipe.training.batch):
-        labels += method.pseudo_labels(batch.to(device))
-    sizes = [corpus.train.size(row) for row in marked.indices]
-    labels = [resized(label, size) for label, size in zip(labels, sizes, strict=True)]
-    points = [corpus.points.for_image(image_id) for image_id in marked.image_ids]
+    marked.indices = marked.indices[:count]
     things = torch.tensor([category.is_thing for category in corpus.categories])
-    dataset = PseudoLabelled(corpus.train, marked.indices, [as_truth(label, things) for label in labels])
-    return Labelled(dataset, labels, points)
+    dataset, first = PseudoLabelled(corpus.train), []
+    rows = iter(marked.indices)  # behind `found` in the zip below, which asks its first argument first
+    for batch in batches(marked, recipe.training.batch):
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+            found = method.pseudo_labels(batch.to(device))
+        for label, row in zip(found, rows):
+            label = resized(label, corpus.train.size(row))
+            dataset.add(row, as_truth(label, things))
+            first += [label] if len(first) < SCORED else []
+    return Labelled(dataset, first, [corpus.points.for_image(image_id) for image_id in dataset.ids[: len(first)]])
 
 
 def score_pseudo_labels(labelled: Labelled, corpus: Corpus) -> dict[str, float]:
-    """Overlap of the pseudo labels with the truth they stand for, over the first training images."""
-    rows = labelled.dataset.rows[:SCORED]
-    labels, points = labelled.labels[:SCORED], labelled.points[:SCORED]
-    shown = [p if isinstance(label, Panoptic) else p.things() for p, label in zip(points, labels)]
+    """Overlap of the pseudo labels with the truth they stand for; on Bestiary also the parts they reach."""
+    rows, labels = labelled.dataset.rows[: len(labelled.labels)], labelled.labels
+    shown = [p if isinstance(x, Panoptic) else p.things() for p, x in zip(labelled.points, labels)]
     targets = [targets_of(p) for p in shown]
-    return pseudo_scores([corpus.train.truth(row) for row in rows], labels, shown, targets)
+    scores = pseudo_scores((corpus.train.truth(row) for row in rows), labels, shown, targets)
+    return scores | part_recall((corpus.train.truth(row) for row in rows), labels, targets)
+
+
+def part_recall(
+    truths: Iterable[Truth], labels: Sequence[Instances | Panoptic], targets: Sequence[Tensor]
+) -> dict[str, float]:
+    """Mean share of a thing's visible parts of which its pseudo label holds more than half, in percent."""
+    found = []
+    for truth, label, target in zip(truths, labels, targets):
+        if truth.parts is None:
+            return {}
+        things = truth.pick(truth.is_thing & ~truth.is_crowd)
+        masks = pseudo_masks(label)
+        mine = [masks[target == one].any(0) for one in things.target]
+        if mine:
+            found.append(part_recall_of_masks(things, torch.stack(mine)))
+    shares = np.concatenate(found) if found else np.zeros(0)
+    return {"part_recall": 100 * float(np.nanmean(shares)) if np.isfinite(shares).any() else math.nan}
 
 
 def at_size(prediction: Prediction, image_id: int | str, size: tuple[int, int]) -> Prediction:

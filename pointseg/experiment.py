@@ -18,7 +18,7 @@ from pointseg import corpus as data
 from pointseg.checkpoint import save_model
 from pointseg.corpus import Corpus, open_corpus
 from pointseg.data.supervision import ImageDataset, MaskDataset, collate
-from pointseg.evaluation import label_train, score_pseudo_labels, score_val
+from pointseg.evaluation import SCORED, label_train, score_pseudo_labels, score_val
 from pointseg.feed import Feed
 from pointseg.ledger import Interrupted, Run, StopFlag
 from pointseg.methods.base import Method
@@ -52,7 +52,7 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
 
 def weak_part(method: Method, recipe: Recipe, corpus: Corpus, run: Run) -> dict[str, Any]:
     """Quality of the pseudo labels, and the student that learns from them where the recipe names one."""
-    labelled = label_train(method, recipe, corpus)
+    labelled = label_train(method, recipe, corpus, None if recipe.student else SCORED)
     metrics = {"pseudo": score_pseudo_labels(labelled, corpus)}
     if recipe.student:
         taught = recipe.for_student()

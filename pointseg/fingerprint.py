@@ -13,7 +13,9 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 CHOICES = frozenset({"pointseg.recipe"})  # imports one of many by choice; who asks names the chosen one
 
-DRAWING = frozenset(f"pointseg.{name}" for name in ("cli", "equations", "explorer", "figures", "gallery", "report"))
+DRAWING = frozenset(
+    f"pointseg.{name}" for name in ("cli", "equations", "explorer", "figures", "gallery", "predict", "report")
+)
 
 
 def sha8(*parts: Any) -> str:
@@ -47,7 +49,7 @@ def closure(roots: Iterable[str]) -> set[str]:
         name = waiting.pop()
         if name not in reached | DRAWING:
             reached.add(name)
-            waiting += imported(sources()[name].read_text(), lazy=name not in CHOICES)
+            waiting += _imports(name)
     return reached
 
 
@@ -74,10 +76,16 @@ def sources() -> dict[str, Path]:
 
 
 @cache
+def _imports(name: str) -> frozenset[str]:
+    return frozenset(imported(sources()[name].read_text(), lazy=name not in CHOICES))
+
+
+@cache
 def _module_hash(name: str) -> str:
     return code_hash(sources()[name].read_text())
 
 
+@cache
 def _weights() -> list[str]:
     files = sorted((PACKAGE / "weights").glob("*.safetensors"))
     return [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]

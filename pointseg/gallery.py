@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import torch
 
 from pointseg import figures
 from pointseg.checkpoint import load_model
 from pointseg.corpus import open_corpus
 from pointseg.evaluation import predictions
 from pointseg.ledger import Run
+from pointseg.predict import shown_segments
 from pointseg.progress import read_log
 
 SHOWN = 6
@@ -29,24 +29,15 @@ def show_losses(run: Run, prefix: str = "") -> None:
     plt.show()
 
 
-def show_predictions(run: Run, prefix: str = "", least_score: float = 0.5) -> None:
-    """The first val images and what the run's model finds there; of instances the five best above a score."""
+def show_predictions(run: Run, prefix: str = "") -> None:
+    """The first val images and what the run's model finds there."""
     method, recipe, categories = load_model(run.scratch / f"{prefix}model.pt")
     corpus = open_corpus(recipe)
     corpus.val.ids = corpus.val.ids[:SHOWN]
     found = list(predictions(method, recipe, corpus))
     _, axes = figures.multiples([""] * len(found), columns=SHOWN)
     for i, (axis, prediction) in enumerate(zip(axes, found)):
-        masks, label = _segments(prediction, least_score)
+        masks, label = shown_segments(prediction)
         figures.masks(axis, corpus.val.image(i), masks, label.tolist())
         axis.set_title(", ".join(dict.fromkeys(categories[k].name for k in label.tolist()))[:28], fontsize=7)
     plt.show()
-
-
-def _segments(prediction, least_score: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks [n, h, w] and their labels [n]."""
-    if prediction.panoptic is not None:
-        rows = torch.arange(1, len(prediction.panoptic.label) + 1)
-        return prediction.panoptic.segments == rows[:, None, None], prediction.panoptic.label
-    best = prediction.instances.scores[:5] >= least_score
-    return prediction.instances.masks[:5][best], prediction.instances.label[:5][best]
