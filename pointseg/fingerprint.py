@@ -31,11 +31,15 @@ def code_hash(source: str) -> str:
     return digest.hexdigest()
 
 
-def library_hash(roots: Iterable[str] = ()) -> str:
-    """sha256 over the modules that the named ones import, themselves included; over all of them without names."""
-    names = closure(roots) if roots else set(sources())
+def library_hash(roots: Iterable[str] | None = None) -> str:
+    """sha256 over the modules that the named ones import, themselves included; over all of them when None.
+
+    Where networks are among them, the weights in the package count too.
+    """
+    names = set(sources()) if roots is None else closure(roots)
     lines = [f"{name} {_module_hash(name)}" for name in sorted(names)]
-    return hashlib.sha256("\n".join([*lines, *_weights()]).encode()).hexdigest()
+    weights = _weights() if any(name.startswith("pointseg.nets.") for name in names) else []
+    return hashlib.sha256("\n".join([*lines, *weights]).encode()).hexdigest()
 
 
 def closure(roots: Iterable[str]) -> set[str]:

@@ -184,4 +184,12 @@ def test_a_runs_hash_follows_what_it_imports_and_nothing_else(monkeypatch):
     for changed, same in [("pointseg.feed", False), ("pointseg.notebook", True)]:
         monkeypatch.setattr(fingerprint, "_module_hash", lambda n, c=changed: "other" if n == c else moved(n))
         assert (fingerprint.library_hash(["pointseg.train"]) == before) is same
-    assert fingerprint.library_hash() != before
+    assert fingerprint.library_hash() != before != fingerprint.library_hash([])
+
+
+def test_shipped_weights_count_where_networks_do(monkeypatch):
+    roots = ["pointseg.train"], ["pointseg.nets.vit"]
+    before = [fingerprint.library_hash(names) for names in roots]
+    monkeypatch.setattr(fingerprint, "_weights", lambda: ["other weights"])
+    after = [fingerprint.library_hash(names) for names in roots]
+    assert [a == b for a, b in zip(before, after)] == [True, False]
