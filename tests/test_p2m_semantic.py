@@ -88,10 +88,10 @@ def points_at(xy, label):
 
 def test_points_grow_to_squares_and_every_point_keeps_its_cell():
     points = points_at([[6.0, 6.0], [14.5, 6.0], [15.5, 15.5]], [4, 2, 1])
-    grown = dilated_points([points], [(16, 16)], (1, 4, 4), 8.0, (16, 16))[0]
+    grown = dilated_points([points], (1, 4, 4), 8.0, (16, 16))[0]
     i = IGNORE
     assert grown.tolist() == [[4, 4, 4, 2], [4, 4, 4, 2], [4, 4, 4, 2], [i, i, i, 1]]
-    small = dilated_points([points], [(16, 16)], (1, 4, 4), 1.0, (16, 16))[0]
+    small = dilated_points([points], (1, 4, 4), 1.0, (16, 16))[0]
     assert small.tolist() == [[i, i, i, i], [i, 4, i, 2], [i, i, i, i], [i, i, i, 1]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import timm
 import torch
@@ -40,6 +40,14 @@ class Architecture:
 SMALL = Architecture(backbone="conv", width=64, heads=8, neck="conv", strides=(4, 8, 16), levels=3, points=4,
                      encoder_layers=0, feedforward=128, dropout=0.0, start="cells", queries=30, location_layers=2,
                      mask_levels=3, thing_layers=2, stuff_layers=2)  # fmt: skip
+SMOKE = replace(SMALL, width=32, heads=4, queries=12, location_layers=1, thing_layers=1, stuff_layers=1)
+ARCHITECTURES = {"smoke": SMOKE, "small": SMALL, "paper": Architecture()}
+
+
+def architecture_of(scale: str, backbone: str = "", neck: str = "", queries: int = 0) -> Architecture:
+    """The scale's architecture; what is given and not empty replaces its part."""
+    given = {"backbone": backbone, "neck": neck, "queries": queries}
+    return replace(ARCHITECTURES[scale], **{name: value for name, value in given.items() if value})
 
 
 class TimmBackbone(nn.Module):
@@ -113,6 +121,15 @@ class PanopticSegFormer(nn.Module):
     def forward(self, memory: Memory) -> Seen:
         presence, masks = self.stuff_queries(memory) if self.stuff else (None, None)
         return Seen(memory, self.location(memory) if self.things else None, presence, masks)
+
+    def param_groups(self, lr: float, weight_decay: float, others: list[nn.Parameter]) -> list[dict]:
+        """Pretrained parts, offsets and first places learn at a tenth. UNSTATED [PSF Sec. 4.1]: the official code."""
+        slow = ("backbone", "offsets", "reference") if self.architecture.backbone != "conv" else ()
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        slower = [p for name, p in named if any(part in name for part in slow)]
+        usual = [p for name, p in named if not any(part in name for part in slow)] + others
+        groups = ((usual, lr), (slower, 0.1 * lr))
+        return [{"params": p, "lr": rate, "weight_decay": weight_decay} for p, rate in groups if p]
 
     def thing_masks(self, seen: Seen, chosen: Tensor) -> Tensor:
         """[l, b, k, h, w] masks of the queries chosen [b, k] of each image."""

@@ -10,6 +10,7 @@ from pointseg.nets.panoptic_segformer import PanopticSegFormer, Seen
 from pointseg.ops.panoptic_losses import (
     PanopticTarget,
     balanced,
+    centred_boxes,
     enlarged,
     location_losses,
     matched,
@@ -19,9 +20,9 @@ from pointseg.ops.panoptic_losses import (
     thing_dice,
 )
 from pointseg.ops.panoptic_merge import MergeRule, merged
-from pointseg.structures import Batch, Panoptic
+from pointseg.structures import IGNORE, Batch, Panoptic, Prediction, Truth
 
-FINER = 1
+FINER = 1  # DEVIATION [PSF Sec. 3.5]: masks are compared on their own grid, with the share of a cell that is covered
 PROPOSAL_ROUNDS = 3  # cells that start queries serve each thing thrice; UNSTATED [PSF]: our choice, see CellStart
 
 
@@ -117,15 +118,31 @@ def _merged_image(value: Tensor, score: Tensor, label: Tensor, size: tuple[int, 
     return merged(full, score, label, label < things, rule)
 
 
+@torch.no_grad()
+def predictions(student: PanopticSegFormer, images: Tensor, sizes, rule: MergeRule) -> list[Prediction]:
+    """One prediction an image, the row in the batch as its id."""
+    canvas = images.shape[-2:]
+    padding = canvas_padding(sizes, canvas, images.device)
+    maps = panoptic_of(student, student(student.encode(images, padding)), canvas, sizes, rule)
+    return [Prediction(row, panoptic=panoptic) for row, panoptic in enumerate(maps)]
+
+
+def canvas_padding(sizes, canvas: tuple[int, int], device) -> Tensor | None:
+    """[b, H, W] bool, True where no picture is; None where all pictures fill the canvas."""
+    if all(tuple(size) == tuple(canvas) for size in sizes):
+        return None
+    outside = torch.ones(len(sizes), *canvas, dtype=torch.bool, device=device)
+    for row, (h, w) in zip(outside, sizes):
+        row[:h, :w] = False
+    return outside
+
+
 def targets_of(batch: Batch, things: int) -> list[PanopticTarget]:
     """Ground truth as targets, for the fully supervised student; crowds and void are asked of nobody."""
     return [_target_of(truth, batch.images.shape[-2:], things) for truth in batch.truths]
 
 
-def _target_of(truth, canvas: tuple[int, int], things: int) -> PanopticTarget:
-    from pointseg.ops.panoptic_losses import centred_boxes
-    from pointseg.structures import IGNORE
-
+def _target_of(truth: Truth, canvas: tuple[int, int], things: int) -> PanopticTarget:
     h, w = truth.masks.shape[-2:]
     grow = lambda m: F.pad(m, (0, canvas[1] - w, 0, canvas[0] - h))  # noqa: E731
     whole = truth.is_thing & ~truth.is_crowd

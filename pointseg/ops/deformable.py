@@ -16,7 +16,7 @@ def deformable_attention(values: Tensor, shapes: Shapes, places: Tensor, weights
     0..1 of the picture; weights [b, q, heads, levels, points] -> [b, q, heads * d]. Summed level by level, so that
     no copy of all samples is held at once.
     """
-    b, q, heads, _, points, _ = places.shape
+    b, q, heads = places.shape[:3]
     grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # [b * heads, q, levels, points, 2]
     share = weights.transpose(1, 2).flatten(0, 1)
     total = 0

@@ -50,3 +50,16 @@ def alike(lab: Tensor, offset: tuple[int, int], tau: float = 0.3, theta: float =
 def shrunken(image: Tensor, grid: tuple[int, int]) -> Tensor:
     """Image [b, 3, H, W] on a coarser grid, bilinear without anti-aliasing, as the official codes do."""
     return F.interpolate(image.float(), size=grid, mode="bilinear", align_corners=False)
+
+
+def colour_edges(image: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[h, w] in 0..1: squared Sobel responses of an RGB image [3, H, W] on a grid, in LAB, mean over channels.
+
+    UNSTATED [PSPS]: as in the official code, with the frame repeated instead of zeros, so that it is no edge.
+    """
+    lab = rgb_to_lab(shrunken(image[None], grid))
+    across = lab.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    kernels = torch.stack([across, across.T])[:, None]
+    responses = F.conv2d(F.pad(lab.transpose(0, 1), (1, 1, 1, 1), mode="replicate"), kernels)
+    strength = responses.square().mean(dim=(0, 1))
+    return strength / strength.max().clamp(min=1e-12)

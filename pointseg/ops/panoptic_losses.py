@@ -163,10 +163,15 @@ def stuff_planes(stuff: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
     return reduced(torch.stack(planes, 1), grid)
 
 
-def balanced(losses: dict[str, Tensor], targets: list[PanopticTarget]) -> dict[str, Tensor]:
-    """Weights of the table, times the share of things or of stuff among all targets of the batch. [PSF Sec. 3.5]"""
+def thing_share(targets: list[PanopticTarget]) -> float:
+    """Things as a part of all targets of the batch. [PSF Sec. 3.5]"""
     things = max(1, sum(len(t.thing_label) for t in targets))
-    stuff = sum(int((t.stuff[t.stuff != IGNORE]).unique().numel()) for t in targets)
-    share = things / (things + stuff)
+    stuff = sum(int(t.stuff[t.stuff != IGNORE].unique().numel()) for t in targets)
+    return things / (things + stuff)
+
+
+def balanced(losses: dict[str, Tensor], targets: list[PanopticTarget]) -> dict[str, Tensor]:
+    """Weights of the table, times the share of things or of stuff among all targets. [PSF Sec. 3.5]"""
+    share = thing_share(targets)
     return {name: value * WEIGHTS[name] * (share if name in THING_LOSSES else 1 - share)
             for name, value in losses.items()}  # fmt: skip

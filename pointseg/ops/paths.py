@@ -60,6 +60,11 @@ def entering_steps(price: Tensor) -> Tensor:
     return prices
 
 
+def path_grid(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(h, w) of the grid that paths run on, for a picture of `size` pixels."""
+    return max(2, size[0] // stride), max(2, size[1] // stride)
+
+
 def grid_cells(xy: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Flat cell [m] of each point (x, y) of a picture of `size` on its grid; points may share a cell."""
     (h, w), (rows, columns) = size, grid

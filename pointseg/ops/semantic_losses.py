@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointseg.ops.focal import focal_loss
 from pointseg.ops.lab import alike, pairs, window
 from pointseg.ops.tree import Forest, tree_filter
 from pointseg.structures import IGNORE, Points
@@ -18,13 +19,13 @@ from pointseg.structures import IGNORE, Points
 NEIGHBOURS_8 = window(1, 1)  # [P2M-S Eq. 5]
 
 
-def dilated_points(points: list[Points], sizes, shape: tuple[int, int, int], side: float, padded) -> Tensor:
+def dilated_points(points: list[Points], shape: tuple[int, int, int], side: float, canvas: tuple[int, int]) -> Tensor:
     """[b, h, w] int64 class of the grid cells whose centre lies in a `side` pixel square around a point; else IGNORE.
 
     Where two classes claim a cell the nearer point wins, and every point keeps the cell it stands in.
     """
     b, h, w = shape
-    (height, width), claimed = padded, []
+    (height, width), claimed = canvas, []
     y = (torch.arange(h) + 0.5) * height / h
     x = (torch.arange(w) + 0.5) * width / w
     for one in points:
@@ -49,6 +50,15 @@ def partial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean -log p over the labelled cells of the batch; 0 where none is labelled."""
     labelled = (target != IGNORE).sum().clamp(min=1)
     return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum") / labelled
+
+
+def presence_loss(presence: Tensor, points: list[Points]) -> Tensor:
+    """Focal loss of "this class has a point here" over logits [l, b, C], a present class weighing one."""
+    here = torch.zeros_like(presence[0])
+    for row, one in zip(here, points):
+        row[one.label] = 1
+    logits, asked = presence.float().reshape(-1, 1), here.expand_as(presence).reshape(-1)
+    return focal_loss(logits, 1 - asked.long()) / here.sum().clamp(min=1)
 
 
 def local_colour_loss(log_prob: Tensor, lab: Tensor, offsets=NEIGHBOURS_8, padding: Tensor | None = None,

@@ -1,0 +1,218 @@
+"""Point2Mask (ICCV 2023): a pseudo mask is a part of the cheapest transport from points to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointseg.methods.base import Training
+from pointseg.nets.panoptic_segformer import architecture_of
+from pointseg.nets.panoptic_student import predictions
+from pointseg.nets.point_panoptic import PointPanoptic, Reading
+from pointseg.nets.vit import IMAGENET_STD
+from pointseg.ops.lab import shrunken, window
+from pointseg.ops.panoptic_merge import MergeRule
+from pointseg.ops.paths import (
+    boundary_step,
+    grid_cells,
+    manifold_step,
+    path_grid,
+    semantic_step,
+    shortest_paths,
+    target_distances,
+    undirected_steps,
+)
+from pointseg.ops.point_labels import (
+    ImageMaps,
+    LabelledImage,
+    SemanticMap,
+    likely_nearest,
+    resized,
+    semantic_map,
+)
+from pointseg.ops.semantic_losses import PseudoLabel, boundary_loss, dilated_points, long_range_loss
+from pointseg.ops.transport import cheapest_supplier, converged_potentials, sinkhorn
+from pointseg.ops.tree import spanning_forest
+from pointseg.structures import Batch, Category, Panoptic, Points, Prediction
+
+# UNSTATED [P2M Sec. 3.4]: the official code's. RAMPED losses, and the student's, grow from 0 during warm-up.
+WEIGHTS = {"point": 1.0, "presence": 2.0, "colour": 3.0, "tree": 3.0, "manifold": 1.0, "boundary": 1.0}
+RAMPED = ("tree", "boundary", "location_l1", "location_giou", "thing_dice", "stuff_class", "stuff_dice")
+UNSHARED = ("manifold", "boundary")  # not multiplied by the share of things
+
+
+@dataclass(frozen=True)
+class Config:
+    beta: float = 0.1  # [P2M Eq. 3], [P2M-S Tab. A3]
+    manifold_weight: float = 0.1  # UNSTATED [P2M Eq. 3]: kept from PSPS in the official code
+    solver: str = "sinkhorn"  # [P2M-S Eq. 2]; "converged" runs to the optimum, "none" stays with the nearest point
+    epsilon: float = 1e-3  # UNSTATED [P2M-S Eq. 1]: the official code
+    rounds: int = 80  # [P2M-S Tab. A2]
+    transport_from: int = 12_000  # steps of stage A; UNSTATED [P2M Sec. 3.3]: the official VOC run, COCO 60,000
+    path_stride: int = 16  # UNSTATED [P2M Sec. 3.3]: the official code
+    point_side: float = 17.0  # UNSTATED [P2M Sec. 3.4]: the official code
+    feature_width: int = 128  # UNSTATED [P2M]: the official code
+    warmup_steps: int = 14_659  # UNSTATED [P2M]: inherited from PSPS in the official code
+    backbone: str = ""  # "" is the scale's own: ResNet-50 at scale paper
+    neck: str = ""  # "" is the scale's own
+    queries: int = 0  # 0 is the scale's own
+    pretrained: bool = True
+    confidence: float = 0.25  # UNSTATED [PSF Alg. 1]: the official code
+    candidates: int = 100  # UNSTATED [PSF Sec. 3.6]: the official code
+
+
+# DEVIATION [P2M Sec. 3.3]: small pictures get a finer path grid and smaller squares
+SMALL = Config(path_stride=4, point_side=5.0, feature_width=32, warmup_steps=200, transport_from=350,
+               candidates=20)  # fmt: skip
+CONFIGS = {"smoke": replace(SMALL, warmup_steps=2, transport_from=2), "small": SMALL, "paper": Config()}
+
+
+def pixel_to_point_cost(prob: Tensor, boundary: Tensor, features: Tensor, config: Config) -> Tensor:
+    """[8, h, w] price of each step, d(P^s) + beta d(P^b); the cost is the cheapest path's. [P2M Eq. 3]"""
+    return undirected_steps((semantic_step, prob, 1.0), (boundary_step, boundary, config.beta),
+                            (manifold_step, features, config.manifold_weight))  # fmt: skip
+
+
+def centroids(owner: Tensor, points: Points, first: Tensor, size: tuple[int, int]) -> Tensor:
+    """[n, 2] (x, y) where each thing's units are counted from: its first assignment's centre of mass.
+
+    The point stays where the centre or the point itself lies outside that assignment. owner [h, w] row of the thing
+    that holds a cell, -1 for none. UNSTATED [P2M Sec. 3.3]: the rule of the official code.
+    """
+    (rows, columns), (height, width) = owner.shape, size
+    scale = points.xy.new_tensor([width / columns, height / rows])
+    start = points.xy[first]
+    flat, out = owner.flatten(), start.clone()
+    held = flat[grid_cells(start, size, owner.shape)]
+    for k in range(len(first)):
+        cells = (flat == k).nonzero()[:, 0]
+        if len(cells) and held[k] == k:
+            middle = torch.stack([cells % columns, cells // columns], -1).to(scale.dtype).mean(0) + 0.5
+            inside = flat[grid_cells((middle * scale)[None], size, owner.shape)] == k
+            out[k] = torch.where(inside, middle * scale, start[k])
+    return out
+
+
+def unit_numbers(prices: Tensor, distance: Tensor, likelihood: Tensor, stuff: Tensor, points: Points, first: Tensor,
+                 size: tuple[int, int]) -> Tensor:  # fmt: skip
+    """[n] how many units each thing supplies: cells nearest to its centroid. UNSTATED [P2M Sec. 3.3]: the code's way.
+
+    distance, likelihood [n, h, w] and stuff [h, w] on the path grid. Centroids change the counts, never the cost.
+    """
+    before = torch.where(stuff, -1, likely_nearest(distance, likelihood))
+    centres = centroids(before, points, first, size)
+    again = shortest_paths(prices, grid_cells(centres, size, stuff.shape))
+    after = likely_nearest(again, likelihood)[~stuff]
+    return after.bincount(minlength=len(distance)).to(distance.dtype)
+
+
+def transported(distance: Tensor, units: Tensor, stuff: Tensor, config: Config) -> Tensor:
+    """[n] supplier potentials of sending `units` to all cells that are no stuff. [P2M-S Eq. 1-3]
+
+    DEVIATION [P2M-S Eq. 1]: solved on the path grid, where all the information is; only the n potentials are needed
+    at full size.
+    """
+    cost = distance[:, ~stuff]
+    demand = cost.new_ones(cost.shape[1])
+    if config.solver == "sinkhorn":
+        return sinkhorn(cost, units, demand, config.epsilon, config.rounds)
+    return converged_potentials(cost, units, demand, config.epsilon)
+
+
+class Point2Mask(nn.Module):
+    """images and points -> panoptic maps."""
+
+    KEY: ClassVar[str] = "P2M"
+    SUPERVISION: ClassVar[str] = "points"
+    TASK: ClassVar[str] = "panoptic"
+    TRAINING: ClassVar[dict[str, Training]] = {
+        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=900, batch=16),
+        # UNSTATED [P2M Sec. 4.1]: the official VOC recipe, drops at 15 and 20 of 24; COCO: 15 epochs, lr 2e-4, batch 16
+        "paper": Training(lr=1e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 24, 20 / 24), warmup=0.0,
+                          clip=0.1, epochs=24, batch=8),
+    }  # fmt: skip
+
+    def __init__(self, things: int, stuff: int, scale: str, config: Config):
+        super().__init__()
+        self.config, self.things = config, things
+        architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
+        self.net = PointPanoptic(things, stuff, architecture, config.pretrained, config.feature_width, boundary=True)
+        self.register_buffer("steps_seen", torch.zeros((), dtype=torch.long))
+
+    @classmethod
+    def build(cls, categories: Sequence[Category], scale: str, **overrides) -> Self:
+        things = sum(c.is_thing for c in categories)
+        return cls(things, len(categories) - things, scale, replace(CONFIGS[scale], **overrides))
+
+    def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
+        """The pseudo label of one image [3, H, W] without padding; transport once stage A is over."""
+        size, c = tuple(image.shape[-2:]), self.config
+        grown = dilated_points([points], (1, *maps.logits.shape[-2:]), c.point_side, size)[0]
+        semantic = semantic_map(maps.logits, points, grown, self.things)
+        fine, things = semantic.enlarged(size), points.things()
+        stuff = fine.stuff_target()
+        if not len(things):
+            return LabelledImage.of(PseudoLabel(torch.full_like(stuff, -1), stuff), points)
+        coarse = semantic.enlarged(path_grid(size, c.path_stride))
+        grid = coarse.prob.shape[-2:]
+        features = F.normalize(resized(maps.features, grid), dim=0)
+        prices = pixel_to_point_cost(coarse.prob, resized(maps.boundary, grid), features, c)
+        distance, first = target_distances(prices, things, size)
+        u = self.potentials(prices, distance, coarse, things, first, size)
+        owner = cheapest_supplier(resized(distance, size), u)
+        return LabelledImage.of(PseudoLabel(torch.where(fine.stuff(), -1, owner), stuff), points)
+
+    def potentials(self, prices: Tensor, distance: Tensor, semantic: SemanticMap, things: Points, first: Tensor,
+                   size: tuple[int, int]) -> Tensor:  # fmt: skip
+        """[n] supplier potentials: zero in stage A, whose plan is the nearest point's by construction."""
+        stuff = semantic.stuff()
+        stage_a = self.steps_seen < self.config.transport_from or self.config.solver == "none"
+        if stage_a or len(distance) == 1 or stuff.all():
+            return distance.new_zeros(len(distance))
+        likelihood = semantic.likelihood(things.label[first])
+        units = unit_numbers(prices, distance, likelihood, stuff, things, first, size)
+        return transported(distance, units, stuff, self.config)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        self.steps_seen.fill_(step)
+        reading = self.net.read(batch)
+        labels = self.net.label_each(reading, self.label_image)
+        losses = self.net.semantic_losses(reading, self.config.point_side, window(1, 1))
+        losses["tree"] = self.tree_loss(reading)
+        losses["manifold"] = self.net.manifold_loss(reading, labels)
+        losses["boundary"] = self.boundary_loss(reading, labels)
+        student, share = self.net.student_losses(reading, labels)
+        weighted = {name: WEIGHTS[name] * (1 if name in UNSHARED else share) * loss for name, loss in losses.items()}
+        ramp = min(1.0, step / max(1, self.config.warmup_steps))
+        return {name: loss * (ramp if name in RAMPED else 1) for name, loss in (weighted | student).items()}
+
+    def tree_loss(self, reading: Reading) -> Tensor:
+        """Sum over layers; one tree an image serves them all. [P2M-S Eq. 7]"""
+        guide = shrunken(reading.batch.images, reading.grid)
+        guide = guide / guide.new_tensor(IMAGENET_STD)[:, None, None]  # UNSTATED [P2M-S Eq. 6]: the code's unit of RGB
+        tree = spanning_forest(guide, padding=reading.padding)
+        return sum(long_range_loss(logits.softmax(1), tree, reading.padding) for logits in reading.maps.logits)
+
+    def boundary_loss(self, reading: Reading, labels: list[LabelledImage]) -> Tensor:
+        coarse = [label.pseudo_on_grid(reading.canvas, reading.grid) for label in labels]
+        return boundary_loss(reading.maps.boundary, coarse, reading.padding)
+
+    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
+        return predictions(
+            self.net.student,
+            images,
+            sizes,
+            MergeRule(confidence=self.config.confidence, candidates=self.config.candidates),
+        )
+
+    @torch.no_grad()
+    def pseudo_labels(self, batch: Batch) -> list[Panoptic]:
+        return [label.as_panoptic() for label in self.net.label_each(self.net.read(batch), self.label_image)]
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        return self.net.student.param_groups(lr, weight_decay, list(self.net.branch.parameters()))
