@@ -267,7 +267,8 @@ print("truth", sample.truth)
 
 # %% mystnb={"image": {"alt": "A picture with true masks, and with noise for masks"}} tags=["remove-input"]
 truth, points = truths[shown], made["uniform, 1"].for_image(dataset.ids[shown])
-noise = replace(truth, masks=torch.rand(truth.masks.shape) < 0.5)
+lot = torch.Generator().manual_seed(seed)
+noise = replace(truth, masks=torch.rand(truth.masks.shape, generator=lot) < 0.5)
 figure, axes = figures.multiples(["true masks", "noise for masks, same points"], columns=2, size=2.6)
 for axis, seen in zip(axes, (truth, noise)):
     figures.masks(axis, dataset.image(shown), seen.masks, alpha=0.5)

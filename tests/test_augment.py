@@ -13,6 +13,7 @@ from pointseg.data.augment import Augment, flip, recolour, resize
 from pointseg.data.points import sample_points
 from pointseg.structures import Points, Sample, Truth
 
+laws = settings(max_examples=60, deadline=None)
 sides = st.integers(1, 15)  # 15 x 15 pixels can still be numbered in one byte
 
 
@@ -56,6 +57,7 @@ def inside(sample):
     return bool(((sample.points.xy >= 0) & (sample.points.xy < torch.tensor([width, height]))).all())
 
 
+@laws
 @given(samples())
 def test_flipped_points_stay_on_their_pixel(sample):
     turned = flip(sample)
@@ -63,6 +65,7 @@ def test_flipped_points_stay_on_their_pixel(sample):
     assert torch.equal(turned.truth.void, sample.truth.void.flip(-1))
 
 
+@laws
 @given(samples())
 def test_flipping_twice_changes_nothing(sample):
     twice = flip(flip(sample))
@@ -71,12 +74,13 @@ def test_flipping_twice_changes_nothing(sample):
     torch.testing.assert_close(twice.points.xy, sample.points.xy, rtol=0, atol=1e-5)
 
 
+@laws
 @given(samples(centred=True))
 def test_flipping_pixel_centres_twice_is_exact(sample):
     assert torch.equal(flip(flip(sample)).points.xy, sample.points.xy)
 
 
-@settings(deadline=None)
+@laws
 @given(samples(centred=True), st.floats(1, 4))
 def test_enlarged_pixel_centres_stay_on_their_pixel(sample, factor):
     size = tuple(round(side * factor) for side in sample.size)
@@ -85,7 +89,7 @@ def test_enlarged_pixel_centres_stay_on_their_pixel(sample, factor):
     assert inside(larger) and torch.equal(under(larger), under(sample))
 
 
-@settings(deadline=None)
+@laws
 @given(samples(), sides, sides)
 def test_no_point_is_lost_and_none_moves_further_than_a_pixel(sample, height, width):
     changed = resize(sample, (height, width))
@@ -98,7 +102,7 @@ def test_no_point_is_lost_and_none_moves_further_than_a_pixel(sample, height, wi
     assert (away <= 0.5 + 0.5 * old / new + 1e-3).all()
 
 
-@settings(deadline=None)
+@laws
 @given(samples(), st.integers(1, 3))
 def test_whole_enlargements_go_back_exactly(sample, times):
     larger = resize(sample, tuple(side * times for side in sample.size))
