@@ -16,12 +16,12 @@ from pointseg.nets.attention import rollout_rows
 from pointseg.nets.detector import BoxTargets, Detector, DetectorConfig
 from pointseg.nets.point_head import PointHead, TokenClassifier
 from pointseg.nets.roi_heads import DepthChooser
+from pointseg.nets.start import load_first_stage, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
-from pointseg.nets.vit import TokenViT, ViTConfig, ViTOutput, layer_decay_groups
+from pointseg.nets.vit import ViTConfig, ViTOutput, layer_decay_groups
 from pointseg.ops import instance_map as maps
 from pointseg.ops.components import centre_symmetric, large_components, tight_boxes, tokens_in_boxes
 from pointseg.ops.keypoints import (
-    Filtered,
     filter_keypoints,
     nearest_tokens,
     random_seeds,
@@ -31,8 +31,10 @@ from pointseg.ops.keypoints import (
 )
 from pointseg.ops.mask_points import MaskPoints, joined, known_points, mask_point_loss, scattered, tokens_drawn
 from pointseg.ops.matching import PointTargets
-from pointseg.ops.objects import Objects, real_tokens
-from pointseg.ops.shift import Ownership, Shifted, Tokens, compact, shift
+from pointseg.ops.objects import Objects, Scene, real_tokens
+from pointseg.ops.parts import Parts
+from pointseg.ops.picture_labels import picture_label_loss, point_label_loss
+from pointseg.ops.shift import Ownership, Tokens, compact, shift
 from pointseg.structures import Batch, Category, InputError, Instances, Prediction
 
 
@@ -43,6 +45,7 @@ class Config:
     backbone: ViTConfig = field(
         default_factory=partial(ViTConfig, "vit_small_patch16_224", queries=100)
     )  # [AS Sec. 5.1]
+    weights: str = ""  # "shipped", a file, or nothing; [AS Sec. 5.1] starts from an MAE on ImageNet-1K
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     levels: tuple[int, ...] = (3, 5, 7, 11, 11)  # UNSTATED [AS Sec. 4]: blocks of the pyramid, official code
     level_scales: tuple[float, ...] = (4, 2, 1, 0.5, 0.25)  # of each level's map to the token grid
@@ -85,65 +88,6 @@ class Config:
     layer_decay: float = 0.75  # UNSTATED [AS Sec. 5.1]: official code
     stage: Literal["points", "whole"] = "whole"  # "points": the shared first stage, point branch alone
     start: str = ""  # file with the weights of a shared first stage
-
-
-@dataclass(frozen=True)
-class Parts:
-    """All that the label path finds out about n objects. T tokens a picture, S of them in a box, K key-points."""
-
-    attention: Tensor  # [n, T] A^S in 0..1
-    instance_map: Tensor  # [n, T] A^I in 0..1
-    foreground: Tensor  # [n, T] bool: high-confidence area of A^I
-    boxes: Tensor  # [n, 4] pseudo boxes in pixels
-    index: Tensor  # [n, S] tokens inside the box
-    inside: Tensor  # [n, S] bool: which of them are no padding
-    shifted: Shifted | None
-    filtered: Filtered | None
-    token: Tensor  # [n, K] token of each key-point
-    valid: Tensor  # [n, K] bool
-
-    def in_box(self) -> Tensor:
-        """[n, T] bool"""
-        return on_grid(self.inside, self.index, self.foreground)
-
-    def masks(self) -> Tensor:
-        """[n, T] bool: cells of the key-points that survived; where there is none the high-confidence area."""
-        area = self.foreground & self.in_box()
-        if self.shifted is None or self.filtered is None:
-            return area
-        survivors = self.filtered.members.any(1)
-        cells = (self.shifted.cells & survivors[..., None]).any(1)
-        owned = on_grid(self.inside & cells, self.index, self.foreground)
-        return torch.where(owned.any(1, keepdim=True), owned, area)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Where n objects are: what the label path needs to know of the batch besides its features."""
-
-    image: Tensor  # [n] row of the batch
-    place: Tensor  # [n, 2] labelled point in pixels
-    seed: Tensor  # [n] its token
-    real: Tensor  # [n, T] bool: tokens of the object's own picture, not padding
-    limit: Tensor  # [n, 2] width and height of that picture
-    grid: tuple[int, int]
-
-    @classmethod
-    def of(cls, objects: Objects, sizes: list[tuple[int, int]], grid: tuple[int, int], stride: int) -> Scene:
-        place, device = objects.place, objects.xy.device
-        real = real_tokens(sizes, grid, stride, device)[objects.image]
-        limit = torch.tensor(sizes, device=device, dtype=place.dtype)[objects.image].flip(1)
-        return cls(objects.image, place, token_at(place, grid, stride), real, limit, grid)
-
-    def repeated(self, times: int) -> Scene:
-        """Every object `times` times in a row."""
-        fields = (self.image, self.place, self.seed, self.real, self.limit)
-        return Scene(*(each.repeat_interleave(times, 0) for each in fields), self.grid)
-
-
-def on_grid(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
-    """[n, T] bool: values [n, S] put back to their tokens."""
-    return torch.zeros_like(like).scatter(1, index, values)
 
 
 class Labeller:
@@ -222,32 +166,24 @@ SCALES = {
     # points' own labels; few pictures teach a plain ViT-S nothing that key-points could live on
     "small": Config(
         backbone=ViTConfig("small", queries=20, anchored=True),
-        levels=(5, 5, 5), level_scales=(2, 1, 0.5),
-        detector=DetectorConfig(
-            channels=96, anchors=(20.0, 40.0, 80.0), heads="light", width=192, rpn_before=400, rpn_after=200,
-            rpn_sample=64, rois=48, mask_rois=6, class_agnostic_masks=True, detections=20,
-        ),
+        weights="shipped",
+        depths=4,
+        levels=(5, 5, 5),
+        level_scales=(2, 1, 0.5),
+        detector=DetectorConfig.small(),
+        layer_decay=0.9,
         warmup_weight=1.0,
     ),
     "smoke": Config(
         backbone=ViTConfig("small", dim=32, depth=2, heads=2, image_size=64, queries=6),
-        levels=(1, 1, 1), level_scales=(2, 1, 0.5),
-        detector=DetectorConfig(
-            channels=16, anchors=(20.0, 40.0, 80.0), heads="light", width=32, rpn_before=50, rpn_after=20,
-            rpn_sample=16, rois=8, mask_rois=4, class_agnostic_masks=True, detections=10,
-        ),
-        warmup_weight=1.0, keypoints=6, iterations=3,
+        levels=(1, 1, 1),
+        level_scales=(2, 1, 0.5),
+        detector=DetectorConfig.smoke(),
+        warmup_weight=1.0,
+        keypoints=6,
+        iterations=3,
     ),
-}  # fmt: skip
-
-
-def configured(base: Config, overrides: dict[str, Any]) -> Config:
-    """`base` with fields replaced; "backbone" and "detector" may be given as the fields to replace in them."""
-    whole = dict(overrides)
-    for name in ("backbone", "detector"):
-        if isinstance(whole.get(name), dict):
-            whole[name] = replace(getattr(base, name), **whole[name])
-    return replace(base, **whole)
+}
 
 
 class AttentionShift(nn.Module):
@@ -268,7 +204,7 @@ class AttentionShift(nn.Module):
     def __init__(self, classes: int, config: Config):
         super().__init__()
         self.config, self.classes = config, classes
-        self.vit = TokenViT(config.backbone)
+        self.vit = starting_backbone(config.backbone, config.weights)
         width = self.vit.dim
         self.points = PointHead(width, classes)
         self.classifier = TokenClassifier(width, classes) if config.warmup_weight else None
@@ -276,11 +212,13 @@ class AttentionShift(nn.Module):
         self.levels = TokenLevels(width, config.detector.channels, config.levels, config.level_scales)
         self.detector = Detector(classes, config.detector)
         self.labeller = Labeller(config, self.vit.stride)
+        if config.start:
+            load_first_stage(self, config.start, ["vit", "points", "classifier"])
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
         """The method for the thing classes of a dataset; `overrides` replace fields of the scale's Config."""
-        return cls(sum(c.is_thing for c in categories), configured(SCALES[scale], overrides))
+        return cls(sum(c.is_thing for c in categories), replace(SCALES[scale], **overrides))
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """L_P, L_D and L_M of [AS Sec. 4], with the MIL head's and the warm-up's beside them."""
@@ -333,15 +271,12 @@ class AttentionShift(nn.Module):
 
     def token_losses(self, seen: ViTOutput, objects: Objects, sizes: list[tuple[int, int]]) -> dict[str, Tensor]:
         """DEVIATION [AS Sec. 3.1]: patch tokens are taught the points' own labels, for features worth shifting in."""
-        logits = self.classifier(seen.tokens.float())
+        logits, weight = self.classifier(seen.tokens.float()), self.config.warmup_weight
         real = real_tokens(sizes, seen.grid, self.vit.stride, logits.device)
-        pooled = logits.masked_fill(~real[..., None], -torch.inf).logsumexp(1) - real.sum(1, keepdim=True).log()
-        present = torch.zeros_like(pooled)
-        present[objects.point_image, objects.point_label] = 1
-        picture = F.binary_cross_entropy_with_logits(pooled, present)
-        at = logits[objects.point_image, token_at(objects.xy, seen.grid, self.vit.stride)]
-        token = F.cross_entropy(at, objects.point_label, reduction="sum") / max(len(at), 1)
-        return {"warm_picture": self.config.warmup_weight * picture, "warm_token": self.config.warmup_weight * token}
+        at = token_at(objects.xy, seen.grid, self.vit.stride)
+        picture = picture_label_loss(logits, real, objects.point_image, objects.point_label)
+        token = point_label_loss(logits, at, objects.point_image, objects.point_label)
+        return {"warm_picture": weight * picture, "warm_token": weight * token}
 
     def attention_maps(self, seen: ViTOutput, objects: Objects, query: Tensor) -> Tensor:
         """[n, depths, T] self-attention maps A^S, a mean over an object's points; 0 without a query. [AS Sec. 3.1]"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,26 @@ class DetectorConfig:
     positives: float = 0.25
     box_size: int = 7
     mask_size: int = 14
+    samples: int = 2  # places read a side of each RoI cell
     mask_rois: int = 128  # regions of an image whose masks are trained; those with the best overlap come first
     class_agnostic_masks: bool = False
     score: float = 0.05
     nms: float = 0.5
     detections: int = 100
+
+    @classmethod
+    def small(cls) -> DetectorConfig:
+        """For pictures of 128 pixels, tokens of 8 and levels of 4, 8 and 16. DEVIATION [AS Sec. 4]: light heads."""
+        return cls(
+            channels=96, anchors=(20.0, 40.0, 80.0), heads="light", width=192, rpn_before=400, rpn_after=200,
+            rpn_sample=64, rois=32, mask_rois=6, samples=1, class_agnostic_masks=True, detections=20,
+        )  # fmt: skip
+
+    @classmethod
+    def smoke(cls) -> DetectorConfig:
+        """The same in miniature."""
+        return replace(cls.small(), channels=16, width=32, rpn_before=50, rpn_after=20, rpn_sample=16, rois=8,
+                       mask_rois=4, detections=10)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,13 +76,13 @@ class Detector(nn.Module):
         super().__init__()
         self.config, levels = config, [str(i) for i in range(len(config.anchors))]
         self.rpn = region_proposals(config)
-        pool = MultiScaleRoIAlign(levels, config.box_size, 2)
+        pool = MultiScaleRoIAlign(levels, config.box_size, config.samples)
         self.regions = RoIHeads(
             pool, box_head(config.heads, config.channels, config.box_size, config.width),
             box_predictor(config.width, classes), 0.5, 0.5, config.rois, config.positives, None,
             config.score, config.nms, config.detections,
         )  # fmt: skip
-        self.mask_pool = MultiScaleRoIAlign(levels, config.mask_size, 2)
+        self.mask_pool = MultiScaleRoIAlign(levels, config.mask_size, config.samples)
         channels = 1 if config.class_agnostic_masks else classes
         self.mask_head = mask_head(config.heads, config.channels, config.width, channels)
 

@@ -92,8 +92,11 @@ class DepthChooser(nn.Module):
         self.category, self.proposal = nn.Linear(width, classes), nn.Linear(width, classes)
 
     def forward(self, maps: Tensor, stride: float, boxes: Tensor, image: Tensor) -> Tensor:
-        """[n, p, C] share of each of the boxes [n, p, 4] in saying that instance n is of class C; image [n]."""
+        """[n, p, C] share of each of the boxes [n, p, 4] in saying that instance n is of class C; image [n].
+
+        Its gradient stops at the maps: whether it reaches the backbone is UNSTATED [AS Sec. 3.1].
+        """
         regions = torch.cat([image.repeat_interleave(boxes.shape[1])[:, None].to(boxes), boxes.flatten(0, 1)], 1)
-        pooled = roi_align(maps.float(), regions, self.size, 1 / stride, sampling_ratio=2, aligned=True)
+        pooled = roi_align(maps.detach().float(), regions, self.size, 1 / stride, 1, aligned=True)
         seen = self.trunk(pooled).unflatten(0, boxes.shape[:2])
         return self.category(seen).float().softmax(-1) * self.proposal(seen).float().softmax(1)

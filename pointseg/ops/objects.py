@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pointseg.ops.keypoints import token_at
 from pointseg.structures import Points
 
 
@@ -79,6 +80,30 @@ class Objects:
     def split(self, values: Tensor) -> list[Tensor]:
         """Rows [n, ...] as one tensor an image."""
         return list(values.split(self.counts))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where n objects are: what the label path needs to know of the batch besides its features."""
+
+    image: Tensor  # [n] row of the batch
+    place: Tensor  # [n, 2] labelled point in pixels
+    seed: Tensor  # [n] its token
+    real: Tensor  # [n, T] bool: tokens of the object's own picture, not padding
+    limit: Tensor  # [n, 2] width and height of that picture
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, objects: Objects, sizes: list[tuple[int, int]], grid: tuple[int, int], stride: int) -> Scene:
+        place, device = objects.place, objects.xy.device
+        real = real_tokens(sizes, grid, stride, device)[objects.image]
+        limit = torch.tensor(sizes, device=device, dtype=place.dtype)[objects.image].flip(1)
+        return cls(objects.image, place, token_at(place, grid, stride), real, limit, grid)
+
+    def repeated(self, times: int) -> Scene:
+        """Every object `times` times in a row."""
+        fields = (self.image, self.place, self.seed, self.real, self.limit)
+        return Scene(*(each.repeat_interleave(times, 0) for each in fields), self.grid)
 
 
 def real_tokens(sizes: list[tuple[int, int]], grid: tuple[int, int], stride: int, device=None) -> Tensor:
