@@ -18,6 +18,7 @@
 runs: str = "../runs"
 
 # %% tags=["remove-input"]
+from functools import partial
 from pathlib import Path
 
 from IPython.display import HTML
@@ -25,4 +26,4 @@ from IPython.display import HTML
 from pointseg import report
 from pointseg.notebook import stale
 
-HTML(report.runs_table(Path(runs), report.stale_runs(Path(runs), stale)))
+HTML(report.runs_table(Path(runs), report.stale_runs(Path(runs), partial(stale, notebooks=Path()))))

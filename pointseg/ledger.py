@@ -201,9 +201,14 @@ def runs_in(folder: Path = RUNS) -> list[Run]:
     return [Run(path.parent) for path in sorted(Path(folder).glob("*/result.json"))]
 
 
+def kept_runs(folder: Path = RUNS) -> list[Run]:
+    """Without the smoke tier, which proves that things run and measures nothing."""
+    return [run for run in runs_in(folder) if run.read("recipe.json").get("scale") != "smoke"]
+
+
 def write_index(folder: Path = RUNS) -> Path:
-    """Writes runs/index.csv, one row a run; a function of the runs' files alone."""
-    rows = [_row(run) for run in runs_in(folder)]
+    """Writes runs/index.csv, one row a kept run; a function of the runs' files alone."""
+    rows = [_row(run) for run in kept_runs(folder)]
     first = ["run", "status", "method", "data", "scale", "seed", "points", "steps", "wall_s", "device", "git"]
     metrics = sorted({name for row in rows for name in row} - set(first))
     text = io.StringIO()

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pointseg.ledger import Run, flat, runs_in
+from pointseg.ledger import Run, flat, kept_runs
 
 REPRODUCED, DIRECTION, FAILED, NOT_RUN = "reproduced", "direction holds", "not reproduced", "not run"
 BADGE = {REPRODUCED: "reproduced", DIRECTION: "direction", FAILED: "failed", NOT_RUN: "none", "stale": "stale"}
@@ -64,10 +64,10 @@ def read_claims(path: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> list[Finished]:
-    """Every run that ended well and has a recipe; the smoke tier proves that things run and measures nothing."""
-    runs = [run for run in runs_in(folder) if run.status == "ok"]
+    """Every kept run that ended well and has a recipe."""
+    runs = [run for run in kept_runs(folder) if run.status == "ok"]
     read = [Finished(run, run.read("recipe.json"), flat(run.result.get("metrics", {}))) for run in runs]
-    return [f for f in read if f.recipe and f.recipe.get("scale") != "smoke"]
+    return [one for one in read if one.recipe]
 
 
 def fits(selector: dict[str, Any], recipe: dict[str, Any], ignored: Sequence[str] = ()) -> bool:
@@ -253,18 +253,15 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
 
 def stale_runs(folder: Path, reasons: Callable[[Path], list[str]]) -> dict[str, list[str]]:
     """Run id -> why a kept run no longer matches what made it, for those that do not."""
-    kept = [run for run in runs_in(folder) if run.read("recipe.json").get("scale") != "smoke"]
-    found = {run.id: reasons(run.folder) for run in kept}
+    found = {run.id: reasons(run.folder) for run in kept_runs(folder)}
     return {name: why for name, why in found.items() if why}
 
 
 def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
     """Every kept run with an anchor of its own: what it is, how it ended, its scores, where its files lie."""
     rows = []
-    for run in runs_in(folder):
+    for run in kept_runs(folder):
         recipe, result = run.read("recipe.json"), run.result
-        if recipe.get("scale") == "smoke":
-            continue
         scores = flat(result.get("metrics", {}))
         shown = "<br>".join(f"{html.escape(k)} {v:.1f}" for k, v in list(scores.items())[:12])
         state = html.escape(run.status) + (f" {badge('stale')}" if (stale or {}).get(run.id) else "")

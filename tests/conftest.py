@@ -18,3 +18,15 @@ def shared_data() -> Path:
     if not data.is_dir():
         pytest.skip("the real photographs (../shared/data) are not here")
     return data
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names every kept run whose notebook, parameters, library or data have changed since it was made."""
+    from functools import partial
+
+    from pointseg import report
+    from pointseg.notebook import stale
+
+    named = report.stale_runs(ROOT / "runs", partial(stale, notebooks=ROOT / "book"))
+    for run, why in named.items():
+        terminalreporter.write_line(f"stale run: {run} ({', '.join(why)} changed since)")
