@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from pointseg import world
 from pointseg.checkpoint import Checkpointer
 from pointseg.data import bestiary
 from pointseg.ledger import Run, write_text
@@ -25,6 +25,7 @@ from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import save_backbone
 from pointseg.structures import InputError
 
+CHECKPOINT_S = 180  # seconds between checkpoints
 HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for probing only
 
 
@@ -70,19 +71,19 @@ class Pretrainer:
         if device.type == "cpu":
             unfuse(self.model)
         if config.start:
-            self.model.load_state_dict(torch.load(config.start, weights_only=True)["model"])
-        self.optimiser = torch.optim.AdamW(
-            decayed(self.model, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
-        )
+            self.model.load_state_dict(torch.load(config.start, map_location=device, weights_only=True)["model"])
+        groups = decayed(self.model, config.weight_decay)
+        self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+        self.parallel = torch.nn.parallel.DistributedDataParallel(self.model) if world.in_world() else self.model
 
     def advance(self, pictures: np.ndarray) -> float:
-        """One step; all that is drawn at random depends on (seed, step) alone."""
-        images = draw_views(pictures, self.config, self.step).to(self.device)
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        """One step; all that is drawn at random depends on (seed, step, process) alone."""
+        images = draw_views(pictures, self.config, self.step)[world.rank() :: world.size()].to(self.device)
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * world.size() + world.rank())
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss = self.model(images).loss
+            loss = self.parallel(images).loss
         if not torch.isfinite(loss):
             raise RuntimeError(f"loss is {loss.item()} at step {self.step}")
         self.optimiser.zero_grad()
@@ -102,7 +103,7 @@ class Pretrainer:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", minutes: float = 0.0, **settings: Any) -> Path:
+def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", **settings: Any) -> Path:
     """Trains until `views` are seen, resuming what is in `out`; returns the backbone's safetensors file.
 
     `settings` are fields of Pretraining. `out` gets log.jsonl, the pictures, checkpoints and snapshots.
@@ -110,45 +111,71 @@ def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", minutes: floa
     if kind != "mae":
         raise InputError(f"{kind}: unknown kind of pretraining; known is mae")
     config, run = Pretraining(**settings), Run(Path(out))
-    with run.recording(kind="pretrain mae", command=f"pointseg pretrain mae --out OUT --views {config.views}"):
-        write_text(run.folder / "recipe.json", json.dumps(asdict(config), indent=1) + "\n")
-        pictures = stored_pictures(run.folder / "pictures.npy", config)
-        trainer = Pretrainer(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        scores = _train(trainer, pictures, run)
-        path = save_backbone(trainer.model.vit, run.folder / "backbone.safetensors")
-        run.write("metrics.json", scores)
+    path = run.folder / "backbone.safetensors"
+    with world.joined():
+        if world.rank():
+            _train(_prepared(config, run), run)
+            return path
+        with run.recording(kind=f"pretrain {kind}"):
+            write_text(run.folder / "recipe.json", json.dumps(asdict(config), indent=1) + "\n")
+            run.write("metrics.json", _train(_prepared(config, run), run))
     return path
 
 
-def _train(trainer: Pretrainer, pictures: np.ndarray, run: Run) -> dict[str, float]:
+def _prepared(config: Pretraining, run: Run) -> tuple[Pretrainer, np.ndarray]:
+    """The first process draws what is not yet there; the others wait for it."""
+    path = run.folder / "pictures.npy"
+    if world.rank() == 0:
+        stored_pictures(path, config)
+    if world.in_world():
+        torch.distributed.barrier()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Pretrainer(config, device), stored_pictures(path, config)
+
+
+def _train(prepared: tuple[Pretrainer, np.ndarray], run: Run) -> dict[str, float]:
+    trainer, pictures = prepared
     config, keeper = trainer.config, Checkpointer(run.folder / "checkpoints")
     keeper.restore(trainer)
-    held_out = [probe_picture(config, i) for i in range(config.probe_pictures)]
-    due = {math.ceil(views / config.batch): views for views in (*config.probes, config.views)}
-    scores, losses, began, saved = {}, [], time.perf_counter(), time.perf_counter()
-    for _ in _steps(trainer):
+    due = {math.ceil(views / config.batch) for views in config.probes}
+    pace, saved = Pace(), time.perf_counter()
+    while trainer.step < config.steps:
         if trainer.step in due:
-            scores = _look(trainer, held_out, run)
-        losses.append(trainer.advance(pictures))
+            _look(trainer, run)
+        pace.add(trainer.advance(pictures))
         if trainer.step % 100 == 0:
-            pace = len(losses) * config.batch / (time.perf_counter() - began)
-            _log(run, views=trainer.step * config.batch, loss=sum(losses) / len(losses), views_per_s=round(pace, 1))
-            losses, began = [], time.perf_counter()
-        if time.perf_counter() - saved > 180:
+            _log(run, views=trainer.step * config.batch, **pace.means(config.batch))
+            pace = Pace()
+        if time.perf_counter() - saved > CHECKPOINT_S:
             keeper.save(trainer)
             saved = time.perf_counter()
     keeper.save(trainer)
-    return _look(trainer, held_out, run) if trainer.step in due or not scores else scores
+    save_backbone(trainer.model.vit, run.folder / "backbone.safetensors")
+    return _look(trainer, run)
 
 
-def _steps(trainer: Pretrainer) -> Iterator[None]:
-    while trainer.step < trainer.config.steps:
-        yield
+class Pace:
+    """Mean loss and views a second since it was made."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.began = time.perf_counter()
+
+    def add(self, loss: float) -> None:
+        self.losses.append(loss)
+
+    def means(self, batch: int) -> dict[str, float]:
+        taken = time.perf_counter() - self.began
+        loss = sum(self.losses) / len(self.losses)
+        return {"loss": round(loss, 5), "views_per_s": round(len(self.losses) * batch / taken, 1)}
 
 
-def _look(trainer: Pretrainer, held_out: list[ProbePicture], run: Run) -> dict[str, float]:
+def _look(trainer: Pretrainer, run: Run) -> dict[str, float]:
     """Probes the features, and keeps the weights as they are now for pictures of how features grow."""
+    if world.rank():
+        return {}
     views = trainer.step * trainer.config.batch
+    held_out = [probe_picture(trainer.config, index) for index in range(trainer.config.probe_pictures)]
     scores = {name: round(value, 4) for name, value in probe(trainer.model.vit, held_out).items()}
     _log(run, views=views, probe=scores)
     save_backbone(trainer.model.vit, run.folder / "snapshots" / f"views{views:08d}.safetensors")
@@ -156,6 +183,8 @@ def _look(trainer: Pretrainer, held_out: list[ProbePicture], run: Run) -> dict[s
 
 
 def _log(run: Run, **facts: Any) -> None:
+    if world.rank():
+        return
     line = json.dumps(facts)
     print(line, flush=True)
     with (run.folder / "log.jsonl").open("a") as file:

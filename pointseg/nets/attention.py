@@ -7,6 +7,8 @@ be formed again from queries and keys; memory grows with (rows x tokens), never 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 import torch
 from timm.layers import apply_rot_embed_cat
@@ -18,7 +20,18 @@ from pointseg.nets.vit import TokenViT, Trace
 CHUNK = 256  # rows of an attention matrix that exist at one time
 
 
-@torch.no_grad()
+def exactly(function: Callable) -> Callable:
+    """No gradient and no lowered precision inside, whatever the caller trains with."""
+
+    @wraps(function)
+    def run(vit: TokenViT, trace: Trace, *arguments, **named):
+        with torch.no_grad(), torch.autocast(trace.inputs[0].device.type, enabled=False):
+            return function(vit, trace, *arguments, **named)
+
+    return run
+
+
+@exactly
 def attention_rows(vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK) -> Tensor:
     """Rows [m] or [b, m] of one block's attention, per head: [b, heads, m, T]. Average dim 1 for the head mean."""
     queries, keys = block_queries_keys(vit, trace, block)
@@ -28,7 +41,7 @@ def attention_rows(vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk:
     return torch.cat(parts, 2) if parts else picked.new_zeros(*picked.shape[:3], keys.shape[2])
 
 
-@torch.no_grad()
+@exactly
 def rollout_rows(vit: TokenViT, trace: Trace, rows: Tensor, depth: int | None = None, chunk: int = CHUNK) -> Tensor:
     """Attention roll-out of rows [m] or [b, m] of the last block: [depth, b, m, T].
 
@@ -46,7 +59,7 @@ def rollout_rows(vit: TokenViT, trace: Trace, rows: Tensor, depth: int | None = 
     return torch.stack(chain)
 
 
-@torch.no_grad()
+@exactly
 def rows_times_attention(vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK) -> Tensor:
     """[b, m, T] @ (head mean of the block's attention) [b, T, T] -> [b, m, T], without the second factor."""
     queries, keys = block_queries_keys(vit, trace, block)
@@ -81,7 +94,8 @@ def scores_to_attention(queries: Tensor, keys: Tensor) -> Tensor:
 def block_queries_keys(vit: TokenViT, trace: Trace, block: int) -> tuple[Tensor, Tensor]:
     """Queries and keys [b, heads, T, d] of one block, from what it was given."""
     layer = vit.blocks[block]
-    return queries_keys(layer.attn, layer.norm1(trace.inputs[block]), trace.rope)
+    given = trace.inputs[block].to(layer.attn.proj.weight.dtype)
+    return queries_keys(layer.attn, layer.norm1(given), trace.rope)
 
 
 def queries_keys(attn: nn.Module, x: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:

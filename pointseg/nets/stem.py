@@ -26,7 +26,7 @@ class ConvStem(nn.Module):
         widths = [in_chans, *(embed_dim // shrink for shrink in (32, 16, 8, 3, 1)[-steps:])]
         layers = [_halve(a, b, normed=step > 0) for step, (a, b) in enumerate(pairwise(widths))]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-        self.project = nn.Conv2d(embed_dim, embed_dim, 1)
+        self.project = nn.Linear(embed_dim, embed_dim)
         self.stride, self.positions = patch_size, positions
         side = img_size if isinstance(img_size, int) else img_size[0]
         self.grid_size = (side // patch_size, side // patch_size)
@@ -38,7 +38,7 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[b, 3, H, W] -> [b, H / stride, W / stride, D]; the fixed positions are added here."""
         images = images.contiguous(memory_format=torch.channels_last)
-        tokens = self.project(self.layers(images)).permute(0, 2, 3, 1)
+        tokens = self.project(self.layers(images).permute(0, 2, 3, 1))
         if self.positions == "sine":
             tokens = tokens + sine_grid(*tokens.shape[1:], tokens.device)
         return tokens

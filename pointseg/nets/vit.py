@@ -95,7 +95,10 @@ class TokenViT(nn.Module):
         self.register_buffer("anchors", places, persistent=False)  # [q, 2] xy in 0..1
         self.query_tokens = nn.Parameter(torch.empty(config.queries, self.dim))
         self.query_positions = nn.Parameter(torch.empty(config.queries, self.dim))
-        if config.queries:
+        if not config.queries:  # empty: nothing to learn
+            self.query_tokens.requires_grad_(False)
+            self.query_positions.requires_grad_(False)
+        else:
             nn.init.trunc_normal_(self.query_tokens, std=0.02)
             nn.init.trunc_normal_(self.query_positions, std=0.02)
         if config.anchored:

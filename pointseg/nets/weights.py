@@ -51,12 +51,19 @@ def load_backbone(vit: TokenViT, source: str | Path) -> LoadReport:
     (`pointseg pretrain mae`) or give a local file.
     """
     source = str(source)
-    if source == "timm" or (not Path(source).suffix and source.split(".")[0] in timm.list_models()):
+    if source == "timm" or (source.split(".")[0] in timm.list_models() and not Path(source).exists()):
         name = vit.config.name if source == "timm" else source
-        weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+        weights = _hub_weights(name)
     else:
         weights = read_weights(Path(source))
     return fit_weights(vit, weights, source)
+
+
+def _hub_weights(name: str) -> Weights:
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except (RuntimeError, OSError) as error:  # no such tag, no network
+        raise InputError(f"{name}: timm has no pretrained weights to give ({_cause(error)})") from None
 
 
 def read_weights(path: Path) -> Weights:
@@ -68,13 +75,17 @@ def read_weights(path: Path) -> Weights:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as weights ({str(error).splitlines()[0][:120]})") from None
+        raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
     for name in ("model", "state_dict"):  # facebookresearch/mae wraps its weights in "model"
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: holds no table of tensors")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def fit_weights(vit: TokenViT, weights: Weights, source: str) -> LoadReport:
@@ -133,6 +144,6 @@ def read_backbone(path: Path = SHIPPED, **overrides) -> TokenViT:
             described = json.loads((file.metadata() or {})["vit"])
         vit = TokenViT(ViTConfig(**described), **overrides)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a backbone of ours ({str(error).splitlines()[0][:120]})") from None
+        raise InputError(f"{path}: not a backbone of ours ({_cause(error)})") from None
     load_backbone(vit, path)
     return vit

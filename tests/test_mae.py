@@ -1,0 +1,240 @@
+"""Masked autoencoding: what is hidden, that nothing leaks, that it learns; the probe by hand-worked cases."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pointseg.nets.mae import (
+    MAEConfig,
+    MaskedAutoencoder,
+    hide_pixels,
+    mean_colours,
+    random_hidden,
+    to_patches,
+)
+from pointseg.nets.probe import (
+    ProbePicture,
+    best_threshold_iou,
+    k_means,
+    part_purity,
+    point_similarity,
+    probe,
+    same_object_auc,
+)
+from pointseg.nets.vit import TokenViT
+from pointseg.nets.weights import load_backbone
+from pointseg.pretrain import Pretraining, draw_views, pretrain, probe_picture
+from pointseg.structures import InputError
+
+TINY = {"dim": 48, "depth": 2, "heads": 2}
+
+
+def small_mae(**settings):
+    torch.manual_seed(0)
+    return MaskedAutoencoder(TokenViT(**TINY), MAEConfig(decoder_dim=24, decoder_depth=1, **settings))
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (5, 7), (4, 4)])
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_exactly_three_quarters_are_hidden(grid, block):
+    hidden = random_hidden(6, grid, 0.75, block)
+    assert hidden.shape == (6, grid[0] * grid[1])
+    assert (hidden.sum(1) == round(0.75 * grid[0] * grid[1])).all()
+
+
+def test_hidden_patches_come_in_squares():
+    hidden = random_hidden(3, (8, 8), 0.75, block=2).view(3, 4, 2, 4, 2)
+    assert (hidden == hidden[:, :, :1, :, :1]).all()
+
+
+@pytest.mark.parametrize("vit", [TINY, {**TINY, "stem": "patch"}, {"name": "vit_small_patch16_dinov3"}])
+@torch.no_grad()
+def test_hidden_pixels_change_nothing(vit):
+    """Overlapping convolutions would carry hidden pixels into visible tokens; here they cannot."""
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(TokenViT(**vit)).eval()
+    side = 4 * model.vit.stride
+    one, hidden = torch.rand(2, 3, side, side), random_hidden(2, (4, 4), 0.75)
+    noise = torch.rand_like(one)
+    other = torch.where(hide_pixels(torch.ones_like(one), hidden, model.vit.stride).bool(), one, noise)
+    assert not torch.equal(one, other)
+    visible = (~hidden).nonzero()[:, 1].view(2, -1)
+    tokens = [model.encode(model.vit.normalise(images), hidden, visible) for images in (one, other)]
+    assert tokens[0].shape == (2, 4, model.vit.dim)
+    assert torch.equal(*tokens)
+
+
+@torch.no_grad()
+def test_visible_pixels_do_matter():
+    model = small_mae().eval()
+    images, hidden = torch.rand(1, 3, 32, 32), random_hidden(1, (4, 4), 0.75)
+    visible = (~hidden).nonzero()[:, 1].view(1, -1)
+    changed = hide_pixels(images, ~hidden, 8)  # the visible ones turn black
+    one, other = (model.encode(model.vit.normalise(x), hidden, visible) for x in (images, changed))
+    assert (one - other).abs().amin(1).max() > 1e-4
+
+
+@torch.no_grad()
+def test_nothing_hidden_is_the_network_in_use():
+    """With every patch visible the encoder of the pretraining is the backbone, token for token."""
+    model = small_mae().eval()
+    images = torch.rand(2, 3, 32, 40)
+    hidden = torch.zeros(2, 20, dtype=torch.bool)
+    everything = torch.arange(20).expand(2, -1)
+    tokens = model.encode(model.vit.normalise(images), hidden, everything)
+    torch.testing.assert_close(tokens, model.vit(images).tokens)
+
+
+def test_loss_by_a_loop():
+    """Mean squared error of normalised pixels, plus the mean colour, over the painted patches alone."""
+    model = small_mae(colour=0.5, painted=0.5).double()
+    images, hidden = torch.rand(2, 3, 32, 32).double(), random_hidden(2, (4, 4), 0.75)
+    painted = model(images, hidden)
+    assert painted.which.shape == (2, 6)
+    pixels, total = model.vit.normalise(images), []
+    for image, row in enumerate(painted.which.tolist()):
+        for k, index in enumerate(row):
+            assert hidden[image, index]
+            top, left = index // 4 * 8, index % 4 * 8
+            patch = pixels[image, :, top : top + 8, left : left + 8]
+            goal = (patch - patch.mean()) / (patch.var() + 1e-4).sqrt()
+            error = ((painted.patches[image, k].view(3, 8, 8) - goal) ** 2).mean()
+            colour = ((painted.colours[image, k] - patch.mean((1, 2))) ** 2).mean()
+            total.append((error + 0.5 * colour).item())
+    # the network's answer passes through float32
+    assert painted.loss.item() == pytest.approx(np.mean(total), rel=1e-4)
+
+
+def test_patches_in_reading_order():
+    pixels = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6).float()
+    patches = to_patches(pixels, 2)
+    assert patches.shape == (2, 6, 12)
+    assert torch.equal(patches[1, 4], pixels[1, :, 2:4, 2:4].flatten())
+    assert torch.equal(mean_colours(patches)[1, 4], pixels[1, :, 2:4, 2:4].mean((1, 2)))
+
+
+def test_loss_falls_on_one_batch():
+    model = small_mae(painted=1.0)
+    images = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), size=(32, 32), mode="bilinear")
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(40):
+        loss = model(images).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
+
+
+def test_best_threshold_by_trying_all():
+    torch.manual_seed(0)
+    scores, mask = torch.rand(6, 7), torch.rand(6, 7) > 0.6
+    tried = [((scores >= t) & mask).sum() / ((scores >= t) | mask).sum() for t in scores.flatten()]
+    assert best_threshold_iou(scores, mask) == pytest.approx(float(max(tried)))
+    assert best_threshold_iou(mask.float() + 0.1 * scores, mask) == 1.0
+
+
+def test_auc_by_counting_pairs():
+    torch.manual_seed(0)
+    scores = torch.rand(4, 4)
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4, 2:6] = True  # tokens of stride 2: rows 0-1, columns 1-2
+    inside = scores[:2, 1:3].flatten()
+    outside = scores[torch.ones(4, 4, dtype=torch.bool).index_put_((torch.tensor([0, 0, 1, 1]),
+                     torch.tensor([1, 2, 1, 2])), torch.tensor(False))]  # fmt: skip
+    pairs = (inside[:, None] > outside[None]).float().mean()
+    assert same_object_auc(scores, mask, 2) == pytest.approx(float(pairs))
+
+
+def test_features_that_name_their_object_and_parts_score_one():
+    """Oracle features: one direction per part, with a common direction per object."""
+    owner = torch.zeros(8, 8, dtype=torch.long)
+    owner[1:5, 1:7] = 1
+    part = torch.zeros(8, 8, dtype=torch.long)
+    part[1:5, 1:4], part[1:5, 4:7] = 1, 2
+    by_owner = torch.nn.functional.one_hot(owner, 2).permute(2, 0, 1).float()
+    by_part = torch.nn.functional.one_hot(part, 3).permute(2, 0, 1).float()
+    mask = owner.bool().repeat_interleave(4, 0).repeat_interleave(4, 1)
+    parts = part.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    similar = point_similarity(by_owner, torch.tensor([10.0, 9.0]), 4)
+    assert same_object_auc(similar, mask, 4) == 1.0
+    assert part_purity(by_part, mask, parts, 4) == (1.0, 0.5)
+    assert part_purity(torch.ones(2, 8, 8), mask, parts, 4) == (0.5, 0.5)  # knows nothing: the largest part
+    assert part_purity(by_part, mask, mask.long(), 4) is None
+
+
+def test_k_means_finds_clusters_far_apart():
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(9, 2) * 0.1 + centre for centre in torch.tensor([[0.0, 0], [9, 0], [0, 9]])])
+    cluster = k_means(points, 3).view(3, 9)
+    assert (cluster == cluster[:, :1]).all() and len(cluster[:, 0].unique()) == 3
+
+
+def test_probe_leaves_the_network_as_it_was():
+    vit = TokenViT(**TINY).train()
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[0, 4:20, 4:20] = True
+    picture = ProbePicture(torch.rand(3, 32, 32), mask, mask[0].long(), torch.tensor([[8.5, 8.5]]))
+    scores = probe(vit, [picture, picture])
+    assert vit.training and 0 < scores["point_iou"] <= 1
+
+
+def test_probe_pictures_hold_their_points():
+    config = Pretraining(size=64)
+    picture = probe_picture(config, 3)
+    for mask, (x, y) in zip(picture.masks, picture.points.tolist()):
+        assert mask[int(y), int(x)]
+    assert torch.equal(picture.points, probe_picture(config, 3).points)
+
+
+def test_views_depend_on_seed_and_step_alone():
+    pictures = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), dtype=np.uint8)
+    config = Pretraining(batch=4, size=16)
+    assert torch.equal(draw_views(pictures, config, 7), draw_views(pictures, config, 7))
+    assert not torch.equal(draw_views(pictures, config, 7), draw_views(pictures, config, 8))
+
+
+def test_rate_rises_stays_and_falls():
+    config = Pretraining(views=1000, batch=10, warm_up=100, lr=1.0)
+    rates = [config.rate(step) for step in range(config.steps)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[70] == 1.0
+    assert rates[-1] == pytest.approx(0.05) and all(r > 0 for r in rates)
+
+
+RUN = {"batch": 8, "pictures": 12, "size": 64, "probe_pictures": 2, "probes": (0, 16), "warm_up": 16}
+
+
+def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
+    """Stopped after any step and started again, the same bytes come out."""
+    from pointseg import pretrain as module
+    from pointseg.nets.vit import ViTConfig
+
+    settings = {**RUN, "views": 48, "vit": ViTConfig(**TINY, image_size=64)}
+    whole = pretrain("mae", tmp_path / "whole", **settings)
+    advance = module.Pretrainer.advance
+
+    def dies(trainer, pictures):
+        if trainer.step == 3:
+            module.Checkpointer(tmp_path / "parts" / "checkpoints").save(trainer)
+            raise KeyboardInterrupt
+        return advance(trainer, pictures)
+
+    monkeypatch.setattr(module.Pretrainer, "advance", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain("mae", tmp_path / "parts", **settings)
+    assert json.loads((tmp_path / "parts" / "result.json").read_text())["status"] == "interrupted"
+    monkeypatch.setattr(module.Pretrainer, "advance", advance)
+    parts = pretrain("mae", tmp_path / "parts", **settings)
+    assert whole.read_bytes() == parts.read_bytes()
+    vit = TokenViT(**TINY, image_size=64)
+    assert load_backbone(vit, whole).missing == ()
+    assert sorted(p.name for p in (tmp_path / "whole" / "snapshots").iterdir())[0] == "views00000000.safetensors"
+    assert json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]["point_iou"] > 0
+
+
+def test_unknown_kind():
+    with pytest.raises(InputError, match="simclr: unknown kind"):
+        pretrain("simclr", "nowhere")
