@@ -62,7 +62,10 @@ def score_val(method: Method, recipe: Recipe, corpus: Corpus) -> dict[str, float
 
 @torch.no_grad()
 def label_train(method: Method, recipe: Recipe, corpus: Corpus, count: int | None = None) -> Labelled:
-    """Pseudo labels of the training images with points, of all or of the first ones."""
+    """Pseudo labels of the training images with points, of all or of the first ones; nothing from a method
+    that makes none."""
+    if not hasattr(method, "pseudo_labels"):
+        return Labelled(PseudoLabelled(corpus.train), [], [])
     method.eval()
     device, marked = next(method.parameters()).device, corpus.marked()
     marked.indices = marked.indices[:count]

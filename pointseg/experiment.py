@@ -53,7 +53,7 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
 def weak_part(method: Method, recipe: Recipe, corpus: Corpus, run: Run) -> dict[str, Any]:
     """Quality of the pseudo labels, and the student that learns from them where the recipe names one."""
     labelled = label_train(method, recipe, corpus, None if recipe.student else SCORED)
-    metrics = {"pseudo": score_pseudo_labels(labelled, corpus)}
+    metrics: dict[str, Any] = {"pseudo": score_pseudo_labels(labelled, corpus)} if labelled.labels else {}
     if recipe.student:
         taught = recipe.for_student()
         pupils = MaskDataset(labelled.dataset, data.augmentation(taught), taught.seed)

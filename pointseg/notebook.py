@@ -140,11 +140,16 @@ def run_id(source: Source, key: Key) -> str:
     return "-".join([*(word for word in words if word), key.sha8])
 
 
-def run_notebook(path: Path, parameters: Mapping[str, Any], force: bool = False, runs: Path = RUNS) -> Path:
-    """Executes a notebook into runs/<id>/ and returns that folder; what has run already does not run again."""
+def prepared(path: Path, parameters: Mapping[str, Any], runs: Path = RUNS) -> tuple[Source, Key, Run]:
+    """The notebook, its key and the run that has or would have its result; nothing is executed."""
     source = read_notebook(path)
     key = key_of(source, checked(source, parameters))
-    run = Run(Path(runs) / run_id(source, key))
+    return source, key, Run(Path(runs) / run_id(source, key))
+
+
+def run_notebook(path: Path, parameters: Mapping[str, Any], force: bool = False, runs: Path = RUNS) -> Path:
+    """Executes a notebook into runs/<id>/ and returns that folder; what has run already does not run again."""
+    source, key, run = prepared(path, parameters, runs)
     if run.status == "ok" and not force:
         return run.folder
     if run.status == "running":

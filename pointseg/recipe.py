@@ -63,12 +63,19 @@ def _panoptic_full() -> type[Method]:
     return PanopticFull
 
 
+def _points_alone() -> type[Method]:
+    from pointseg.methods.points_alone import PointsAlone
+
+    return PointsAlone
+
+
 METHODS: dict[str, Callable[[], type[Method]]] = {
     "attentionshift": _attentionshift,
     "maskrcnn": _maskrcnn,
     "psps": _psps,
     "point2mask": _point2mask,
     "panoptic_full": _panoptic_full,
+    "points_alone": _points_alone,
 }
 
 

@@ -53,7 +53,7 @@ class Method(Protocol):
         """One prediction an image, masks of its (h, w), with the row in the batch as `image_id`."""
 
     def pseudo_labels(self, batch: Batch) -> list[Instances | Panoptic]:
-        """What a weak method takes for the truth of a batch that carries points. Absent from mask methods.
+        """What a weak method takes for the truth of a batch that carries points. Absent where there is no such thing.
 
         One row a target in the order of `targets_of` (things only for Instances), masks of the image's (h, w);
         a mask may be empty, a row may not be missing.
