@@ -20,11 +20,12 @@ from pointseg.checkpoint import Checkpointer
 from pointseg.data import bestiary
 from pointseg.ledger import Run, write_text
 from pointseg.nets.mae import MAEConfig, MaskedAutoencoder
-from pointseg.nets.probe import ProbePicture, probe
+from pointseg.nets.probe import ProbePicture, portrait, probe
 from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import save_backbone
 from pointseg.structures import InputError
 
+PORTRAITS = 6  # held-out pictures whose feature maps are kept to look at
 CHECKPOINT_S = 180  # seconds between checkpoints
 HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for probing only
 
@@ -179,6 +180,9 @@ def _look(trainer: Pretrainer, run: Run) -> dict[str, float]:
     scores = {name: round(value, 4) for name, value in probe(trainer.model.vit, held_out).items()}
     _log(run, views=views, probe=scores)
     save_backbone(trainer.model.vit, run.folder / "snapshots" / f"views{views:08d}.safetensors")
+    maps = portrait(trainer.model.vit, [p for p in held_out if len(p.points)][:PORTRAITS])
+    (run.folder / "looks").mkdir(exist_ok=True)
+    np.savez_compressed(run.folder / "looks" / f"views{views:08d}.npz", **{k: v.numpy() for k, v in maps.items()})
     return scores
 
 

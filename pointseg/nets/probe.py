@@ -35,6 +35,31 @@ def probe(vit: TokenViT, pictures: list[ProbePicture], batch: int = 32) -> dict[
     return scores | {f"{name}_centred": mean_of(centred, name) for name in ("point_iou", "point_auc", "part_purity")}
 
 
+@torch.no_grad()
+def portrait(vit: TokenViT, pictures: list[ProbePicture]) -> dict[str, Tensor]:
+    """Small maps to look at: `pca` [k, h, w, 3] uint8, three main directions common to all pictures as colours, and
+    `similarity` [k, h, w] uint8, the likeness of each token to the one under the picture's last point."""
+    maps = torch.stack([vit(picture.image[None]).map()[0].float() for picture in pictures])
+    similar = [point_similarity(m, picture.points[-1], vit.stride) for m, picture in zip(maps, pictures)]
+    return {"pca": to_bytes(main_directions(maps)), "similarity": to_bytes(torch.stack(similar), per_map=True)}
+
+
+def main_directions(maps: Tensor, count: int = 3) -> Tensor:
+    """[k, D, h, w] -> [k, h, w, count] of the unit features; signs give the longer tail to the bright end."""
+    unit = normalize(maps, dim=1).permute(0, 2, 3, 1)
+    flat = unit.flatten(0, 2) - unit.flatten(0, 2).mean(0)
+    values = flat @ torch.linalg.svd(flat.T @ flat)[0][:, :count]
+    return (values * (values**3).sum(0).sign()).unflatten(0, unit.shape[:3])
+
+
+def to_bytes(maps: Tensor, per_map: bool = False) -> Tensor:
+    """Between the 2nd and 98th percentile to 0..255: of each last-axis channel, or of each map by itself."""
+    flat = maps.flatten(1).T if per_map else maps.flatten(0, -2)
+    low, high = torch.quantile(flat, torch.tensor([0.02, 0.98]), dim=0)
+    scaled = ((flat - low) / (high - low).clamp(min=1e-9)).clamp(0, 1) * 255
+    return (scaled.T if per_map else scaled).reshape(maps.shape).round().to(torch.uint8)
+
+
 def mean_of(rows: list[dict[str, list[float]]], name: str) -> float:
     values = [value for row in rows for value in row[name]]
     return sum(values) / max(len(values), 1)
