@@ -215,6 +215,18 @@ def test_memory_and_files_give_the_same_voc(seed):
         assert by_file[key] == pytest.approx(value, abs=1e-9, nan_ok=True)
 
 
+def test_generators_are_read_once_and_suffice():
+    truths, predictions = scenes(5)
+    once = instance_scores(iter(truths), (p for p in predictions), CATEGORIES)
+    assert once == pytest.approx(instance_scores(truths, predictions, CATEGORIES), nan_ok=True)
+
+
+def test_lists_of_two_lengths_are_refused():
+    truths, predictions = scenes(5)
+    with pytest.raises(ValueError, match="argument 2"):
+        instance_scores(truths, predictions[:-1], CATEGORIES)
+
+
 def text(code):
     return {"size": list(code["size"]), "counts": code["counts"].decode()}
 
@@ -263,6 +275,38 @@ def test_coco_equals_pycocotools_by_its_own_loader(seed):
         boxes = {k.removeprefix("box_"): v for k, v in memory.items() if k.startswith("box_")}
         with_boxes = [d | {"bbox": coco_mask.toBbox(d["segmentation"]).tolist()} for d in dt]
         assert boxes == pytest.approx(referee(gt, with_boxes, "bbox"), abs=1e-9, nan_ok=True)
+
+
+def hollow_scene():
+    """An object of 30 x 30 found, and a wrong detection: a frame whose mask is small and whose box is medium."""
+    masks = torch.zeros(2, 150, 150, dtype=torch.bool)
+    masks[0, :30, :30] = True
+    masks[1, 60:110, 60:110], masks[1, 62:108, 62:108] = True, False
+    gt = {"images": [{"id": 1, "height": 150, "width": 150}], "categories": [{"id": 1, "name": "cat"}]}
+    gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 900.0, "bbox": [0, 0, 30, 30],
+                          "segmentation": text(rle.encode(masks)[0])}]  # fmt: skip
+    dt = [{"image_id": 1, "category_id": 1, "segmentation": text(code), "score": score}
+          for code, score in zip(rle.encode(masks), (0.5, 0.9))]  # fmt: skip
+    return gt, dt
+
+
+def test_an_annotation_of_id_0_can_be_found():
+    """pycocotools alone takes a match with id 0 for none."""
+    gt, dt = hollow_scene()
+    gt["annotations"][0]["id"] = 0
+    assert coco_ap(gt, dt[:1])["AP"] == pytest.approx(100)
+    assert coco_ap(gt, dt[:1], "bbox")["AP"] == pytest.approx(100)
+
+
+def test_size_classes_go_by_mask_for_masks_and_by_box_for_boxes():
+    gt, dt = hollow_scene()
+    with_boxes = [d | {"bbox": coco_mask.toBbox(d["segmentation"]).tolist(), "area": 1e6} for d in dt]
+    by_mask = coco_ap(gt, with_boxes, "segm")
+    assert by_mask == pytest.approx(referee(gt, dt, "segm"), nan_ok=True)
+    assert by_mask["APs"] == pytest.approx(50)  # the frame's mask is small: it counts as a mistake there
+    by_box = coco_ap(gt, with_boxes, "bbox")
+    assert by_box == pytest.approx(referee(gt, with_boxes, "bbox"), nan_ok=True)
+    assert by_box["APs"] == pytest.approx(100)  # its box is medium: no mistake among the small
 
 
 @pytest.mark.realdata

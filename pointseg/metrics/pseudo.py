@@ -6,7 +6,7 @@ split: by size, by how deep in the object its point lies, by whether a neighbour
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,8 @@ class ObjectTable:
 
 
 def pseudo_scores(
-    truths: Sequence[Truth],
-    pseudo: Sequence[Instances | Panoptic],
+    truths: Iterable[Truth],
+    pseudo: Iterable[Instances | Panoptic],
     points: Sequence[Points] | None = None,
     targets: Sequence[Tensor] | None = None,
 ) -> dict[str, float]:
@@ -61,8 +61,8 @@ def summary(table: ObjectTable) -> dict[str, float]:
 
 
 def object_table(
-    truths: Sequence[Truth],
-    pseudo: Sequence[Instances | Panoptic],
+    truths: Iterable[Truth],
+    pseudo: Iterable[Instances | Panoptic],
     points: Sequence[Points] | None = None,
     targets: Sequence[Tensor] | None = None,
 ) -> ObjectTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ def evaluate_panoptic_files(
 
 
 def instance_scores(
-    truths: Sequence[Truth], predictions: Sequence[Instances], categories: Sequence[Category]
+    truths: Iterable[Truth], predictions: Iterable[Instances], categories: Sequence[Category]
 ) -> dict[str, float]:
     """COCO mask AP (AP, AP50, ..), box AP (box_AP, ..) and VOC mask AP of things, in percent; nan = no object."""
     data = instance_data(truths, predictions, categories)
@@ -43,8 +43,8 @@ def instance_scores(
 
 
 def panoptic_scores(
-    truths: Sequence[Truth],
-    panoptics: Sequence[Panoptic],
+    truths: Iterable[Truth],
+    panoptics: Iterable[Panoptic],
     categories: Sequence[Category],
     crowds: pq.Crowds = "last",
     per_class: bool = False,
@@ -55,13 +55,14 @@ def panoptic_scores(
 
 
 def instance_data(
-    truths: Sequence[Truth], predictions: Sequence[Instances], categories: Sequence[Category]
+    truths: Iterable[Truth], predictions: Iterable[Instances], categories: Sequence[Category]
 ) -> InstanceData:
-    """What the AP protocols read, from memory: images are numbered from 0, masks encoded."""
-    sizes = {row: tuple(truth.void.shape) for row, truth in enumerate(truths)}
+    """What the AP protocols read, in one pass: images are numbered from 0, masks encoded and let go."""
+    sizes: dict[int, tuple[int, int]] = {}
     names = {row: c.name for row, c in enumerate(categories) if c.is_thing}
     objects, detections = [], []
     for row, (truth, prediction) in enumerate(zip(truths, predictions, strict=True)):
+        sizes[row] = tuple(truth.void.shape)
         things = truth.pick(truth.is_thing)
         crowd = {"iscrowd": things.is_crowd.int().tolist()}
         objects += _entries(row, things.masks, things.label, None, crowd)

@@ -34,7 +34,7 @@ class Overlap(NamedTuple):
 
 
 def voc_ap(
-    truths: Sequence[Truth], predictions: Sequence[Instances], thresholds: Sequence[float] = THRESHOLDS
+    truths: Iterable[Truth], predictions: Iterable[Instances], thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[str, float]:
     """voc_mAP25_11pt, voc_mAP25_area, ... and voc_ABO in percent."""
     return score((overlap(t, p) for t, p in zip(truths, predictions, strict=True)), thresholds)
