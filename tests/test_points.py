@@ -19,7 +19,9 @@ from pointseg.data.points import (
     PointFile,
     centre,
     extreme,
+    generator_for,
     inner_border,
+    jittered,
     read_points,
     sample_points,
     uniform,
@@ -178,6 +180,14 @@ def test_jitter_may_leave_the_mask_but_never_the_image(of):
     assert 0 < sum(on_target) < len(on_target)
 
 
+def test_jitter_is_mirrored_at_the_edge_and_does_not_pile_up_there():
+    mask = np.zeros((40, 50), bool)
+    mask[0, 0] = True
+    xy = np.concatenate([jittered(mask, 1, rng(seed), Jitter("uniform", 4.0)) for seed in range(200)])
+    assert (xy == 0).sum() <= 2
+    assert 0.2 < (xy < 2).mean() < 0.6  # of |0.5 + 4 z|, z normal: 0.38
+
+
 def test_jitter_has_the_spread_asked_for():
     found = MemoryDataset(40, size=96)
     noisy = sample_points(found, "jitter", 10, jitter_px=2.0, jitter_of="centre")
@@ -225,6 +235,17 @@ def test_a_point_depends_on_seed_kind_image_and_target_only(dataset, kind):
         first, second = whole.for_image(image_id), some.for_image(image_id)
         order = first.target.argsort(stable=True), second.target.argsort(stable=True)
         assert torch.equal(first.xy[order[0]], second.xy[order[1]])
+
+
+def test_seed_kind_image_and_target_each_have_a_stream_of_their_own():
+    names = [
+        (0, "uniform", 1, 2),
+        (1, "uniform", 1, 2),
+        (0, "border", 1, 2),
+        (0, "uniform", "1", 2),
+        (0, "uniform", 1, 3),
+    ]
+    assert len({generator_for(*name).random() for name in (*names, names[0])}) == len(names)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "border", "jitter"])
