@@ -1,0 +1,263 @@
+"""AttentionShift and its student from end to end on drawn squares, and every bad input that training must survive."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointseg.methods.attentionshift import SCALES, AttentionShift
+from pointseg.methods.maskrcnn import MaskRCNN
+from pointseg.ops.objects import Objects
+from pointseg.structures import Batch, Category, InputError, Points, Truth
+
+CATEGORIES = (Category(1, "square"), Category(2, "bar"), Category(3, "ground", is_thing=False))
+SIZE = 64
+
+
+def scene(count, generator):
+    """A grey picture with `count` coloured boxes: image, masks [count, h, w], labels."""
+    image = 0.4 + 0.05 * torch.randn(3, SIZE, SIZE, generator=generator)
+    masks = torch.zeros(count, SIZE, SIZE, dtype=torch.bool)
+    label = torch.randint(0, 2, (count,), generator=generator)
+    for mask, kind in zip(masks, label):
+        height, width = (20, 20) if kind == 0 else (12, 30)
+        top, left = (int(torch.randint(0, SIZE - s, (1,), generator=generator)) for s in (height, width))
+        mask[top : top + height, left : left + width] = True
+        image[:, mask] = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.9]])[kind][:, None]
+    return image.clamp(0, 1), masks, label
+
+
+def points_in(masks, label):
+    """One point in the middle pixel, in reading order, of each mask."""
+    middle = [mask.nonzero()[mask.sum() // 2].flip(0) + 0.5 for mask in masks]
+    xy = torch.stack(middle) if middle else torch.zeros(0, 2)
+    return Points(xy.float(), label, torch.arange(len(label)), torch.ones(len(label), dtype=torch.bool))
+
+
+def make_batch(counts, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images, points, truths = [], [], []
+    for count in counts:
+        image, masks, label = scene(count, generator)
+        images.append(image)
+        points.append(points_in(masks, label))
+        flags = torch.ones(count, dtype=torch.bool)
+        truths.append(Truth(masks, label, torch.arange(count), flags, ~flags, torch.zeros(SIZE, SIZE) > 0))
+    return Batch(torch.stack(images), [(SIZE, SIZE)] * len(counts), list(range(len(counts))), points, truths)
+
+
+def build(**overrides):
+    torch.manual_seed(0)
+    return AttentionShift.build(CATEGORIES, "smoke", **overrides)
+
+
+def train_step(method, batch):
+    """One step; returns the losses."""
+    method.train()
+    losses = method.losses(batch, 0)
+    sum(losses.values()).backward()
+    grads = [p.grad for p in method.parameters() if p.grad is not None]
+    assert grads and all(g.isfinite().all() for g in grads)
+    assert all(value.isfinite() for value in losses.values())
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def with_points(batch, xy, label=None):
+    """The batch with the first picture's points replaced."""
+    count = len(xy)
+    label = torch.zeros(count, dtype=torch.long) if label is None else label
+    flags = torch.ones(count, dtype=torch.bool)
+    first = Points(torch.tensor(xy, dtype=torch.float32).view(-1, 2), label, torch.arange(count), flags)
+    return replace(batch, points=[first, *batch.points[1:]])
+
+
+def test_a_step_has_every_loss_of_the_paper():
+    losses = train_step(build(), make_batch([2, 1]))
+    paper = {"point_class", "point_place", "rpn_class", "rpn_box", "class", "box", "mask"}
+    assert paper | {"mil", "warm_picture", "warm_token"} == set(losses)
+
+
+def test_first_stage_learns_points_alone():
+    losses = train_step(build(stage="points"), make_batch([2, 1]))
+    assert set(losses) == {"point_class", "point_place", "warm_picture", "warm_token"}
+
+
+ROWS = {
+    "baseline": {"instance_map": "none", "shift": False, "filtering": False},
+    "map": {"shift": False, "filtering": False},
+    "shift": {"filtering": False},
+    "whole": {},
+    "alpha inf": {"alpha": float("inf")},
+    "alpha 0.1": {"alpha": 0.1},
+    "N 0": {"iterations": 0},
+    "released": {"owner": "softmax", "refine_rounds": 2, "compete": True, "box_rule": "centre"},
+    "printed": {"instance_map": "printed", "owner": "cosine", "depth": 0, "keypoints_as_points": True},
+    "point map": {"attention": "point", "depth": 2},
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_tables_trains_and_labels(row):
+    method, batch = build(**ROWS[row]), make_batch([2, 0, 3])
+    train_step(method, batch)
+    method.eval()
+    labels = method.pseudo_labels(batch)
+    assert [len(each.masks) for each in labels] == [2, 0, 3]
+    for each, points in zip(labels, batch.points):
+        assert each.label.tolist() == points.label.tolist()
+        assert each.masks.shape[1:] == (SIZE, SIZE)
+        assert (each.boxes[:, 2:] > each.boxes[:, :2]).all()
+        assert each.masks.flatten(1).any(1).all()
+
+
+def test_a_few_steps_lower_the_loss():
+    torch.manual_seed(0)
+    method, batch = build(), make_batch([2, 1, 2, 1])
+    optimizer = torch.optim.AdamW(method.param_groups(2e-3, 0.05))
+    totals = []
+    for step in range(25):
+        torch.manual_seed(step)
+        loss = sum(method.losses(batch, step).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        totals.append(float(loss.detach()))
+    assert sum(totals[-5:]) < 0.7 * sum(totals[:5])
+
+
+def test_picture_without_objects_and_batch_without_any():
+    train_step(build(), make_batch([0, 2]))
+    losses = train_step(build(), make_batch([0, 0]))
+    assert losses["point_place"] == 0
+    assert build().eval().pseudo_labels(make_batch([0, 0]))[1].masks.shape == (0, SIZE, SIZE)
+
+
+def test_one_pixel_object_and_two_points_in_one_token():
+    batch = with_points(make_batch([1, 1]), [[10.5, 10.5], [11.5, 10.5], [10.5, 10.5]], torch.tensor([0, 1, 0]))
+    train_step(build(), batch)
+    assert len(build().eval().pseudo_labels(batch)[0].masks) == 3
+
+
+def test_more_points_than_queries():
+    many = [[3.0 + 6 * i, 30.0] for i in range(10)]
+    train_step(build(), with_points(make_batch([1, 1]), many))
+
+
+def test_point_in_the_padding_and_pictures_of_two_sizes():
+    batch = with_points(replace(make_batch([1, 1]), sizes=[(40, 33), (SIZE, SIZE)]), [[60.0, 60.0], [10.0, 10.0]])
+    method = build()
+    train_step(method, batch)
+    label = method.eval().pseudo_labels(batch)[0]
+    assert label.masks.shape == (2, 40, 33)
+    assert method.predict(batch.images, batch.sizes)[0].instances.masks.shape[1:] == (40, 33)
+
+
+def test_map_without_component():
+    """A threshold nothing reaches: the labelled token is the box."""
+    method = build(box_threshold=2.0, seed_threshold=2.0)
+    train_step(method, make_batch([2, 1]))
+    boxes = torch.cat([each.boxes for each in method.eval().pseudo_labels(make_batch([2, 1]))])
+    assert ((boxes[:, 2:] - boxes[:, :2]) == 8).all()
+
+
+def test_instance_whose_every_key_point_is_filtered():
+    method, batch = build(filter_threshold=1.1), make_batch([2, 1])
+    train_step(method, batch)
+    parts, _ = method.eval().explain(batch)
+    assert not parts.valid.any()
+    assert parts.masks().any(1).all()
+
+
+def test_ten_points_an_object_make_one_object():
+    batch = make_batch([2, 1])
+    doubled = [replace(p, xy=torch.cat([p.xy, p.xy + 3]), **{name: torch.cat([getattr(p, name)] * 2)
+               for name in ("label", "target", "is_thing")}) for p in batch.points]  # fmt: skip
+    batch = replace(batch, points=doubled)
+    objects = Objects.of(doubled)
+    assert len(objects) == 3
+    assert objects.owner.tolist() == [0, 1, 0, 1, 2, 2]
+    assert objects.slot.tolist() == [0, 1, 2, 3, 0, 1]
+    train_step(build(), batch)
+    assert [len(each.masks) for each in build().eval().pseudo_labels(batch)] == [2, 1]
+
+
+def test_stuff_points_are_left_alone():
+    batch = make_batch([1, 1])
+    ground = Points(torch.tensor([[1.0, 1.0]]), torch.tensor([2]), torch.tensor([9]), torch.tensor([False]))
+    both = [Points(*(torch.cat(pair) for pair in zip(vars(ground).values(), vars(p).values()))) for p in batch.points]
+    train_step(build(), replace(batch, points=both))
+
+
+@pytest.mark.parametrize("name", ["attentionshift", "maskrcnn"])
+def test_class_out_of_range_is_one_line(name):
+    batch = make_batch([1, 1])
+    method = build() if name == "attentionshift" else MaskRCNN.build(CATEGORIES, "smoke")
+    wrong = torch.tensor([5])
+    truth = replace(batch.truths[0], label=wrong)
+    bad = replace(with_points(batch, [[10.0, 10.0]], wrong), truths=[truth, batch.truths[1]])
+    with pytest.raises(InputError, match="class index 5 is out of range, there are 2 thing classes"):
+        method.losses(bad, 0)
+
+
+def saved(method, path):
+    torch.save({"weights": method.state_dict()}, path)
+    return str(path)
+
+
+def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
+    first = build(stage="points")
+    with torch.no_grad():
+        first.points.location[0].weight.fill_(0.5)
+        first.vit.query_tokens.fill_(0.25)
+    path = saved(first, tmp_path / "first.pt")
+    second = build(start=path)
+    assert (second.points.location[0].weight == 0.5).all()
+    assert (MaskRCNN.build(CATEGORIES, "smoke", start=path).vit.query_tokens == 0.25).all()
+    wider = replace(SCALES["smoke"].backbone, dim=48)
+    with pytest.raises(InputError, match=r"first\.pt: .* is \[.*\], this network's is \["):
+        build(start=path, backbone=wider)
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    for name, cause in (("none.pt", "no such file"), ("junk.pt", "no saved model")):
+        with pytest.raises(InputError, match=cause):
+            build(start=str(tmp_path / name))
+
+
+def test_mask_rcnn_trains_on_masks_and_pictures_without_any():
+    torch.manual_seed(0)
+    method = MaskRCNN.build(CATEGORIES, "smoke")
+    losses = train_step(method, make_batch([2, 0, 1]))
+    assert set(losses) == {"rpn_class", "rpn_box", "class", "box", "mask"}
+    train_step(method, make_batch([0, 0]))
+    found = method.eval().predict(make_batch([1, 1]).images, [(SIZE, SIZE), (50, 40)])
+    assert [p.image_id for p in found] == [0, 1]
+    assert found[1].instances.masks.shape[1:] == (50, 40)
+    scores = found[0].instances.scores
+    assert (scores[:-1] >= scores[1:]).all()
+
+
+def test_what_the_student_learns_does_not_reach_the_label_path():
+    """Key-points and boxes come from detached features: the detector's losses give the point head no gradient."""
+    method = build(warmup_weight=0.0)
+    losses = method.losses(make_batch([2, 1]), 0)
+    sum(losses[name] for name in ("rpn_class", "rpn_box", "class", "box", "mask", "mil")).backward()
+    assert all(p.grad is None for p in method.points.parameters())
+
+
+def test_padding_does_not_change_the_labels():
+    """The same picture with room added right and below: same depth map, same boxes, same masks."""
+    method, batch = build(attention="point", depth=0).eval(), make_batch([2])
+    with torch.no_grad():
+        tokens = torch.randn(1, 64, 16)
+    from pointseg.ops.objects import Scene
+
+    small = Scene.of(Objects.of(batch.points), [(SIZE, SIZE)], (8, 8), 8)
+    wide = Scene.of(Objects.of(batch.points), [(SIZE, SIZE)], (10, 12), 8)
+    more = torch.randn(1, 10, 12, 16)
+    more[:, :8, :8] = tokens.unflatten(1, (8, 8))
+    attention = torch.rand(2, 64)
+    larger = 9 + torch.rand(2, 10, 12)
+    larger[:, :8, :8] = attention.unflatten(1, (8, 8))
+    ours = method.labeller.parts(tokens, small, attention)
+    theirs = method.labeller.parts(more.flatten(1, 2), wide, larger.flatten(1))
+    assert torch.equal(ours.boxes, theirs.boxes)
+    assert torch.equal(ours.masks().unflatten(1, (8, 8)), theirs.masks().unflatten(1, (10, 12))[:, :8, :8])
