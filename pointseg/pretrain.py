@@ -34,10 +34,10 @@ HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for 
 class Pretraining:
     """How a backbone is pretrained. Optimiser as He et al. 2022, its rate scaled to a small network and batch."""
 
-    views: int = 1_000_000
+    views: int = 600_000
     batch: int = 64
     seed: int = 0
-    pictures: int = 20_000
+    pictures: int = 30_000
     size: int = 128
     smallest_crop: float = 0.5  # share of a picture's side
     lr: float = 8e-4
@@ -45,11 +45,12 @@ class Pretraining:
     betas: tuple[float, float] = (0.9, 0.95)
     warm_up: int = 10_000  # views
     cool_down: float = 0.2  # the last share of the views, over which the rate falls to zero
-    probes: tuple[int, ...] = (0, 16_000, 64_000, 160_000, 320_000, 640_000)  # views at which features are probed
+    # views after which features are probed
+    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 200_000, 300_000, 400_000, 500_000)
     probe_pictures: int = 96
     start: str = ""  # a checkpoint of an earlier run, whose weights this one starts from
     vit: ViTConfig = field(default_factory=ViTConfig)
-    mae: MAEConfig = field(default_factory=lambda: MAEConfig(colour=0.5))
+    mae: MAEConfig = field(default_factory=lambda: MAEConfig(colour=0.5, block=2))
 
     @property
     def steps(self) -> int:
