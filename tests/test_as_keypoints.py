@@ -43,6 +43,7 @@ def partition(draw, count, tokens):
 
 @pytest.mark.parametrize("overlapping", [False, True])
 def test_alg1_equals_its_transcription(overlapping):
+    """Filtering, then merging, in the words of the paper. [AS Alg. 1]"""
     draw = np.random.default_rng(int(overlapping))
     for _ in range(200):
         n, k, s, d = draw.integers(1, 4), draw.integers(1, 9), draw.integers(1, 20), draw.integers(2, 4)
@@ -116,6 +117,7 @@ def test_random_seeds_lie_in_the_area_and_reach_all_of_it():
 
 
 def test_eq04_is_the_most_similar_allowed_token():
+    """[AS Eq. 4]"""
     directions = torch.nn.functional.normalize(torch.tensor([[[1.0, 0], [1, 1], [0, 1]]]), dim=-1)
     points = torch.tensor([[[5.0, 4.0], [0.1, 3.0]]])
     every = torch.ones(1, 3, dtype=torch.bool)

@@ -31,6 +31,7 @@ def likenesses(tokens, plus, minus):
 
 
 def test_eq01_as_printed_equals_the_double_loop():
+    """[AS Eq. 1]"""
     tokens, plus, minus = scene()
     tokens = tokens.double()
     like, unlike = likenesses(tokens, plus, minus)
@@ -48,6 +49,7 @@ def test_eq01_as_printed_equals_the_double_loop():
 
 
 def test_eq01_printed_factor_hardly_suppresses_and_the_released_one_does():
+    """The sum over Phi- makes the second factor of [AS Eq. 1] nearly one."""
     tokens, plus, minus = scene()
     like, unlike = likenesses(tokens, plus, minus)
     printed = instance_map_printed(like, unlike, plus, minus)[0]

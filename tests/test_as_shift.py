@@ -107,6 +107,7 @@ def ragged_case(draw):
 
 @pytest.mark.parametrize("rule", ["share", "cosine", "softmax"])
 def test_eq02_to_eq07_shift_equals_the_double_loop(rule):
+    """Batched products against one token at a time in float64. [AS Eq. 2-3], [AS Eq. 5-7]"""
     draw = np.random.default_rng({"share": 1, "cosine": 2, "softmax": 3}[rule])
     for _ in range(150):
         tokens, inside, seeds = ragged_case(draw)
@@ -124,6 +125,7 @@ def test_eq02_to_eq07_shift_equals_the_double_loop(rule):
 
 
 def test_eq02_shares_sum_to_one_and_ignore_tokens_outside():
+    """[AS Eq. 2]"""
     tokens = torch.rand(3, 9, 4, dtype=torch.float64)
     inside = torch.rand(3, 9) < 0.6
     inside[:, 0] = True
@@ -141,6 +143,7 @@ def test_eq02_a_key_point_with_few_similar_tokens_outbids_one_with_many():
 
 
 def test_eq03_is_eq07_with_alpha_infinite():
+    """[AS Eq. 3], [AS Eq. 7]"""
     tokens = torch.randn(2, 8, 3, dtype=torch.float64)
     inside = torch.ones(2, 8, dtype=torch.bool)
     seeds = tokens[:, :3]
@@ -154,6 +157,7 @@ def test_eq03_is_eq07_with_alpha_infinite():
 
 
 def test_eq05_weights_sum_to_one_in_the_cell_and_favour_the_near():
+    """[AS Eq. 5]"""
     similarity = torch.tensor([[[0.9, 0.5, 0.1, 0.7]]])
     cells = torch.tensor([[[True, True, False, True]]])
     weights = density_weights(similarity, cells, torch.tensor([[0.3]]), 1.0)
@@ -171,6 +175,7 @@ def test_eq05_small_alpha_picks_the_nearest_token():
 
 
 def test_eq06_bandwidth_by_hand():
+    """[AS Eq. 6]"""
     similarity = torch.tensor([[[0.8, 0.6, -1.0], [0.5, 0.5, 0.5]]])
     cells = torch.tensor([[[True, True, False], [False, False, False]]])
     # 1 - (0.8 + 0.6) / 2 = 0.3; an empty cell has 1; the floor holds
@@ -186,6 +191,7 @@ def test_eq06_denser_cells_have_the_smaller_bandwidth():
 
 
 def test_eq07_a_key_point_without_tokens_stays():
+    """[AS Eq. 7]"""
     before = torch.randn(1, 2, 3)
     weights = density_weights(
         torch.ones(1, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.ones(1, 2), 1.0
