@@ -34,7 +34,7 @@ HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for 
 class Pretraining:
     """How a backbone is pretrained. Optimiser as He et al. 2022, its rate scaled to a small network and batch."""
 
-    views: int = 600_000
+    views: int = 400_000
     batch: int = 64
     seed: int = 0
     pictures: int = 30_000
@@ -46,7 +46,7 @@ class Pretraining:
     warm_up: int = 10_000  # views
     cool_down: float = 0.2  # the last share of the views, over which the rate falls to zero
     # views after which features are probed
-    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 200_000, 300_000, 400_000, 500_000)
+    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 200_000, 300_000)
     probe_pictures: int = 96
     start: str = ""  # a checkpoint of an earlier run, whose weights this one starts from
     vit: ViTConfig = field(default_factory=ViTConfig)
@@ -138,7 +138,8 @@ def _prepared(config: Pretraining, run: Run) -> tuple[Pretrainer, np.ndarray]:
 def _train(prepared: tuple[Pretrainer, np.ndarray], run: Run) -> dict[str, float]:
     trainer, pictures = prepared
     config, keeper = trainer.config, Checkpointer(run.folder / "checkpoints")
-    keeper.restore(trainer)
+    if keeper.restore(trainer) and not world.rank():
+        _cut_log(run, trainer.step * config.batch)
     due = {math.ceil(views / config.batch) for views in config.probes}
     pace, saved = Pace(), time.perf_counter()
     while trainer.step < config.steps:
@@ -194,6 +195,12 @@ def _log(run: Run, **facts: Any) -> None:
     print(line, flush=True)
     with (run.folder / "log.jsonl").open("a") as file:
         file.write(line + "\n")
+
+
+def _cut_log(run: Run, views: int) -> None:
+    """Lines after a checkpoint are written again by the run that resumes from it."""
+    lines = (run.folder / "log.jsonl").read_text().splitlines(keepends=True)
+    write_text(run.folder / "log.jsonl", "".join(line for line in lines if json.loads(line)["views"] <= views))
 
 
 def decayed(model: torch.nn.Module, weight_decay: float) -> list[dict]:
