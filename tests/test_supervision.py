@@ -136,3 +136,9 @@ def test_foreign_points_are_refused(dataset, points):
         with pytest.raises(InputError, match=cause):
             PointDataset(dataset, wrong)
     assert len(PointDataset(dataset, replace(points, source_hash=None))) == len(dataset)
+
+
+def test_every_index_has_draws_of_its_own(dataset, points):
+    drawn = []
+    training = PointDataset(dataset, points, lambda sample, rng: drawn.append(rng.random()) or sample)
+    assert [training[i].image_id for i in range(len(training))] and len(set(drawn)) == len(training)
