@@ -32,6 +32,9 @@ import torch
 from myst_nb import glue
 from scipy import ndimage
 
+# %matplotlib inline
+
+# %% tags=["remove-cell"]
 from pointseg import figures
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.metrics import pq
@@ -40,7 +43,6 @@ from pointseg.metrics.scores import instance_scores, panoptic_scores
 from pointseg.metrics.voc_ap import eleven_point_ap, envelope_ap, mask_iou, voc_ap
 from pointseg.structures import Instances, Panoptic, Points, Truth
 
-# %matplotlib inline
 truths = [draw(seed, "val", index, size).truth for index in range(images)]
 
 # %% [markdown]
@@ -298,9 +300,9 @@ axis.set(xlabel="PQ", xlim=(0, 1.15 * max(values.values())))
 glue("measuring-rules-spread", max(values.values()) - min(values.values()), display=False)
 
 # %% [markdown]
-# The same predictions, and a spread of {glue:text}`measuring-rules-spread:.1f` points. The last row ignores pixels
-# that the *prediction* leaves open, as one widely used library does; it rewards silence. We use panopticapi's rule,
-# and `--crowds all` where a data set of one's own has several crowds of a class in one picture.
+# The same predictions, and a spread of {glue:text}`measuring-rules-spread:.1f` points. The last bar ignores pixels
+# that the *prediction* leaves open, as one widely used library does; it rewards silence. We use panopticapi's rule;
+# `crowds="all"` is for a data set of one's own with several crowds of a class in one picture.
 
 # %% [markdown]
 # ## Pseudo labels
