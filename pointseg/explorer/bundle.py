@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,5 +144,5 @@ def write_script(record: Record, folder: Path, name: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{name}.part"
     part.write_text(text)
-    os.replace(part, folder / f"{name}.js")
+    part.replace(folder / f"{name}.js")
     return f"{name}.js"

@@ -35,7 +35,7 @@ export function controls(model, picture, play) {
     ["3 Shift", [
       line({ name: "rounds", label: "N rounds", hint: "rounds of the shift", options: count(0, 20) }),
       line({ name: "alpha", label: "α", hint: "sharpness of the density, Eq. 5; without limit every token of a cell weighs alike",
-        options: () => ALPHAS, text: (v) => (v === Infinity ? "∞" : String(v)) }),
+        options: () => ALPHAS, get: () => model.get("alpha") ?? Infinity, text: (v) => (v === Infinity ? "∞" : String(v)) }),
       line({ name: "step", label: "Shown round", hint: "key-points after that many rounds", options: () => count(0, model.get("rounds"))(),
         get: () => shownRound(model), set: (v) => change(model, { step: v >= model.get("rounds") ? -1 : v }) }),
       { element: play, refresh() {} },

@@ -43,7 +43,11 @@ const PAINTERS = {
     small.width = columns;
     small.height = rows;
     const data = new ImageData(columns, rows);
-    colours.forEach((c, i) => c && data.data.set([...c, 255], i * 4));
+    for (let i = 0; i < colours.length; i++) {
+      if (!colours[i]) continue;
+      [data.data[i * 4], data.data[i * 4 + 1], data.data[i * 4 + 2]] = colours[i];
+      data.data[i * 4 + 3] = 255;
+    }
     small.getContext("2d").putImageData(data, 0, 0);
     context.imageSmoothingEnabled = false;
     context.globalAlpha = alpha;

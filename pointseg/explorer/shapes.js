@@ -36,7 +36,7 @@ export function layerOf(stage, picture, found, end, alpha) {
   const { grid, stride, width, height } = picture;
   if (stage === "mask") return raster([height, width], 1, maskPaint(end), alpha);
   const colours = LAYERS[stage](found, end);
-  return colours ? raster(grid, stride, colours, stage === "picture" ? 0 : alpha) : null;
+  return colours && raster(grid, stride, colours, alpha);
 }
 
 function maskPaint({ pixels, object }) {

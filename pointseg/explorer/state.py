@@ -8,7 +8,7 @@ from pointseg.methods.attentionshift import Config
 
 _PAPER = Config()
 
-# How an explorer starts. `alpha` has no limit as infinity; `layer`, `head` and `step` count from the end where negative.
+# How an explorer starts. `layer`, `head` and `step`: -1 is the last block, the mean over heads, the last round.
 STATE: dict[str, Any] = {
     "picture": 0,
     "point": [64.5, 64.5],

@@ -14,13 +14,16 @@ import { exports } from "./export.js";
 const LARGE = 512, SMALL = 72; // canvas pixels of the longer side
 const SHIFTING = ["map_kind", "layer", "head", "depth", "instance_map", "foreground", "background", "seed_threshold",
   "box_threshold", "keypoints", "rounds", "alpha", "point"];
+const ROUND_BY_ROUND = new Set(["parts", "kept", "mask"]);
 // All that a permanent link holds.
 export const STATE = { ...DEFAULTS, picture: 0, point: [64.5, 64.5], stage: "parts", opacity: 0.6,
   show_paths: true, show_box: true, show_truth: true };
 
 export function render({ model, el }) {
   const view = { model, el, picture: null, hovered: null, rows: null };
-  view.state = () => Object.fromEntries(Object.keys(STATE).map((name) => [name, model.get(name)]));
+  // null stands for an alpha without limit where JSON carries the state
+  view.state = () => ({ ...Object.fromEntries(Object.keys(STATE).map((name) => [name, model.get(name)])),
+    alpha: model.get("alpha") ?? Infinity });
   view.compute = remembered((picture, state) => {
     const found = shifted(picture, state);
     return { ...found, places: places(found) };
@@ -30,7 +33,10 @@ export function render({ model, el }) {
   const wake = () => view.redraw();
   Object.keys(STATE).forEach((name) => model.on(`change:${name}`, wake));
   model.on("change:bundle", () => openBundle(view));
-  model.on("msg:custom", (message) => message.kind === "rows" && takeRows(view, message));
+  model.on("msg:custom", (message) => {
+    if (message.kind === "rows") takeRows(view, message);
+    if (message.kind === "refused") view.status.textContent = message.text;
+  });
   const theme = new MutationObserver(wake); // the scatter plot takes its line colour from the page
   theme.observe(document.documentElement, { attributeFilter: ["data-theme", "class"] });
   const follow = () => {
@@ -223,12 +229,21 @@ function draw(view) {
   view.shapes = shapesOf(picture, state, found, end, view.hovered);
   paint(view.large, image, size, view.shapes, scale);
   paintScatter(view.scatter, picture, found, end, view.hovered);
-  for (const { name, canvas, element: stage } of view.stages) {
-    paint(canvas, image, size, [layerOf(name, picture, found, end, 0.75)].filter(Boolean), SMALL / Math.max(...size));
-    stage.setAttribute("aria-pressed", String(name === state.stage));
-  }
+  paintStages(view, state.stage, found, end);
   tell(view, state, found, end);
   timed(view, performance.now() - began);
+}
+
+// The small pictures; what a round does not move is painted again only when the rest has changed.
+function paintStages(view, shown, found, end) {
+  const { picture, image } = view, size = [picture.width, picture.height];
+  for (const { name, canvas, element: stage } of view.stages) {
+    stage.setAttribute("aria-pressed", String(name === shown));
+    if (found === view.painted && !ROUND_BY_ROUND.has(name)) continue;
+    const layer = layerOf(name, picture, found, end, 0.75);
+    paint(canvas, image, size, layer ? [layer] : [], SMALL / Math.max(...size));
+  }
+  view.painted = found;
 }
 
 // How long the last drawing took, for those who measure.
@@ -268,6 +283,6 @@ function svgOf({ picture, image, shapes, status }) {
 }
 
 function record(view) {
-  const state = { ...view.state(), alpha: Number.isFinite(view.model.get("alpha")) ? view.model.get("alpha") : "inf" };
-  return { title: view.picture.title, state, ...answerOf(view.picture, view.found, view.end) };
+  const state = view.state(), alpha = Number.isFinite(state.alpha) ? state.alpha : "inf";
+  return { title: view.picture.title, state: { ...state, alpha }, ...answerOf(view.picture, view.found, view.end) };
 }

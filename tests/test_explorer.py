@@ -1,0 +1,349 @@
+"""The explorer in a page from disk: its numbers are the library's, its controls work, and it asks for nothing."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.explorer.bundle import make_bundle, quantised, read_numbers, runs, write_script
+from pointseg.explorer.failures import KINDS, deepest_pixel, find_cases, presets
+from pointseg.explorer.module import module_text
+from pointseg.explorer.page import embed
+from pointseg.explorer.state import STATE
+from pointseg.methods.attentionshift import Config, Labeller
+from pointseg.metrics.pseudo import iou_by_target, part_recall_of_masks
+from pointseg.nets import attention
+from pointseg.nets.vit import TokenViT
+from pointseg.ops.keypoints import spread_seeds
+from pointseg.ops.objects import Objects, Scene
+from pointseg.ops.shift import Tokens, shift
+from pointseg.structures import Points
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync --allow-file-access-from-files").split()  # fmt: skip
+NAME = "key-point-explorer"
+CASES = [
+    {"point": [60.5, 52.5]},
+    {"point": [20.5, 100.5], "alpha": 0.1, "keypoints": 7, "depth": 1},
+    {"point": [100.5, 30.5], "alpha": math.inf, "rounds": 4, "filter_threshold": 0.5, "merge_threshold": 0.95},
+    {"point": [70.5, 90.5], "map_kind": "attention", "layer": 0, "head": 1, "instance_map": "printed"},
+    {"point": [33.5, 41.5], "map_kind": "similarity", "instance_map": "none", "seed_threshold": 0.6, "keypoints": 40},
+    {"point": [5.5, 5.5], "map_kind": "attention", "foreground": 0.5, "background": 0.3, "box_threshold": 0.7},
+    {"point": [90.5, 75.5], "seed_threshold": 1.0, "box_threshold": 1.0, "filter_threshold": 1.0},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [draw(0, "val", index, 128) for index in range(2)]
+
+
+@pytest.fixture(scope="module")
+def records(scenes):
+    """One picture of our own ViT, one of a ViT with a class token and larger patches; weights are drawn."""
+    torch.manual_seed(3)
+    networks = [TokenViT("small", dim=48, depth=3, heads=3), TokenViT("vit_tiny_patch16_224")]
+    return [
+        make_bundle(v, s.image, f"picture {i}", s.truth, CATEGORIES) for i, (v, s) in enumerate(zip(networks, scenes))
+    ]
+
+
+@pytest.fixture(scope="module")
+def html(records, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("explorer")
+    for i, record in enumerate(records):
+        write_script(record, folder / "bundles", f"p{i}")
+    pictures = [{"name": f"p{i}", "title": r["title"], "start": [60.5, 52.5]} for i, r in enumerate(records)]
+    preset = {
+        "title": "ground",
+        "text": "Look at the ground.",
+        "state": {"picture": 1, "point": [10.5, 12.5], "alpha": 2},
+    }
+    body = embed(pictures, [preset], "bundles/")
+    (folder / "page.html").write_text(f"<!doctype html><meta charset=utf-8><title>explorer</title><body>{body}</body>")
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, html):
+    opened = open_page(browser, html.as_uri())
+    yield opened
+    assert not opened.met, opened.met
+    opened.close()
+
+
+def open_page(browser, address: str):
+    page = browser.new_page(viewport={"width": 1000, "height": 1200}, accept_downloads=True)
+    page.met = []  # what must not happen
+    page.on("pageerror", lambda error: page.met.append(str(error)))
+    page.on("requestfailed", lambda request: page.met.append(request.url))
+    outside = ("file:", "blob:", "data:")
+    page.on("request", lambda r: None if r.url.startswith(outside) else page.met.append(r.url))
+    page.goto(address)
+    page.wait_for_function("() => document.querySelector('.pointseg-explorer')?.dataset.drawn")
+    return page
+
+
+def model(page, name: str):
+    return page.evaluate(f"(name) => window.pointsegModels['{NAME}'].get(name)", name)
+
+
+def settled(page) -> None:
+    page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+
+
+def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
+    """What the Python library makes of a bundle's numbers, in float64."""
+    numbers, state = read_numbers(record), STATE | settings
+    config = Config(
+        keypoints=state["keypoints"], iterations=state["rounds"],
+        **{k: state[k] for k in ("instance_map", "foreground", "background", "seed_threshold", "box_threshold", "alpha",
+                                 "filter_threshold", "merge_threshold")},
+    )  # fmt: skip
+    one = torch.zeros(1, dtype=torch.long)
+    objects = Objects.of([Points(torch.tensor([state["point"]]), one, one, one == 0)])
+    place = Scene.of(objects, [(record["height"], record["width"])], numbers.grid, numbers.stride)
+    found = library_map(numbers, state, int(place.seed), monkeypatch)
+    parts = Labeller(config, numbers.stride).parts(numbers.tokens[None], place, found[None])
+    seeds = spread_seeds(parts.foreground, config.keypoints, place.seed)
+    held = Tokens.of(numbers.tokens[parts.index[0]][None], parts.inside)
+    path = shift(numbers.tokens[seeds[0]][None], held, config.alpha, config.iterations, keep_path=True).path
+    coarse = parts.masks().unflatten(1, place.grid)[:, None].float()
+    pixels = F.interpolate(coarse, scale_factor=numbers.stride, mode="bilinear")[0] > 0.5
+    x, y = (int(v) for v in state["point"])
+    mine = scene.truth.pick(scene.truth.masks[:, y, x] & ~scene.truth.is_crowd)
+    score = (iou_by_target(mine, pixels)[0], part_recall_of_masks(mine, pixels)[0]) if len(mine) else (np.nan, np.nan)
+    return {
+        "attention": parts.attention[0], "instance": parts.instance_map[0], "seeds": seeds[0], "box": parts.boxes[0],
+        "index": parts.index[0], "path": torch.stack(path)[:, 0], "owner": parts.shifted.owner[0],
+        "groups": [row.nonzero()[:, 0].tolist() for row in parts.filtered.members[0] if row.any()],
+        "features": parts.filtered.features[0][parts.valid[0]], "tokens": parts.token[0][parts.valid[0]],
+        "mask": parts.masks()[0], "iou": score[0], "recall": score[1],
+    }  # fmt: skip
+
+
+def library_map(numbers, state: dict, seed: int, monkeypatch) -> torch.Tensor:
+    """[T] raw map from the bundle's queries and keys, by pointseg.nets.attention."""
+    if state["map_kind"] == "similarity":
+        return F.normalize(numbers.tokens, dim=-1) @ F.normalize(numbers.tokens[seed], dim=-1)
+    pair = lambda _vit, _trace, block: (numbers.queries[block][None], numbers.keys[block][None])  # noqa: E731
+    monkeypatch.setattr(attention, "block_queries_keys", pair)
+    depth = len(numbers.queries)
+    vit, trace = SimpleNamespace(depth=depth), SimpleNamespace(inputs=[numbers.tokens])
+    row = torch.tensor([numbers.prefix + seed])
+    if state["map_kind"] == "rollout":
+        return attention.rollout_rows(vit, trace, row, min(state["depth"], depth))[-1, 0, 0, numbers.prefix :]
+    heads = attention.attention_rows(vit, trace, state["layer"] % depth, row)[0, :, 0, numbers.prefix :]
+    return heads.mean(0) if state["head"] < 0 else heads[state["head"]]
+
+
+IN_PAGE = """async ([name, index, settings]) => {
+  const model = window.pointsegModels[name], raw = await model.load(index);
+  const url = URL.createObjectURL(new Blob([window.moduleText], { type: "text/javascript" }));
+  const m = await import(url), picture = m.decoded(raw);
+  const state = { ...m.STATE, ...settings, alpha: settings.alpha === null ? Infinity : settings.alpha ?? 1 };
+  const found = m.shifted(picture, state), end = m.finished(picture, state, found), list = (v) => Array.from(v);
+  return { attention: list(found.attention), instance: list(found.instance.values), seeds: found.seeds, box: found.box,
+    index: found.index, path: found.path.map((r) => list(r.points)), owner: list(found.path.at(-1).owner),
+    groups: end.groups.map((g) => g.members), features: end.groups.map((g) => list(g.feature)),
+    tokens: end.groups.map((g) => g.token), mask: end.mask.map(Number), iou: end.iou, recall: end.recall };
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("which", [0, 1])
+def test_numbers_equal_the_library(page, records, scenes, monkeypatch, which):
+    page.evaluate("(text) => { window.moduleText = text; }", module_text())
+    for settings in CASES:
+        sent = {k: None if v == math.inf else v for k, v in settings.items()}
+        theirs = page.evaluate(IN_PAGE, [NAME, which, sent])
+        for name, ours in library(records[which], scenes[which], settings, monkeypatch).items():
+            if name == "groups":
+                assert theirs[name] == ours, (settings, name)
+                continue
+            value = np.nan if theirs[name] is None else np.array(theirs[name], dtype=float)
+            ours = np.asarray(ours, dtype=float)
+            np.testing.assert_allclose(np.reshape(value, ours.shape), ours, atol=1e-3, err_msg=f"{settings} {name}")
+
+
+@pytest.mark.browser
+def test_the_cases_reach_every_branch(records, scenes, monkeypatch):
+    """Filtering, merging and the empty mask all happen somewhere above, or the comparison would prove little."""
+    found = [library(records[0], scenes[0], settings, monkeypatch) for settings in CASES]
+    assert any(len(group) > 1 for one in found for group in one["groups"])
+    assert any(sum(map(len, one["groups"])) < len(one["seeds"]) for one in found)
+    assert any(0 < one["iou"] < 1 for one in found)
+
+
+@pytest.mark.browser
+def test_a_point_moves_by_click_and_key_and_the_numbers_follow(page):
+    before = model(page, "key_points"), model(page, "box")
+    canvas = page.locator("canvas.ps-picture")
+    box = canvas.bounding_box()
+    canvas.click(position={"x": box["width"] * 0.25, "y": box["height"] * 0.75})
+    settled(page)
+    assert [abs(v - w) <= 1 for v, w in zip(model(page, "point"), (32.5, 96.5))] == [True, True]
+    assert (model(page, "key_points"), model(page, "box")) != before
+    x, y = model(page, "point")
+    for key in ("ArrowRight", "ArrowUp", "Shift+ArrowLeft"):
+        page.keyboard.press(key)
+    assert model(page, "point") == [x + 7, y - 8]
+    page.wait_for_function("() => document.querySelector('[role=status]').textContent.startsWith('Point at')")
+    for key in ["ArrowDown"] * 30:
+        page.keyboard.press(key)
+    assert model(page, "point")[1] == 127.5, "the point stays in the picture"
+
+
+@pytest.mark.browser
+def test_sliders_stages_presets_and_reset(page):
+    slider = page.locator("input[data-name=filter_threshold]")
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert model(page, "filter_threshold") == pytest.approx(0.82)
+    page.locator("button[data-stage=mask]").click()
+    assert page.locator("button[data-stage=mask]").get_attribute("aria-pressed") == "true"
+    page.locator("input[data-name=keypoints]").fill("5")
+    settled(page)
+    assert page.locator(".ps-table tbody tr").count() == 6 == model(page, "keypoints")
+    page.locator("select[data-name=map_kind]").select_option("attention")
+    assert (
+        page.locator("input[data-name=head]").is_visible() and not page.locator("input[data-name=depth]").is_visible()
+    )
+    page.locator("select[data-name=preset]").select_option("0")
+    page.wait_for_function("() => document.querySelector('.ps-scores').textContent.length > 0")
+    assert model(page, "point") == [10.5, 12.5] and model(page, "picture") == 1 and model(page, "alpha") == 2
+    page.get_by_role("button", name="Reset").click()
+    assert model(page, "alpha") == 1 and model(page, "picture") == 1 and model(page, "point") == [60.5, 52.5]
+
+
+@pytest.mark.browser
+def test_play_runs_through_the_rounds(page):
+    page.locator("input[data-name=rounds]").fill("2")
+    settled(page)
+    page.locator("button.ps-play").click()
+    assert page.locator("button.ps-play").get_attribute("aria-pressed") == "true"
+    page.wait_for_function("() => document.querySelector('.ps-play').getAttribute('aria-pressed') === 'false'")
+    assert model(page, "step") == -1
+
+
+@pytest.mark.browser
+def test_a_link_brings_the_state_back(page, browser, html):
+    page.evaluate(f"""() => {{ const m = window.pointsegModels['{NAME}'];
+        m.set('alpha', Infinity); m.set('point', [20.5, 30.5]);
+        m.set('show_truth', false); m.set('map_kind', 'similarity'); }}""")
+    page.wait_for_function("() => location.hash.includes('alpha')")
+    other = open_page(browser, page.url)
+    for name in ("point", "show_truth", "map_kind", "key_points", "box", "mask"):
+        assert model(other, name) == model(page, name), name
+    assert other.evaluate(f"() => window.pointsegModels['{NAME}'].get('alpha') === Infinity")
+    other.close()
+    spoilt = open_page(browser, html.as_uri() + "#explore?alpha=%3Cb%3E&point=a,b&nonsense=1&keypoints=12")
+    assert (model(spoilt, "alpha"), model(spoilt, "point"), model(spoilt, "keypoints")) == (1, STATE["point"], 12)
+    spoilt.close()
+
+
+@pytest.mark.browser
+def test_what_is_saved_can_be_read(page):
+    saved = {}
+    for kind in ("PNG", "SVG", "JSON"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=kind, exact=True).click()
+        assert waiting.value.suggested_filename.endswith(kind.lower())
+        saved[kind] = Path(waiting.value.path()).read_bytes()
+    record = json.loads(saved["JSON"])
+    assert record["key_points"] == model(page, "key_points") and record["state"]["keypoints"] == STATE["keypoints"]
+    assert saved["PNG"][:4] == b"\x89PNG" and b"<circle" in saved["SVG"] and b"data:image/webp" in saved["SVG"]
+
+
+@pytest.mark.browser
+def test_only_the_chosen_picture_is_loaded(browser, html):
+    opened = open_page(browser, html.as_uri())
+    scripts = "() => [...document.head.querySelectorAll('script')].map((s) => s.src.split('/').pop())"
+    assert opened.evaluate(scripts) == ["p0.js"]
+    opened.locator("select[data-name=picture]").select_option("1")
+    opened.wait_for_function(f"({scripts})().includes('p1.js')")
+    opened.close()
+
+
+@pytest.mark.browser
+def test_a_missing_picture_is_said(browser, html, tmp_path):
+    text = html.read_text().replace("bundles/", "gone/")
+    (tmp_path / "page.html").write_text(text)
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("() => document.querySelector('[role=status]')?.textContent.includes('is not here')")
+    page.close()
+
+
+def test_settings_have_the_same_names_and_defaults_in_both_languages():
+    text = module_text()
+    for name, value in STATE.items():
+        if name == "point":
+            continue
+        shown = json.dumps(value)
+        assert f"{name}: {shown}" in text, name
+
+
+def test_bytes_and_scales_come_back_close():
+    values = torch.randn(3, 5, 2, 8) * torch.tensor([1e-3, 1.0])[:, None]
+    record = quantised(values)
+    entry = {"blocks": 3, "heads": 2, "size": 8, "dim": 1, "prefix": 0, "grid": [1, 1], "stride": 1,
+             "features": "AAA=", "queries": record}  # fmt: skip
+    back = read_numbers(entry).queries.transpose(1, 2)
+    limit = values.abs().amax(-1, keepdim=True) / 127 + 1e-6
+    assert ((back - values).abs() <= 0.51 * limit + 127 * limit * 1e-3).all()
+
+
+@pytest.mark.parametrize("values", [[0], [1, 1], [0, 0, 2, 2, 2, 1]])
+def test_run_lengths(values):
+    pairs = np.array(runs(torch.tensor(values))).reshape(-1, 2)
+    assert np.repeat(pairs[:, 0], pairs[:, 1]).tolist() == values
+
+
+def test_a_picture_too_large_for_a_page_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="too many"):
+        write_script({"features": "A" * 2_000_000}, tmp_path, "big")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_in_a_page_ends_its_script_early():
+    page = embed([{"name": "a", "title": "</script><b>"}])
+    assert page.count("</script>") == 1
+
+
+def test_deepest_pixel_of_a_square():
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 1:6] = True
+    assert deepest_pixel(mask) == [3.5, 4.5]
+
+
+def test_failures_are_found_and_become_presets(scenes):
+    torch.manual_seed(0)
+    vit = TokenViT("small", dim=32, depth=2, heads=2)
+    found = find_cases(vit, [s.image for s in scenes], [s.truth for s in scenes])
+    assert list(found) == list(KINDS)
+    for preset in presets(found, {0: 0, 1: 1}):
+        assert set(preset["state"]) <= set(STATE)
+    worst = found["ground"]
+    assert all(0 <= value <= 1 for value in worst.strength.values())
