@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,11 +20,11 @@ from torch.nn.functional import affine_grid, grid_sample
 from pointseg import world
 from pointseg.checkpoint import Checkpointer
 from pointseg.data import bestiary
-from pointseg.ledger import Run, write_text
+from pointseg.ledger import RUNS, Run, write_text
 from pointseg.nets.mae import MAEConfig, MaskedAutoencoder
 from pointseg.nets.probe import ProbePicture, portrait, probe
 from pointseg.nets.vit import TokenViT, ViTConfig
-from pointseg.nets.weights import save_backbone
+from pointseg.nets.weights import SHIPPED, read_backbone, save_backbone
 from pointseg.structures import InputError
 
 PORTRAITS = 6  # held-out pictures whose feature maps are kept to look at
@@ -197,6 +199,45 @@ def _log(run: Run, **facts: Any) -> None:
         file.write(line + "\n")
 
 
+def ship(out: Path | str, weights: Path = SHIPPED, runs: Path = RUNS, name: str = "pretrain-bestiary-mae") -> Run:
+    """Puts a finished pretraining where the library and the book look: the weights with their record, and the run's
+    folder without what is large. Every snapshot is probed once more, so that one table holds them all."""
+    done, kept = Run(Path(out)), Run(Path(runs) / name)
+    config = Pretraining(**{k: v for k, v in done.read("recipe.json").items() if k not in ("vit", "mae")})
+    held_out = [probe_picture(config, index) for index in range(config.probe_pictures)]
+    probes = {int(path.stem.removeprefix("views")): probe(read_backbone(path), held_out)
+              for path in sorted((done.folder / "snapshots").glob("views*.safetensors"))}  # fmt: skip
+    kept.folder.mkdir(parents=True, exist_ok=True)
+    for part in ("recipe.json", "env.json", "log.jsonl"):
+        shutil.copy2(done.folder / part, kept.folder / part)
+    shutil.copytree(done.folder / "looks", kept.folder / "looks", dirs_exist_ok=True)
+    kept.write("probes.json", probes)
+    trained, untrained = probes[max(probes)], probes[min(probes)]
+    kept.write("result.json", done.result | {"metrics": {"trained": trained, "untrained": untrained}})
+    shutil.copy2(done.folder / "backbone.safetensors", weights)
+    write_text(
+        weights.with_suffix(".json"), json.dumps(_record(done, config, weights, trained, untrained), indent=1) + "\n"
+    )
+    return kept
+
+
+def _record(done: Run, config: Pretraining, weights: Path, trained: dict, untrained: dict) -> dict[str, Any]:
+    env = done.read("env.json")
+    return {
+        "command": f"torchrun --standalone --nproc-per-node={env['processes']} -m pointseg.cli pretrain mae "
+        f"--out work/pretrain --views {config.views} --batch {config.batch} --seed {config.seed}",
+        "views": config.views,
+        "pictures": f"{config.pictures} of Bestiary, split pretrain, {config.size} px",
+        "device": env["device"],
+        "wall_s": done.result["wall_s"],
+        "git": env["git"],
+        "trained": trained,
+        "untrained": untrained,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "recipe_sha256": hashlib.sha256((done.folder / "recipe.json").read_bytes()).hexdigest(),
+    }
+
+
 def _cut_log(run: Run, views: int) -> None:
     """Lines after a checkpoint are written again by the run that resumes from it."""
     lines = (run.folder / "log.jsonl").read_text().splitlines(keepends=True)
@@ -267,4 +308,4 @@ def probe_picture(config: Pretraining, index: int) -> ProbePicture:
         chosen = rng.integers(len(rows))
         points.append((columns[chosen] + 0.5, rows[chosen] + 0.5))
     image = torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255
-    return ProbePicture(image, truth.masks, truth.parts.long(), torch.tensor(points).view(-1, 2))
+    return ProbePicture(image, truth.masks, truth.parts.long(), torch.tensor(points).view(-1, 2), truth.label)

@@ -1,6 +1,7 @@
 """Masked autoencoding: what is hidden, that nothing leaks, that it learns; the probe by hand-worked cases."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pointseg.nets.probe import (
     point_similarity,
     probe,
     same_object_auc,
+    token_class,
 )
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import load_backbone
@@ -167,6 +169,22 @@ def test_features_that_name_their_object_and_parts_score_one():
     assert part_purity(by_part, mask, mask.long(), 4) is None
 
 
+def test_token_class_reads_labels_that_are_there():
+    """One direction a class: right for every token; noise: near chance, which balance makes one in the classes."""
+    torch.manual_seed(0)
+    pictures, named, noise = [], [], []
+    for index in range(40):
+        masks = torch.zeros(2, 16, 16, dtype=torch.bool)
+        masks[0, :8], masks[1, 8:] = True, True
+        label = torch.tensor([index // 2 % 4, (index // 2 + 1) % 4])
+        pictures.append(ProbePicture(torch.zeros(3, 16, 16), masks, masks[0].long(), torch.zeros(2, 2), label))
+        grid = label.repeat_interleave(2)[:, None].expand(4, 4)
+        named.append(torch.nn.functional.one_hot(grid, 4).permute(2, 0, 1) + 0.1 * torch.randn(4, 4, 4))
+        noise.append(torch.randn(4, 4, 4))
+    assert token_class(torch.stack(named), pictures, 4) == 1.0
+    assert token_class(torch.stack(noise), pictures, 4) < 0.4
+
+
 def test_k_means_finds_clusters_far_apart():
     torch.manual_seed(0)
     points = torch.cat([torch.randn(9, 2) * 0.1 + centre for centre in torch.tensor([[0.0, 0], [9, 0], [0, 9]])])
@@ -178,7 +196,7 @@ def test_probe_leaves_the_network_as_it_was():
     vit = TokenViT(**TINY).train()
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
     mask[0, 4:20, 4:20] = True
-    picture = ProbePicture(torch.rand(3, 32, 32), mask, mask[0].long(), torch.tensor([[8.5, 8.5]]))
+    picture = ProbePicture(torch.rand(3, 32, 32), mask, mask[0].long(), torch.tensor([[8.5, 8.5]]), torch.zeros(1).long())
     scores = probe(vit, [picture, picture])
     assert vit.training and 0 < scores["point_iou"] <= 1
 
@@ -234,6 +252,21 @@ def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
     assert load_backbone(vit, whole).missing == ()
     assert sorted(p.name for p in (tmp_path / "whole" / "snapshots").iterdir())[0] == "views00000000.safetensors"
     assert json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]["point_iou"] > 0
+
+
+def test_shipping_keeps_record_and_weights_together(tmp_path):
+    from pointseg.nets.vit import ViTConfig
+    from pointseg.pretrain import ship
+
+    settings = {**RUN, "views": 16, "vit": ViTConfig(**TINY, image_size=64)}
+    pretrain("mae", tmp_path / "out", **settings)
+    (tmp_path / "weights").mkdir()
+    kept = ship(tmp_path / "out", tmp_path / "weights" / "small.safetensors", tmp_path / "runs", "small")
+    record = json.loads((tmp_path / "weights" / "small.json").read_text())
+    assert record["sha256"] == sha256((tmp_path / "weights" / "small.safetensors").read_bytes()).hexdigest()
+    assert record["views"] == 16 and "--views 16 --batch 8" in record["command"]
+    assert kept.status == "ok" and set(kept.read("probes.json")) == {"0", "16"}
+    assert len(list((kept.folder / "looks").iterdir())) == 2
 
 
 def test_unknown_kind():

@@ -19,6 +19,7 @@ class ProbePicture:
     masks: Tensor  # [n, H, W] bool, things only
     parts: Tensor  # [H, W] int, 0 = no part
     points: Tensor  # [n, 2] xy in pixels, one on each thing
+    label: Tensor  # [n] int, class of each thing
 
 
 @torch.no_grad()
@@ -32,7 +33,8 @@ def probe(vit: TokenViT, pictures: list[ProbePicture], batch: int = 32) -> dict[
     plain = [score_picture(features, picture, vit.stride) for features, picture in zip(maps, pictures)]
     centred = [score_picture(features, picture, vit.stride) for features, picture in zip(maps - maps.mean(0), pictures)]
     scores = {name: mean_of(plain, name) for name in ("point_iou", "point_auc", "part_purity", "largest_part")}
-    return scores | {f"{name}_centred": mean_of(centred, name) for name in ("point_iou", "point_auc", "part_purity")}
+    scores |= {f"{name}_centred": mean_of(centred, name) for name in ("point_iou", "point_auc", "part_purity")}
+    return scores | {"token_class": token_class(maps, pictures, vit.stride)}
 
 
 @torch.no_grad()
@@ -125,6 +127,36 @@ def part_purity(features: Tensor, mask: Tensor, parts: Tensor, stride: int) -> t
         (cluster, part_of), torch.ones(len(part_of)), accumulate=True
     )
     return float(table.amax(1).sum() / table.sum()), float(table.sum(0).max() / table.sum())
+
+
+def token_class(maps: Tensor, pictures: list[ProbePicture], stride: int) -> float:
+    """Balanced accuracy of a linear (ridge) classifier of single thing tokens, fitted on every other picture and
+    asked about the rest, both ways; the only probe that is shown labels."""
+    features, labels, sides = [], [], []
+    for index, (each, picture) in enumerate(zip(maps, pictures)):
+        for mask, label in zip(picture.masks, picture.label.tolist()):
+            inside = token_share(mask, stride) > 0.5
+            features.append(each[:, inside].T)
+            labels += [label] * int(inside.sum())
+            sides += [index % 2] * int(inside.sum())
+    x, y, side = torch.cat(features).double(), torch.tensor(labels), torch.tensor(sides)
+    halves = [_ridge_accuracy(x[side == a], y[side == a], x[side != a], y[side != a]) for a in (0, 1)]
+    return sum(halves) / 2
+
+
+def _ridge_accuracy(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> float:
+    """Mean over classes of the share of tokens named rightly; every class weighs the same in the fit."""
+    if not len(y) or not len(other_y):
+        return 0.0
+    scale = lambda t: torch.nn.functional.pad((t - x.mean(0)) / (x.std(0) + 1e-6), (0, 1), value=1.0)  # noqa: E731
+    wanted = torch.nn.functional.one_hot(y, int(max(y.max(), other_y.max())) + 1).double()
+    weight = (1 / wanted.sum(0).clamp(min=1))[y, None]
+    a = scale(x)
+    normal = a.T @ (a * weight)
+    ridge = 1e-2 * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
+    said = (scale(other_x) @ torch.linalg.solve(normal + ridge, a.T @ (wanted * weight))).argmax(1)
+    shares = [(said[other_y == k] == k).double().mean() for k in other_y.unique()]
+    return float(sum(shares) / len(shares))
 
 
 def k_means(points: Tensor, k: int, rounds: int = 10) -> Tensor:
