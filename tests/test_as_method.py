@@ -92,6 +92,7 @@ ROWS = {
     "N 0": {"iterations": 0},
     "released": {"owner": "softmax", "refine_rounds": 2, "compete": True, "box_rule": "centre"},
     "printed": {"instance_map": "printed", "owner": "cosine", "depth": 0, "keypoints_as_points": True},
+    "student's own": {"pseudo": "predicted"},
     "point map": {"attention": "point", "depth": 2},
 }
 

@@ -14,6 +14,8 @@ from pointseg.ops.focal import focal_cost, focal_loss
 from pointseg.ops.mask_points import MaskPoints, full_mask_loss, mask_point_loss, tokens_drawn, values_at
 from pointseg.ops.matching import PointTargets, cheapest_pairs
 from pointseg.ops.picture_labels import picture_label_loss, point_label_loss
+from pointseg.ops.point_choice import meant_by_points, replaced_rows
+from pointseg.structures import Instances
 
 
 def focal(p, yes, alpha=0.25, gamma=2.0):
@@ -155,3 +157,20 @@ def test_detector_takes_an_empty_picture():
     found = detector.detect(maps, (64, 64), [(64, 64)])[0]
     assert found.masks.shape == (len(found.scores), 64, 64)
     assert len(found.label) == len(found.boxes) == len(found.scores)
+
+
+def test_a_point_means_the_best_scored_instance_of_its_class_that_holds_it():
+    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[0, :4], masks[1, :6], masks[2, :, 6:] = True, True, True
+    boxes = torch.arange(12.0).view(3, 4)
+    found = Instances(masks, torch.tensor([0.5, 0.9, 0.99]), torch.tensor([0, 0, 1]), boxes)
+    place, label = torch.tensor([[2.5, 2.5], [7.5, 2.5], [7.5, 7.5]]), torch.tensor([0, 1, 0])
+    row = meant_by_points(found, place, label)
+    assert row.tolist() == [1, 2, -1]
+    known = Instances(torch.zeros(3, 8, 8) > 0, torch.ones(3), label, torch.zeros(3, 4))
+    mixed = replaced_rows(known, found, row)
+    assert torch.equal(mixed.masks[:2], masks[1:])
+    assert not mixed.masks[2].any()
+    assert mixed.boxes[2].tolist() == [0, 0, 0, 0]
+    none = Instances(masks[:0], torch.zeros(0), label[:0], boxes[:0])
+    assert replaced_rows(known, none, meant_by_points(none, place, label)) is known

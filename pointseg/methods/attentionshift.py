@@ -34,6 +34,7 @@ from pointseg.ops.matching import PointTargets
 from pointseg.ops.objects import Objects, Scene, real_tokens
 from pointseg.ops.parts import Parts
 from pointseg.ops.picture_labels import picture_label_loss, point_label_loss
+from pointseg.ops.point_choice import meant_by_points, replaced_rows
 from pointseg.ops.shift import Ownership, Tokens, compact, shift
 from pointseg.structures import Batch, Category, InputError, Instances, Prediction
 
@@ -80,6 +81,8 @@ class Config:
     # masks
     background_points: int = 10  # UNSTATED [AS Sec. 4]: official code draws 10 pixels a box
     background_level: float = 0.1  # UNSTATED [AS Sec. 4]: A^I below this share of its range is background
+    # pseudo labels for others: "parts" of the label path, or "predicted", the student's own [AS Sec. 5.1]
+    pseudo: Literal["parts", "predicted"] = "parts"
     # losses
     mil_weight: float = 1.0
     box_weight: float = 1.0
@@ -344,13 +347,19 @@ class AttentionShift(nn.Module):
         return self.labeller.parts(seen.tokens.float(), scene, attention), scene
 
     def pseudo_labels(self, batch: Batch) -> list[Instances]:
-        """Pseudo masks and boxes, a row an object in the order of the points."""
+        """Masks and boxes, a row an object in the order of the points: of the label path, or the student's own."""
         parts, scene = self.explain(batch)
         coarse = parts.masks().unflatten(1, scene.grid)[:, None].float()
         fine = F.interpolate(coarse, scale_factor=self.vit.stride, mode="bilinear")[:, 0] > 0.5
         objects = self.objects(batch)
-        rows = zip(objects.split(fine), objects.split(parts.boxes), objects.split(objects.label), batch.sizes)
-        return [Instances(mask[:, :h, :w], torch.ones(len(mask)), label, boxes) for mask, boxes, label, (h, w) in rows]
+        split = zip(*(objects.split(t) for t in (fine, parts.boxes, objects.label, objects.place)), batch.sizes)
+        ours = [(Instances(mask[:, :h, :w], torch.ones(len(mask), device=mask.device), label, boxes), place)
+                for mask, boxes, label, place, (h, w) in split]  # fmt: skip
+        if self.config.pseudo == "parts":
+            return [known for known, _ in ours]
+        found = [prediction.instances for prediction in self.predict(batch.images, batch.sizes)]
+        return [replaced_rows(known, own, meant_by_points(own, place, known.label))
+                for (known, place), own in zip(ours, found)]  # fmt: skip
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
