@@ -148,7 +148,7 @@ def _ridge_accuracy(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> f
     """Mean over classes of the share of tokens named rightly; every class weighs the same in the fit."""
     if not len(y) or not len(other_y):
         return 0.0
-    scale = lambda t: torch.nn.functional.pad((t - x.mean(0)) / (x.std(0) + 1e-6), (0, 1), value=1.0)  # noqa: E731
+    scale = lambda t: torch.nn.functional.pad((t - x.mean(0)) / (x.std(0, correction=0) + 1e-6), (0, 1), value=1.0)  # noqa: E731
     wanted = torch.nn.functional.one_hot(y, int(max(y.max(), other_y.max())) + 1).double()
     weight = (1 / wanted.sum(0).clamp(min=1))[y, None]
     a = scale(x)
