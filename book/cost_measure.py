@@ -20,6 +20,7 @@
 scale: str = "smoke"  # smoke proves that it runs; small measures
 repeats: int = 5  # rounds of each comparison
 budget_s: float = 4.0  # seconds after which a comparison begins no further round
+panoptic: str = "../shared/data/coco2017_panoptic/annotations"  # real maps; where they are not, drawn ones
 out: str = ""  # the run's folder
 
 # %%
@@ -62,7 +63,7 @@ print(f"{len(network)} rows")
 # ## The label paths
 
 # %%
-labels = survey.label_rows(extent, patience)
+labels = survey.label_rows(extent, patience, Path(panoptic))
 same = survey.same_labels(extent)
 print(f"{len(labels)} rows")
 

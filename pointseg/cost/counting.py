@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
+from pathlib import Path
+
 import numpy as np
 
 from pointseg.cost.clock import Work
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.metrics.panoptic_files import read_pairs
 from pointseg.metrics.pq import Segments, count, segments_of_truth
 
 
-def counting_works(size: int, images: int) -> dict[str, Work]:
-    """Both ways over the same Bestiary pictures; the predictions are the truth, moved."""
+def counting_works(truths: list[Segments], classes: int) -> dict[str, Work]:
+    """Both ways over the same decoded maps; the predictions are the truth, moved."""
     dice = np.random.default_rng(0)
-    truths = [segments_of_truth(draw(0, "val", index, size).truth) for index in range(images)]
     pairs = [(truth, moved(truth, dice)) for truth in truths]
-    return {
-        "table": lambda: np.stack(count(pairs, len(CATEGORIES))),
-        "loop": lambda: plain_loop(pairs, len(CATEGORIES)),
-    }
+    return {"table": lambda: np.stack(count(pairs, classes)), "loop": lambda: plain_loop(pairs, classes)}
+
+
+def drawn_maps(size: int, images: int) -> tuple[list[Segments], int]:
+    """Truths of Bestiary pictures, and the number of classes."""
+    return [segments_of_truth(draw(0, "val", index, size).truth) for index in range(images)], len(CATEGORIES)
+
+
+def real_maps(annotations: Path, images: int) -> tuple[list[Segments], int]:
+    """Truths of COCO panoptic pictures, the first again where there are too few, and the number of classes."""
+    truths, classes = [], 0
+    for split in ("train", "val"):
+        files = (annotations / f"panoptic_{split}2017.json", annotations / f"panoptic_{split}2017")
+        categories, pairs = read_pairs(*files, *files)
+        truths += [truth for truth, _ in islice(pairs, images)]
+        classes = len(categories)
+    return list(islice(cycle(truths), images)), classes
 
 
 def moved(truth: Segments, dice: np.random.Generator) -> Segments:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pointseg.cost.clock import Machine, Work, interleaved, measure_machine, peak_bytes
-from pointseg.cost.counting import counting_works
+from pointseg.cost.counting import counting_works, drawn_maps, real_maps
 from pointseg.cost.labels import (
     ShiftSize,
     agreement,
@@ -47,7 +48,7 @@ class Extent:
     tokens: int  # of the roll-out that is held against the dense one
     shift_side: int  # of the token grid of the shift
     picture: tuple[int, int]  # of the panoptic pseudo label
-    counted: tuple[int, int]  # side and number of the pictures of panoptic quality
+    counted: tuple[int, int]  # side of drawn pictures and number of all pictures for panoptic quality
     rows: int = 10  # whose attention is asked for
     depth: int = 7  # blocks of the roll-out
 
@@ -55,7 +56,7 @@ class Extent:
 EXTENTS = {
     "smoke": Extent(128, 4, (64,), (32,), (64,), 2, 64, 65, 8, (64, 96), (64, 2)),
     "small": Extent(2048, 400, (64, 128, 192, 256, 384, 512), (224, 384, 512), (64, 128, 192, 256), 12, 128,
-                    4301, 64, (600, 800), (512, 6)),
+                    4301, 64, (600, 800), (512, 20)),
 }  # fmt: skip
 
 
@@ -110,14 +111,21 @@ def gpu_rows(patience: Patience) -> tuple[Machine, list[dict[str, Any]]] | None:
     return machine, rows
 
 
-def label_groups(extent: Extent) -> Iterable[tuple[str, dict[str, Work]]]:
+def panoptic_works(extent: Extent, annotations: Path) -> tuple[str, dict[str, Work]]:
+    """On real COCO maps where they are, else on drawn ones."""
+    if annotations.is_dir():
+        return "panoptic quality, COCO maps", counting_works(*real_maps(annotations, extent.counted[1]))
+    return "panoptic quality, Bestiary maps", counting_works(*drawn_maps(*extent.counted))
+
+
+def label_groups(extent: Extent, annotations: Path) -> Iterable[tuple[str, dict[str, Work]]]:
     """Every comparison of the label paths by name."""
     for words, share in (("half the side", 0.5), ("the whole grid", 1.0)):
         yield f"key-point shift, boxes of {words}", shift_works(ShiftSize(side=extent.shift_side, box=share))
     yield f"roll-out, {extent.tokens} tokens", rollout_works(extent.tokens, extent.rows, extent.depth)
     yield "pseudo label of one picture", label_works(label_problem(extent.picture))
     yield "tree filter", tree_works((extent.picture[0] // 8, extent.picture[1] // 8), 21)
-    yield "panoptic quality", counting_works(*extent.counted)
+    yield panoptic_works(extent, annotations)
     yield "training step, scale small", step_works(extent)
 
 
@@ -129,10 +137,10 @@ def step_works(extent: Extent) -> dict[str, Work]:
     return {"whole step": whole, **label_path(method, batch)}
 
 
-def label_rows(extent: Extent, patience: Patience) -> list[dict[str, Any]]:
+def label_rows(extent: Extent, patience: Patience, annotations: Path) -> list[dict[str, Any]]:
     """One row a way of each comparison; the call that tells its memory also warms it up."""
     rows = []
-    for group, works in label_groups(extent):
+    for group, works in label_groups(extent, annotations):
         peaks = {name: peak_bytes(work, CPU) for name, work in works.items()}
         spent = interleaved(works, patience.repeats, patience.budget_s, warm=False)
         rows += [
