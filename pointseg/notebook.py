@@ -186,6 +186,7 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
             papermill.execute_notebook(
                 source.notebook, str(executed), parameters=given, kernel_name=KERNEL, language="python",
                 progress_bar=False, stderr_file=sys.stderr, kernel_manager_class=Known,
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
             if stop.asked:
