@@ -81,8 +81,6 @@ class Config:
     # masks
     background_points: int = 10  # UNSTATED [AS Sec. 4]: official code draws 10 pixels a box
     background_level: float = 0.1  # UNSTATED [AS Sec. 4]: A^I below this share of its range is background
-    # pseudo labels for others: "parts" of the label path, or "predicted", the student's own [AS Sec. 5.1]
-    pseudo: Literal["parts", "predicted"] = "parts"
     # losses
     mil_weight: float = 1.0
     box_weight: float = 1.0
@@ -347,19 +345,21 @@ class AttentionShift(nn.Module):
         return self.labeller.parts(seen.tokens.float(), scene, attention), scene
 
     def pseudo_labels(self, batch: Batch) -> list[Instances]:
-        """Masks and boxes, a row an object in the order of the points: of the label path, or the student's own."""
+        """Masks and boxes of the label path, a row an object in the order of the points."""
         parts, scene = self.explain(batch)
         coarse = parts.masks().unflatten(1, scene.grid)[:, None].float()
         fine = F.interpolate(coarse, scale_factor=self.vit.stride, mode="bilinear")[:, 0] > 0.5
         objects = self.objects(batch)
-        split = zip(*(objects.split(t) for t in (fine, parts.boxes, objects.label, objects.place)), batch.sizes)
-        ours = [(Instances(mask[:, :h, :w], torch.ones(len(mask), device=mask.device), label, boxes), place)
-                for mask, boxes, label, place, (h, w) in split]  # fmt: skip
-        if self.config.pseudo == "parts":
-            return [known for known, _ in ours]
+        rows = zip(*(objects.split(t) for t in (fine, parts.boxes, objects.label)), batch.sizes)
+        return [Instances(mask[:, :h, :w], torch.ones(len(mask), device=mask.device), label, boxes)
+                for mask, boxes, label, (h, w) in rows]  # fmt: skip
+
+    def student_labels(self, batch: Batch) -> list[Instances]:
+        """What a refinement trains on: the student's own answer to each point, else the label path's. [AS Sec. 5.1]"""
         found = [prediction.instances for prediction in self.predict(batch.images, batch.sizes)]
+        places = self.objects(batch).place.split(self.objects(batch).counts)
         return [replaced_rows(known, own, meant_by_points(own, place, known.label))
-                for (known, place), own in zip(ours, found)]  # fmt: skip
+                for known, own, place in zip(self.pseudo_labels(batch), found, places)]  # fmt: skip
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
