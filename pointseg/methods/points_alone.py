@@ -15,7 +15,6 @@ from pointseg.nets.panoptic_student import canvas_padding, predictions, student_
 from pointseg.ops.panoptic_losses import PanopticTarget
 from pointseg.ops.panoptic_merge import MergeRule
 from pointseg.ops.point_labels import LabelledImage
-from pointseg.ops.semantic_losses import PseudoLabel
 from pointseg.structures import IGNORE, Batch, Category, Points, Prediction
 
 
@@ -46,8 +45,7 @@ def bare_target(points: Points, size: tuple[int, int], canvas: tuple[int, int], 
     DEVIATION [EPLD Tab. 6]: the partial loss is this student's dice on labelled pixels, not a cross-entropy, as its
     mask values are no logits.
     """
-    nothing = PseudoLabel(*(torch.full(size, fill, device=points.xy.device) for fill in (-1, IGNORE)))
-    labelled = LabelledImage.of(nothing, points)
+    labelled = LabelledImage.void(size, points)
     known = (labelled.label.things >= 0) | (labelled.label.stuff != IGNORE)
     target = labelled.as_target(canvas, things)
     first = [labelled.owner.tolist().index(k) for k in range(len(labelled.thing_label))]

@@ -21,9 +21,12 @@ class MaskAttention(nn.Module):
         self.mix = nn.ModuleList(nn.Linear(heads, heads) for _ in range(levels))
         self.join = nn.Linear(heads * levels, 1)
         for layer in self.modules():
-            if isinstance(layer, nn.Linear):  # the default start leaves whole layers dead behind the ReLU
+            if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        # UNSTATED [PSF Sec. 3.4]: the join starts positive; of mixed signs it can start, and stay, dead behind its ReLU
+        with torch.no_grad():
+            self.join.weight.abs_()
 
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
         """queries [b, q, D], keyed [b, N, D] (memory with or without position) -> ([b, q, D], masks [b, q, h, w])."""

@@ -113,6 +113,8 @@ def _merged_image(value: Tensor, score: Tensor, label: Tensor, size: tuple[int, 
     able = score >= rule.confidence  # the mask's mean only lowers it further unless it exceeds 1
     able |= score * value.float().flatten(1).amax(1) ** rule.power >= rule.confidence
     value, score, label = value[able], score[able], label[able]
+    if not len(label):
+        return Panoptic(torch.zeros(size, dtype=torch.long, device=value.device), label, score)
     full = F.interpolate(value[None].float(), size=canvas, mode="bilinear", align_corners=False)[0]
     full = full[:, : size[0], : size[1]]
     return merged(full, score, label, label < things, rule)

@@ -68,8 +68,8 @@ class PointPanoptic(nn.Module):
         """The pseudo label of every image; nothing flows back through it."""
         labels = []
         for row, ((h, w), points) in enumerate(zip(reading.batch.sizes, reading.batch.points)):
-            maps = reading.maps.of_image(row, (h, w), reading.canvas)
-            labels.append(labeller(maps, reading.batch.images[row, :, :h, :w], points))
+            maps, image = reading.maps.of_image(row, (h, w), reading.canvas), reading.batch.images[row, :, :h, :w]
+            labels.append(labeller(maps, image, points) if len(points) else LabelledImage.void((h, w), points))
         return labels
 
     def semantic_losses(self, reading: Reading, point_side: float, offsets: list[tuple[int, int]]) -> dict[str, Tensor]:

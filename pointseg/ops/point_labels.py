@@ -110,6 +110,12 @@ class LabelledImage:
         thing_label[kept] = points.label[points.is_thing]
         return cls(PseudoLabel(things, stuff), points, owner, thing_label)
 
+    @classmethod
+    def void(cls, size: tuple[int, int], points: Points) -> LabelledImage:
+        """Nothing but the points themselves."""
+        planes = (torch.full(size, fill, device=points.xy.device) for fill in (-1, IGNORE))
+        return cls.of(PseudoLabel(*planes), points)
+
     def as_target(self, canvas: tuple[int, int], things: int) -> PanopticTarget:
         """What the student is asked for, on the padded canvas."""
         h, w = self.label.things.shape
@@ -136,6 +142,8 @@ class LabelledImage:
         planes = [self.label.things == k for k in range(len(self.thing_label))]
         planes += [self.label.stuff == stuff_class[k] for k in sorted(stuff_class)]
         h, w = self.label.things.shape
+        if not planes:
+            return cells, self.owner, torch.zeros(0, *grid, dtype=torch.bool, device=cells.device)
         masks = F.pad(torch.stack(planes).float(), (0, canvas[1] - w, 0, canvas[0] - h))
         masks = F.interpolate(masks[None], size=grid)[0] > 0.5
         masks.flatten(1)[self.owner, cells] = True

@@ -1,0 +1,187 @@
+"""Point2Mask from maps to labels: stages, unit numbers, transport, and losses [P2M Eq. 3], [P2M-S Eq. 1-7]."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pointseg.methods import point2mask as p2m
+from pointseg.methods.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
+from pointseg.ops.paths import nearest_of_each, shortest_paths, undirected_steps
+from pointseg.ops.point_labels import ImageMaps, LabelledImage, likely_nearest, semantic_map
+from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
+from pointseg.ops.transport import shares
+from pointseg.structures import IGNORE, Batch, Category, Points
+
+CATEGORIES = [Category(1, "cat"), Category(2, "dog"), Category(3, "sky", False)]
+
+
+def points_of(*rows):
+    """Rows (x, y, label, target); label 2 is stuff."""
+    xy = torch.tensor([row[:2] for row in rows]).float().reshape(-1, 2)
+    label, target = (torch.tensor([row[k] for row in rows], dtype=torch.long) for k in (2, 3))
+    return Points(xy, label, target, label < 2)
+
+
+def flat_maps(regions, boundary=None, h=16, w=16):
+    """Confident logits [3, h, w] from class ids [h, w], no instance feature, no boundary unless given."""
+    logits = 20.0 * torch.nn.functional.one_hot(regions, 3).permute(2, 0, 1)
+    features = torch.zeros(4, h, w)
+    features[0] = 1
+    return ImageMaps(logits.float(), features, torch.zeros(1, h, w) if boundary is None else boundary)
+
+
+def two_cats():
+    """Sky above, one cat region below, a learnt boundary at column 9 of 16; points left and right of it."""
+    regions = torch.full((16, 16), 2)
+    regions[6:] = 0
+    boundary = torch.zeros(1, 16, 16)
+    boundary[:, :, 9] = 1
+    return flat_maps(regions, boundary), points_of((8, 60, 0, 1), (60, 60, 0, 2), (30, 4, 2, 3))
+
+
+def method(**overrides):
+    return Point2Mask.build(CATEGORIES, "smoke", **overrides).eval()
+
+
+def test_stage_a_gives_each_cat_its_side_of_the_boundary_and_the_sky_to_stuff():
+    maps, points = two_cats()
+    label = method().label_image(maps, torch.rand(3, 64, 64), points).label
+    assert (label.things[32:, :34] == 0).all() and (label.things[32:, 44:] == 1).all()
+    assert (label.things[:20] == -1).all() and (label.stuff[:20] == 2).all()
+    assert (label.stuff[32:] == IGNORE).all()
+
+
+def test_eq03_beta_zero_removes_the_boundary_and_ties_go_to_the_first():
+    """Without the boundary the whole cat region is free to cross [P2M Eq. 3]: both cats are equally near everywhere."""
+    maps, points = two_cats()
+    label = method(beta=0.0).label_image(maps, torch.rand(3, 64, 64), points).label
+    assert (label.things[40:, :56] == 0).all()
+
+
+def test_points_in_one_cell_both_keep_a_pixel():
+    maps, _ = two_cats()
+    points = points_of((8.2, 60.2, 0, 1), (9.7, 61.5, 1, 2), (30, 4, 2, 3))
+    labelled = method().label_image(maps, torch.rand(3, 64, 64), points)
+    assert labelled.label.things[60, 8] == 0 and labelled.label.things[61, 9] == 1
+    assert labelled.thing_label.tolist() == [0, 1]
+    target = labelled.as_target((64, 64), 2)
+    assert (target.things.flatten(1).sum(1) > 0).all() and (target.boxes[:, 2:] > 0).all()
+
+
+@pytest.mark.parametrize("rows", [[(30, 4, 2, 3)], [(8, 60, 0, 1)], []])
+def test_images_without_things_without_stuff_or_without_any_point(rows):
+    maps, _ = two_cats()
+    if rows:
+        labelled = method().label_image(maps, torch.rand(3, 64, 64), points_of(*rows))
+        assert labelled.as_panoptic().segments.shape == (64, 64)
+    batch = Batch(torch.rand(2, 3, 64, 64), [(64, 64)] * 2, ["a", "b"], [points_of(*rows), two_cats()[1]])
+    losses = method(transport_from=0).losses(batch, 5)
+    assert all(torch.isfinite(v) for v in losses.values())
+
+
+def grid_problem(seed, n=4, h=12, w=14):
+    generator = torch.Generator().manual_seed(seed)
+    plane = torch.nn.functional.avg_pool2d(torch.rand(1, 3, h + 2, w + 2, generator=generator), 3, 1)[0]
+    prices = undirected_steps((lambda a, b: (a - b).abs().sum(0) + 0.01, plane, 1.0))
+    cells = torch.randperm(h * w, generator=generator)[:n]
+    xy = torch.stack([cells % w, cells // w], -1) * 4.0 + 2
+    points = Points(xy, torch.zeros(n).long(), torch.arange(n), torch.ones(n).bool())
+    return prices, cells, points, torch.rand(h, w, generator=generator) > 0.7, (4 * h, 4 * w)
+
+
+def test_centroids_move_inside_their_mask_and_stay_where_the_middle_is_outside():
+    owner = torch.full((8, 8), -1)
+    owner[1:4, 1:4] = 0
+    owner[0, 4:], owner[:4, 7] = 1, 1  # an angle: its middle is outside
+    owner[6:, :] = 2
+    points = points_of((2.5, 1.5, 0, 1), (4.5, 0.5, 0, 2), (1.5, 1.5, 0, 3))  # the third lies in the first's mask
+    moved = centroids(owner, points, torch.arange(3), (8, 8))
+    assert moved.tolist() == [[2.5, 2.5], [4.5, 0.5], [1.5, 1.5]]
+
+
+def test_unit_numbers_count_the_cells_nearest_to_the_centroids():
+    prices, cells, points, stuff, size = grid_problem(0)
+    distance, likelihood = shortest_paths(prices, cells), torch.ones(4, *stuff.shape)
+    units = unit_numbers(prices, distance, likelihood, stuff, points, torch.arange(4), size)
+    assert units.sum() == (~stuff).sum()
+    before = torch.where(stuff, -1, likely_nearest(distance, likelihood))
+    centres = centroids(before, points, torch.arange(4), size)
+    again = shortest_paths(prices, (centres[:, 1] // 4).long() * stuff.shape[1] + (centres[:, 0] // 4).long())
+    nearest = again.argmin(0)[~stuff]
+    assert units.tolist() == nearest.bincount(minlength=4).tolist()
+
+
+def test_stage_a_needs_no_solver():
+    """[P2M-S Eq. 1]: transport whose supplies are the nearest counts is the nearest assignment."""
+    prices, cells, _, stuff, _ = grid_problem(1)
+    distance = shortest_paths(prices, cells)
+    nearest = distance.argmin(0)
+    units = nearest[~stuff].bincount(minlength=4).float()
+    for solver in ("sinkhorn", "converged"):
+        u = transported(distance, units, stuff, dataclasses.replace(CONFIGS["smoke"], solver=solver))
+        label = (distance - u[:, None, None]).argmin(0)
+        assert (label == nearest)[~stuff].float().mean() > 0.97
+
+
+def test_converged_transport_meets_the_unit_numbers_on_paths():
+    prices, cells, _, stuff, _ = grid_problem(2)
+    distance = shortest_paths(prices, cells).double()
+    count = int((~stuff).sum())
+    units = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64) * count
+    u = transported(distance, units, stuff, dataclasses.replace(CONFIGS["smoke"], solver="converged"))
+    carried = shares(distance[:, ~stuff], u, 1e-3).sum(1)
+    assert (carried - units).abs().max() < 1  # whole branches of paths are ties, so a plan may split them
+
+
+def test_ten_points_of_a_target_act_as_one():
+    prices, cells, _, _, _ = grid_problem(3)
+    lengths = shortest_paths(prices, cells)
+    merged, first = nearest_of_each(lengths, torch.tensor([9, 4, 9, 4]))
+    torch.testing.assert_close(merged, torch.stack([lengths[[0, 2]].amin(0), lengths[[1, 3]].amin(0)]))
+    assert first.tolist() == [0, 1]
+
+
+def test_semantic_map_knows_only_classes_with_a_point_and_is_sure_at_points():
+    points = points_of((8, 60, 0, 1), (30, 4, 2, 3))
+    grown = dilated_points([points], (1, 16, 16), 5.0, (64, 64))[0]
+    semantic = semantic_map(torch.rand(3, 16, 16), points, grown, 2)
+    assert semantic.classes.tolist() == [0, 2] and semantic.prob.shape == (2, 16, 16)
+    assert semantic.prob[0, 15, 2] == 1 and semantic.prob[1, 1, 7] == 1
+    assert (semantic.prob.sum(0) < 1).any()  # what an absent class holds is given to nobody
+    sure = semantic.stuff_target()
+    assert set(sure.unique().tolist()) <= {2, IGNORE}
+
+
+def test_labels_on_grids_and_maps_agree_with_pixels():
+    things = torch.full((8, 12), -1)
+    things[2:6, 2:6] = 0
+    stuff = torch.where(things < 0, 2, IGNORE)
+    labelled = LabelledImage.of(PseudoLabel(things, stuff), points_of((3, 3, 1, 7), (10, 1, 2, 8)))
+    coarse = labelled.pseudo_on_grid((8, 16), (4, 8))
+    assert coarse.things[1:3, 1:3].tolist() == [[0, 0], [0, 0]] and (coarse.things[:, 6:] == -1).all()
+    assert (coarse.stuff[:, 6:] == IGNORE).all()
+    panoptic = labelled.as_panoptic()
+    assert panoptic.label.tolist() == [1, 2]
+    np.testing.assert_array_equal(panoptic.segments == 1, things == 0)
+    cells, owner, masks = labelled.on_grid((8, 16), (4, 8))
+    assert owner.tolist() == [0, 1] and masks.flatten(1)[owner, cells].all()
+    target = labelled.as_target((8, 16), 2)
+    assert not target.known[:, 12:].any() and set(target.stuff.unique().tolist()) == {0, IGNORE}
+
+
+def test_warm_up_and_stages_follow_the_step_and_survive_a_resume():
+    torch.manual_seed(0)
+    model = Point2Mask.build(CATEGORIES, "smoke", warmup_steps=10, transport_from=7)
+    batch = Batch(torch.rand(1, 3, 64, 64), [(64, 64)], ["a"], [two_cats()[1]])
+    first, later = model.losses(batch, 0), model.losses(batch, 10)
+    for name in p2m.RAMPED:
+        assert first[name] == 0 and later[name] > 0, name
+    assert first["location_class"] > 0 and first["point"] > 0
+    fresh = Point2Mask.build(CATEGORIES, "smoke")
+    fresh.load_state_dict(model.state_dict())
+    assert fresh.steps_seen == 10
+    sum(later.values()).backward()
+    stopped = model.net.branch.boundary_head[0].weight.grad
+    assert stopped is not None and stopped.abs().sum() > 0
