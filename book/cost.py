@@ -42,9 +42,9 @@ run = shown.newest(Path(runs))
 metrics = run.result["metrics"] if run else None
 
 # %% tags=["remove-input"]
-def table_of(tabulate, *given):
+def table_of(tabulate):
     """A table of the run, or a word where there is no run."""
-    rows = tabulate(*given) if run else ([], [[shown.NOT_MEASURED]])
+    rows = tabulate() if run else ([], [[shown.NOT_MEASURED]])
     display(HTML(report.table(*rows)))
 
 
