@@ -36,8 +36,9 @@ HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for 
 class Pretraining:
     """How a backbone is pretrained. Optimiser as He et al. 2022, its rate scaled to a small network and batch."""
 
-    views: int = 400_000
-    batch: int = 64
+    views: int = 300_000  # a picture hidden in one way is one view
+    alone: int = 96_000  # of these, how many pass by before the teacher is listened to; it starts as its pupil
+    batch: int = 64  # pictures a step, each hidden in one way at first and then in mae.masks ways
     seed: int = 0
     pictures: int = 30_000
     size: int = 128
@@ -48,21 +49,24 @@ class Pretraining:
     warm_up: int = 10_000  # views
     cool_down: float = 0.2  # the last share of the views, over which the rate falls to zero
     # views after which features are probed
-    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 200_000, 300_000)
+    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 160_000, 220_000)
     probe_pictures: int = 96
-    start: str = ""  # a checkpoint of an earlier run, whose weights this one starts from
     vit: ViTConfig = field(default_factory=ViTConfig)
-    mae: MAEConfig = field(default_factory=lambda: MAEConfig(colour=0.5, block=2))
+    mae: MAEConfig = field(default_factory=lambda: MAEConfig(colour=0.5, block=2, latent=1.0, masks=2))
 
     @property
-    def steps(self) -> int:
-        return math.ceil(self.views / self.batch)
+    def first_steps(self) -> int:
+        """Steps of masking alone; every step, where there is no teacher."""
+        return math.ceil((self.alone if self.mae.latent else self.views) / self.batch)
+
+    def views_at(self, step: int) -> int:
+        early = min(step, self.first_steps)
+        return self.batch * (early + (step - early) * self.mae.masks)
 
     def rate(self, step: int) -> float:
         """Linear warm-up, level, linear cool-down."""
-        seen = (step + 1) * self.batch
-        left = (self.views - step * self.batch) / max(self.cool_down * self.views, 1)
-        return self.lr * min(seen / self.warm_up, left, 1.0)
+        left = (self.views - self.views_at(step)) / max(self.cool_down * self.views, 1)
+        return self.lr * min(self.views_at(step + 1) / self.warm_up, left, 1.0)
 
 
 class Pretrainer:
@@ -74,11 +78,15 @@ class Pretrainer:
         self.model = MaskedAutoencoder(TokenViT(config.vit), config.mae).to(device)
         if device.type == "cpu":
             unfuse(self.model)
-        if config.start:
-            self.model.load_state_dict(torch.load(config.start, map_location=device, weights_only=True)["model"])
         groups = decayed(self.model, config.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-        self.parallel = torch.nn.parallel.DistributedDataParallel(self.model) if world.in_world() else self.model
+        self.parallel = self.model
+        if world.in_world():
+            self.parallel = torch.nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=True)
+
+    @property
+    def views(self) -> int:
+        return self.config.views_at(self.step)
 
     def advance(self, pictures: np.ndarray) -> float:
         """One step; all that is drawn at random depends on (seed, step, process) alone."""
@@ -86,6 +94,9 @@ class Pretrainer:
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * world.size() + world.rank())
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
+        if self.config.mae.latent and self.step == self.config.first_steps:
+            self.model.teacher.load_state_dict(self.model.vit.state_dict())
+        self.model.listens = self.step >= self.config.first_steps
         with torch.autocast(self.device.type, torch.bfloat16):
             loss = self.parallel(images).loss
         if not torch.isfinite(loss):
@@ -141,16 +152,17 @@ def _train(prepared: tuple[Pretrainer, np.ndarray], run: Run) -> dict[str, float
     trainer, pictures = prepared
     config, keeper = trainer.config, Checkpointer(run.folder / "checkpoints")
     if keeper.restore(trainer) and not world.rank():
-        _cut_log(run, trainer.step * config.batch)
-    due = {math.ceil(views / config.batch) for views in config.probes}
-    pace, saved = Pace(), time.perf_counter()
-    while trainer.step < config.steps:
-        if trainer.step in due:
+        _cut_log(run, trainer.views)
+    due = sorted(config.probes, reverse=True)
+    pace, saved = Pace(trainer.views), time.perf_counter()
+    while trainer.views < config.views:
+        if due and due[-1] <= trainer.views:
             _look(trainer, run)
-        pace.add(trainer.advance(pictures))
+            due = [views for views in due if views > trainer.views]
+        pace.losses.append(trainer.advance(pictures))
         if trainer.step % 100 == 0:
-            _log(run, views=trainer.step * config.batch, **pace.means(config.batch))
-            pace = Pace()
+            _log(run, views=trainer.views, **pace.means(trainer.views))
+            pace = Pace(trainer.views)
         if time.perf_counter() - saved > CHECKPOINT_S:
             keeper.save(trainer)
             saved = time.perf_counter()
@@ -162,24 +174,20 @@ def _train(prepared: tuple[Pretrainer, np.ndarray], run: Run) -> dict[str, float
 class Pace:
     """Mean loss and views a second since it was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, views: int) -> None:
+        self.views, self.began = views, time.perf_counter()
         self.losses: list[float] = []
-        self.began = time.perf_counter()
 
-    def add(self, loss: float) -> None:
-        self.losses.append(loss)
-
-    def means(self, batch: int) -> dict[str, float]:
-        taken = time.perf_counter() - self.began
-        loss = sum(self.losses) / len(self.losses)
-        return {"loss": round(loss, 5), "views_per_s": round(len(self.losses) * batch / taken, 1)}
+    def means(self, views: int) -> dict[str, float]:
+        pace = (views - self.views) / (time.perf_counter() - self.began)
+        return {"loss": round(sum(self.losses) / len(self.losses), 5), "views_per_s": round(pace, 1)}
 
 
 def _look(trainer: Pretrainer, run: Run) -> dict[str, float]:
     """Probes the features, and keeps the weights as they are now for pictures of how features grow."""
     if world.rank():
         return {}
-    views = trainer.step * trainer.config.batch
+    views = trainer.views
     held_out = [probe_picture(trainer.config, index) for index in range(trainer.config.probe_pictures)]
     scores = {name: round(value, 4) for name, value in probe(trainer.model.vit, held_out).items()}
     _log(run, views=views, probe=scores)
@@ -229,13 +237,22 @@ def _record(done: Run, config: Pretraining, weights: Path, trained: dict, untrai
         "views": config.views,
         "pictures": f"{config.pictures} of Bestiary, split pretrain, {config.size} px",
         "device": env["device"],
-        "wall_s": done.result["wall_s"],
+        "seconds": training_seconds(done),
         "git": env["git"],
         "trained": trained,
         "untrained": untrained,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "recipe_sha256": hashlib.sha256((done.folder / "recipe.json").read_bytes()).hexdigest(),
     }
+
+
+def training_seconds(run: Run) -> int:
+    """Time spent in steps, told by the log; waiting, probing and interruptions are left out."""
+    seconds, before = 0.0, 0
+    for line in map(json.loads, (run.folder / "log.jsonl").read_text().splitlines()):
+        if "views_per_s" in line:
+            seconds, before = seconds + (line["views"] - before) / line["views_per_s"], line["views"]
+    return round(seconds)
 
 
 def _cut_log(run: Run, views: int) -> None:

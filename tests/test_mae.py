@@ -132,6 +132,29 @@ def test_loss_falls_on_one_batch():
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_thoughts_tell_nothing_of_the_place_and_follow_slowly():
+    """Standardised over the pictures at each place; the copy moves by its share towards the encoder."""
+    model = small_mae(latent=1.0, slowness=0.75)
+    pixels = model.vit.normalise(torch.rand(6, 3, 32, 32))
+    with torch.no_grad():
+        model.vit.blocks[0].mlp.fc1.weight.add_(1.0)
+    before = model.teacher.blocks[0].mlp.fc1.weight.clone()
+    thought = model.thoughts(pixels)
+    torch.testing.assert_close(thought.mean(0), torch.zeros(16, 48), atol=1e-4, rtol=0)
+    assert (thought.var(0) < 1.001).all() and thought.var(0).mean() > 0.9
+    torch.testing.assert_close(model.teacher.blocks[0].mlp.fc1.weight, before + 0.25)
+    model.eval().thoughts(pixels)
+    torch.testing.assert_close(model.teacher.blocks[0].mlp.fc1.weight, before + 0.25)
+
+
+def test_each_way_of_hiding_is_a_view_of_its_own():
+    model = small_mae(latent=0.5, masks=3)
+    painted = model(torch.rand(2, 3, 32, 32))
+    assert len(painted.which) == 6 and not torch.equal(painted.which[:2], painted.which[2:4])
+    painted.loss.backward()
+    assert model.imagine.weight.grad is not None and not any(p.requires_grad for p in model.teacher.parameters())
+
+
 def test_best_threshold_by_trying_all():
     torch.manual_seed(0)
     scores, mask = torch.rand(6, 7), torch.rand(6, 7) > 0.6
@@ -196,7 +219,9 @@ def test_probe_leaves_the_network_as_it_was():
     vit = TokenViT(**TINY).train()
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
     mask[0, 4:20, 4:20] = True
-    picture = ProbePicture(torch.rand(3, 32, 32), mask, mask[0].long(), torch.tensor([[8.5, 8.5]]), torch.zeros(1).long())
+    picture = ProbePicture(
+        torch.rand(3, 32, 32), mask, mask[0].long(), torch.tensor([[8.5, 8.5]]), torch.zeros(1).long()
+    )
     scores = probe(vit, [picture, picture])
     assert vit.training and 0 < scores["point_iou"] <= 1
 
@@ -217,13 +242,13 @@ def test_views_depend_on_seed_and_step_alone():
 
 
 def test_rate_rises_stays_and_falls():
-    config = Pretraining(views=1000, batch=10, warm_up=100, lr=1.0)
-    rates = [config.rate(step) for step in range(config.steps)]
+    config = Pretraining(views=1000, batch=10, warm_up=100, lr=1.0, mae=MAEConfig())
+    rates = [config.rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[70] == 1.0
     assert rates[-1] == pytest.approx(0.05) and all(r > 0 for r in rates)
 
 
-RUN = {"batch": 8, "pictures": 12, "size": 64, "probe_pictures": 2, "probes": (0, 16), "warm_up": 16}
+RUN: dict = {"batch": 8, "pictures": 12, "size": 64, "probe_pictures": 2, "probes": (0, 16), "warm_up": 16}
 
 
 def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
@@ -267,6 +292,26 @@ def test_shipping_keeps_record_and_weights_together(tmp_path):
     assert record["views"] == 16 and "--views 16 --batch 8" in record["command"]
     assert kept.status == "ok" and set(kept.read("probes.json")) == {"0", "16"}
     assert len(list((kept.folder / "looks").iterdir())) == 2
+
+
+def test_the_teacher_is_heard_after_the_first_views():
+    """One way of hiding until then, `masks` ways afterwards; the teacher begins as its pupil is at that step."""
+    from pointseg import pretrain as module
+    from pointseg.nets.vit import ViTConfig
+
+    mae = MAEConfig(latent=1.0, masks=2, decoder_dim=24, slowness=1.0)
+    config = Pretraining(**RUN, views=64, alone=16, vit=ViTConfig(**TINY, image_size=64), mae=mae)
+    assert [config.views_at(step) for step in range(5)] == [0, 8, 16, 32, 48]
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
+    trainer = module.Pretrainer(config, torch.device("cpu"))
+    for heard in (False, False, True):
+        pupil = {name: value.clone() for name, value in trainer.model.vit.state_dict().items()}
+        trainer.advance(pictures)
+        assert trainer.model.listens == heard
+        assert (trainer.model.imagine.weight.grad is not None) == heard
+    assert trainer.views == 32
+    for name, value in trainer.model.teacher.state_dict().items():
+        assert torch.equal(value, pupil[name])
 
 
 def test_unknown_kind():

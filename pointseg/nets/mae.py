@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, layer_norm
 
 from pointseg.nets.stem import sine_grid
 from pointseg.nets.vit import TokenViT
@@ -25,6 +26,9 @@ class MAEConfig:
     decoder_depth: int = 2
     decoder_heads: int = 3
     colour: float = 0.0  # weight of each hidden patch's mean colour, which normalised targets leave out
+    latent: float = 0.0  # weight of what a slow copy of the encoder, shown the whole picture, thinks of a hidden patch
+    slowness: float = 0.99  # of that copy: its share of itself in a step
+    masks: int = 1  # ways in which each picture is hidden in one step
 
 
 @dataclass(frozen=True)
@@ -50,19 +54,47 @@ class MaskedAutoencoder(nn.Module):
             *(Block(width, heads, qkv_bias=True) for _ in range(config.decoder_depth)), nn.LayerNorm(width)
         )
         self.paint = nn.Linear(width, 3 * vit.stride**2 + 3)
+        self.listens = bool(config.latent)  # whether the slow copy is asked; a training may turn this on later
+        if config.latent:
+            self.teacher = deepcopy(vit).eval().requires_grad_(False)
+            self.imagine = nn.Linear(width, vit.dim)
 
     def forward(self, images: Tensor, hidden: Tensor | None = None) -> Painted:
         """Images [b, 3, H, W] in 0..1, sides a multiple of the stride."""
         pixels = self.vit.normalise(images)
         grid = tuple(side // self.vit.stride for side in pixels.shape[-2:])
+        ways = self.config.masks if self.listens or not self.config.latent else 1
+        thought = self.thoughts(pixels).repeat(ways, 1, 1) if self.listens else None
+        pixels = pixels.repeat(ways, 1, 1, 1)
         if hidden is None:
-            hidden = random_hidden(len(images), grid, self.config.ratio, self.config.block, images.device)
+            hidden = random_hidden(len(pixels), grid, self.config.ratio, self.config.block, images.device)
         visible, painted = self._choose(hidden)
         seen = self.encode(pixels, hidden, visible)
-        answer = self.decode(seen, visible, painted, grid).float()
+        decoded = self.decode(seen, visible, painted, grid)
+        answer = self.paint(decoded).float()
         patches, colours = answer[..., :-3], answer[..., -3:]
         target = take(to_patches(pixels, self.vit.stride), painted.unsqueeze(-1))
-        return Painted(self._loss(target, patches, colours), patches, colours, painted)
+        loss = self._loss(target, patches, colours)
+        if thought is not None:
+            guess = self.imagine(decoded).float()
+            loss = loss + self.config.latent * (guess - take(thought, painted.unsqueeze(-1))).square().mean()
+        return Painted(loss, patches, colours, painted)
+
+    @torch.no_grad()
+    def thoughts(self, pixels: Tensor) -> Tensor:
+        """[b, N, D]: the slow copy's features of whole pictures, each channel standardised over the pictures at each
+        place. So a place says nothing, and a copy that told all pictures the same would have nothing to teach."""
+        for slow, fast in zip(self.teacher.parameters(), self.vit.parameters()):
+            if self.training:
+                slow.lerp_(fast, 1 - self.config.slowness)
+        tokens, rope, _ = self.teacher.embed(pixels)
+        tokens, kept = self.teacher.body.norm_pre(tokens), []
+        for block in self.teacher.blocks:
+            tokens = block(tokens) if rope is None else block(tokens, rope=rope)
+            kept.append(tokens[:, self.teacher.body.num_prefix_tokens :].float())
+        features = sum(layer_norm(x, x.shape[-1:]) for x in kept[-3:]) / 3
+        spread, mean = torch.var_mean(features, 0, keepdim=True)
+        return (features - mean) / (spread + 1e-4).sqrt()
 
     def _choose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """hidden [b, N] -> indices of visible patches [b, n] and of the hidden ones to paint [b, k], at random."""
@@ -85,12 +117,12 @@ class MaskedAutoencoder(nn.Module):
         return tokens[:, prefix:]
 
     def decode(self, seen: Tensor, visible: Tensor, painted: Tensor, grid: tuple[int, int]) -> Tensor:
-        """[b, n, D] of the visible patches -> [b, k, 3 p p + 3] for the `painted` ones."""
+        """[b, n, D] of the visible patches -> [b, k, d] for the `painted` ones."""
         small = self.shrink(self.norm(seen))
         blanks = self.mask_token.to(small.dtype).expand(len(small), painted.shape[1], -1)
         places = sine_grid(*grid, small.shape[-1], small.device).flatten(0, 1)
         tokens = torch.cat([small, blanks], 1) + places[torch.cat([visible, painted], 1)]
-        return self.paint(self.decoder(tokens)[:, visible.shape[1] :])
+        return self.decoder(tokens)[:, visible.shape[1] :]
 
     def _loss(self, target: Tensor, patches: Tensor, colours: Tensor) -> Tensor:
         mean, var = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
