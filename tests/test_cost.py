@@ -176,7 +176,7 @@ def metrics(tmp_path_factory):
         "machines": [MACHINE.as_dict()], "gpu": [],
         "network": network + [row | {"network": "ViT-S/16", "tokens": 105} for row in network],
         "labels": survey.label_rows(extent, patience, tmp_path_factory.mktemp("empty") / "none"),
-        "same_labels": [survey.same_labels(extent)], "extent": {"depth": extent.depth},
+        "same_labels": survey.same_labels(extent), "extent": {"depth": extent.depth},
     }  # fmt: skip
 
 

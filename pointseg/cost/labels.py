@@ -97,9 +97,11 @@ class LabelProblem:
     categories: tuple[Category, ...]
 
 
-def label_problem(size: tuple[int, int], things: int = 8, classes: int = 21, width: int = 128) -> LabelProblem:
+def label_problem(
+    size: tuple[int, int], things: int = 8, classes: int = 21, width: int = 128, seed: int = 0
+) -> LabelProblem:
     """Smooth maps at an eighth of the size, in which things of few classes stand close, on one stuff class."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     grid = (size[0] // 8, size[1] // 8)
     categories = tuple(Category(k + 1, str(k), k < classes - 1) for k in range(classes))
     extent = torch.tensor([size[1], size[0]])

@@ -146,7 +146,7 @@ def asked_of_pictures(metrics: Row) -> list[Asked]:
     filtered = ms(rows, "tree filter", "tree and filter")
     return [
         Asked("pseudo label of Point2Mask, seconds", seconds["Point2Mask"], "at most 0.09", lambda x: x <= 0.09),
-        Asked("pixels labelled as by the full-size solve, %", 100 * metrics["same_labels"][0], "at least 99.5",
+        Asked("pixels labelled as by the full-size solve, worst, %", 100 * min(metrics["same_labels"]), "at least 99.5",
               lambda x: x >= 99.5),
         Asked("pseudo label of PSPS, seconds", seconds["PSPS"], "at most 0.07", lambda x: x <= 0.07),
         Asked("tree and filter, ms", filtered, "at most 10", lambda x: x <= 10),
