@@ -84,12 +84,24 @@ def browser():
         running.close()
 
 
+@pytest.fixture(scope="module")
+def opened(browser, html):
+    page = open_page(browser, html.as_uri())
+    page.first_scripts = scripts(page)
+    yield page
+    page.close()
+
+
 @pytest.fixture
-def page(browser, html):
-    opened = open_page(browser, html.as_uri())
+def page(opened):
+    """One page for all, as a reader finds it."""
+    start = STATE | {"point": [60.5, 52.5]}
+    opened.evaluate(
+        f"(all) => Object.entries(all).forEach(([k, v]) => window.pointsegModels['{NAME}'].set(k, v))", start
+    )
+    settled(opened)
     yield opened
     assert not opened.met, opened.met
-    opened.close()
 
 
 def open_page(browser, address: str):
@@ -106,6 +118,10 @@ def open_page(browser, address: str):
 
 def model(page, name: str):
     return page.evaluate(f"(name) => window.pointsegModels['{NAME}'].get(name)", name)
+
+
+def scripts(page) -> list[str]:
+    return page.evaluate("() => [...document.head.querySelectorAll('script')].map((s) => s.src.split('/').pop())")
 
 
 def settled(page) -> None:
@@ -197,6 +213,9 @@ def test_the_cases_reach_every_branch(records, scenes, monkeypatch):
 
 @pytest.mark.browser
 def test_a_point_moves_by_click_and_key_and_the_numbers_follow(page):
+    page.evaluate(f"""() => {{ const m = window.pointsegModels['{NAME}'];
+        m.set('map_kind', 'similarity'); m.set('instance_map', 'none'); m.set('box_threshold', 0.8); }}""")
+    settled(page)
     before = model(page, "key_points"), model(page, "box")
     canvas = page.locator("canvas.ps-picture")
     box = canvas.bounding_box()
@@ -238,11 +257,15 @@ def test_sliders_stages_presets_and_reset(page):
 
 
 @pytest.mark.browser
-def test_play_runs_through_the_rounds(page):
-    page.locator("input[data-name=rounds]").fill("2")
-    settled(page)
-    page.locator("button.ps-play").click()
-    assert page.locator("button.ps-play").get_attribute("aria-pressed") == "true"
+def test_play_runs_through_the_rounds_and_pauses(page):
+    play = page.locator("button.ps-play")
+    play.click()
+    assert play.get_attribute("aria-pressed") == "true" and model(page, "step") == 0
+    page.wait_for_function(f"() => window.pointsegModels['{NAME}'].get('step') > 0")
+    play.click()
+    assert play.get_attribute("aria-pressed") == "false" and 0 < model(page, "step") < STATE["rounds"]
+    page.locator("input[data-name=rounds]").fill("1")
+    play.click()
     page.wait_for_function("() => document.querySelector('.ps-play').getAttribute('aria-pressed') === 'false'")
     assert model(page, "step") == -1
 
@@ -277,13 +300,11 @@ def test_what_is_saved_can_be_read(page):
 
 
 @pytest.mark.browser
-def test_only_the_chosen_picture_is_loaded(browser, html):
-    opened = open_page(browser, html.as_uri())
-    scripts = "() => [...document.head.querySelectorAll('script')].map((s) => s.src.split('/').pop())"
-    assert opened.evaluate(scripts) == ["p0.js"]
-    opened.locator("select[data-name=picture]").select_option("1")
-    opened.wait_for_function(f"({scripts})().includes('p1.js')")
-    opened.close()
+def test_only_the_chosen_picture_is_loaded(page):
+    assert page.first_scripts == ["p0.js"]
+    page.locator("select[data-name=picture]").select_option("1")
+    page.wait_for_function("() => document.head.querySelectorAll('script').length === 2")
+    assert sorted(scripts(page)) == ["p0.js", "p1.js"]
 
 
 @pytest.mark.browser
@@ -301,7 +322,7 @@ def test_settings_have_the_same_names_and_defaults_in_both_languages():
     for name, value in STATE.items():
         if name == "point":
             continue
-        shown = json.dumps(value)
+        shown = f"{value:g}" if isinstance(value, float) else json.dumps(value)
         assert f"{name}: {shown}" in text, name
 
 

@@ -46,7 +46,8 @@ def embed(
         state["point"] = pictures[0]["start"]
     given = f"const [ID, STATE, FOLDER, MODULE] = {_literal([name, state, folder, module_text()])};\n"
     script = f"(async () => {{\n{given}{_START}}})();"
-    return f'<div id="{escape(name)}"></div>\n<style>{style_text()}</style>\n<script>{script}</script>'
+    silent = "<noscript>The explorer computes in this page and needs JavaScript for it.</noscript>"
+    return f'<div id="{escape(name)}">{silent}</div>\n<style>{style_text()}</style>\n<script>{script}</script>'
 
 
 def _literal(value: Any) -> str:

@@ -33,20 +33,19 @@ export function render({ model, el }) {
   const wake = () => view.redraw();
   Object.keys(STATE).forEach((name) => model.on(`change:${name}`, wake));
   model.on("change:bundle", () => openBundle(view));
+  model.on("change:picture", () => model.load && openBundle(view));
   model.on("msg:custom", (message) => {
     if (message.kind === "rows") takeRows(view, message);
     if (message.kind === "refused") view.status.textContent = message.text;
   });
   const theme = new MutationObserver(wake); // the scatter plot takes its line colour from the page
   theme.observe(document.documentElement, { attributeFilter: ["data-theme", "class"] });
-  const follow = () => {
-    change(model, linked(model, STATE).read());
-    openBundle(view);
-  };
+  const follow = () => change(model, linked(model, STATE).read());
   if (model.get("links")) {
     addEventListener("hashchange", follow);
     follow();
-  } else openBundle(view);
+  }
+  openBundle(view);
   return () => {
     removeEventListener("hashchange", follow);
     theme.disconnect();
@@ -141,7 +140,6 @@ function usePreset(view, i) {
   change(view.model, { ...STATE, ...state });
   view.preset.textContent = text;
   view.preset.hidden = false;
-  openBundle(view);
 }
 
 function startOf(view) {
@@ -151,7 +149,6 @@ function startOf(view) {
 function choosePicture(view, picture) {
   const start = view.model.get("pictures")[picture]?.start;
   change(view.model, start ? { picture, point: start } : { picture });
-  openBundle(view);
 }
 
 function keptPoint(view) {
