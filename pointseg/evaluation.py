@@ -61,10 +61,12 @@ def score_val(method: Method, recipe: Recipe, corpus: Corpus) -> dict[str, float
 
 
 @torch.no_grad()
-def label_train(method: Method, recipe: Recipe, corpus: Corpus, count: int | None = None) -> Labelled:
-    """Pseudo labels of the training images with points, of all or of the first ones; nothing from a method
-    that makes none."""
-    if not hasattr(method, "pseudo_labels"):
+def label_train(
+    method: Method, recipe: Recipe, corpus: Corpus, count: int | None = None, name: str = "pseudo_labels"
+) -> Labelled:
+    """What a method's function of that name says of the training images with points, of all or of the first ones;
+    nothing from a method without it."""
+    if not hasattr(method, name):
         return Labelled(PseudoLabelled(corpus.train), [], [])
     method.eval()
     device, marked = next(method.parameters()).device, corpus.marked()
@@ -74,7 +76,7 @@ def label_train(method: Method, recipe: Recipe, corpus: Corpus, count: int | Non
     rows = iter(marked.indices)  # behind `found` in the zip below, which asks its first argument first
     for batch in batches(marked, recipe.training.batch):
         with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
-            found = method.pseudo_labels(batch.to(device))
+            found = getattr(method, name)(batch.to(device))
         for label, row in zip(found, rows):
             label = resized(label, corpus.train.size(row))
             dataset.add(row, as_truth(label, things))

@@ -52,11 +52,12 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
 
 def weak_part(method: Method, recipe: Recipe, corpus: Corpus, run: Run) -> dict[str, Any]:
     """Quality of the pseudo labels, and the student that learns from them where the recipe names one."""
-    labelled = label_train(method, recipe, corpus, None if recipe.student else SCORED)
+    labelled = label_train(method, recipe, corpus, SCORED)
     metrics: dict[str, Any] = {"pseudo": score_pseudo_labels(labelled, corpus)} if labelled.labels else {}
     if recipe.student:
-        taught = recipe.for_student()
-        pupils = MaskDataset(labelled.dataset, data.augmentation(taught), taught.seed)
+        own = "student_labels" if hasattr(method, "student_labels") else "pseudo_labels"
+        taught, lesson = recipe.for_student(), label_train(method, recipe, corpus, name=own)
+        pupils = MaskDataset(lesson.dataset, data.augmentation(taught), taught.seed)
         student, speed = trained(taught.for_images(len(pupils)), pupils, run, "student-")
         metrics["student"] = {**speed, "val": score_val(student, taught, replace(corpus, recipe=taught))}
     return metrics

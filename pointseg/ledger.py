@@ -158,12 +158,14 @@ def _handling(numbers: list[int], handler: Any) -> Iterator[None]:
 
 
 def strict(value: Any) -> Any:
-    """JSON has no NaN: a number nobody could measure is null."""
+    """JSON has no NaN and no infinity: a number nobody could measure is null, an infinite setting is the text inf."""
     if isinstance(value, dict):
         return {name: strict(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -223,8 +223,14 @@ def _replaced(what: str, value: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples, frozen values no lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    """JSON knows no tuples and no infinity, frozen values no lists."""
+    return {name: _hashable(value) for name, value in values.items()}
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def _frozen(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -25,9 +25,18 @@ def size() -> int:
 
 
 def torchrun(words: list[str], processes: int) -> int:
-    """Exit code of `torchrun --standalone` over a script or `-m module` and its arguments."""
+    """Exit code of `torchrun --standalone` over a script or `-m module` and its arguments.
+
+    Interrupted, it asks the processes to end and waits until they have saved what they do.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.run([*command, *words], check=False).returncode
+    with subprocess.Popen([*command, *words]) as launcher:
+        try:
+            return launcher.wait()
+        except KeyboardInterrupt:
+            launcher.terminate()
+            launcher.wait()
+            raise
 
 
 @contextlib.contextmanager

@@ -100,6 +100,20 @@ def test_a_student_learns_from_the_pseudo_labels_and_never_from_the_truth(run):
     assert (run.folder / "student-log.jsonl").exists() and (run.scratch / "student-model.pt").exists()
 
 
+def test_a_method_may_teach_its_student_with_labels_of_their_own(run, monkeypatch):
+    def halves(self, batch):
+        labels = self.pseudo_labels(batch)
+        for label in labels:
+            label.masks[:, : label.masks.shape[1] // 2] = False
+        return labels
+
+    Pupil.taught.clear()
+    monkeypatch.setattr(tiny.Tiny, "student_labels", halves, raising=False)
+    metrics = experiment(recipes.make("tiny", student="pupil"), run)
+    assert Pupil.taught and all((area == 0.5).all() for batch in Pupil.taught for area in batch)
+    assert metrics["pseudo"]["part_recall"] == 100  # scored are the labels the method learnt from
+
+
 def test_only_a_method_that_says_masks_is_given_masks(run):
     weak, full = (open_corpus(recipes.make(name)).supervision() for name in ("tiny", "pupil"))
     assert isinstance(weak, PointDataset) and weak[0].truth is None and len(weak[0].points)

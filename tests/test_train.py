@@ -16,6 +16,7 @@ from torch import nn
 from pointseg import recipe as recipes
 from pointseg.checkpoint import load_model, save_model
 from pointseg.feed import Feed, Order
+from pointseg.ledger import strict
 from pointseg.methods.base import Training, targets_of
 from pointseg.progress import Progress, clock, cut, read_log
 from pointseg.structures import Category, InputError, Points
@@ -239,6 +240,13 @@ def test_an_unknown_wish_is_refused_in_one_line(wrong, said):
 def test_any_text_is_a_recipe_or_an_input_error(text):
     with pytest.raises(InputError):
         recipes.Recipe.from_json(text)
+
+
+def test_an_infinite_setting_comes_back_from_a_runs_folder():
+    chosen = recipes.make("tiny", config={"alpha": math.inf, "beta": 0.1})
+    assert dict(chosen.config)["alpha"] == math.inf
+    written = json.dumps(strict(json.loads(chosen.to_json())), allow_nan=False)
+    assert recipes.Recipe.from_json(written) == chosen
 
 
 def test_epochs_become_steps_once_the_images_are_counted():

@@ -67,6 +67,13 @@ class HasParamGroups(Protocol):
         """Groups for AdamW, each with its own `lr` and `weight_decay`."""
 
 
+class HasStudentLabels(Protocol):
+    """A method may teach its student with something better than what it learnt from itself."""
+
+    def student_labels(self, batch: Batch) -> list[Instances | Panoptic]:
+        """As `pseudo_labels`, which serves both where this is absent."""
+
+
 class HasCompiledParts(Protocol):
     """A method may name its static parts, which torch.compile then takes where a recipe asks for it."""
 
