@@ -56,6 +56,7 @@ class Config:
     attention: Literal["rollout", "point"] = "rollout"  # "point": likeness to the labelled token
     place_weight: float = 10.0  # UNSTATED [AS Sec. 4]: weight of l_L1, official code
     warmup_weight: float = 0.0  # of the two class-aware token losses
+    centred: bool = False  # DEVIATION [AS Eq. 1]: features less their mean over the picture, so that cosines spread
     # instance attention map
     instance_map: Literal["released", "printed", "none"] = "released"  # [AS Eq. 1]; "none" keeps A^S [AS Tab. 3]
     foreground: float = 0.2  # UNSTATED [AS Sec. 3.1]: official code
@@ -98,14 +99,14 @@ class Labeller:
         self.config, self.stride = config, stride
 
     @torch.no_grad()
-    def parts(self, tokens: Tensor, scene: Scene, attention: Tensor) -> Parts:
-        """Patch tokens [b, T, D] and self-attention maps [n, T] to parts."""
+    def parts(self, tokens: Tensor, scene: Scene, attention: Tensor, keep_path: bool = False) -> Parts:
+        """Patch tokens [b, T, D] and self-attention maps [n, T] to parts; `keep_path` remembers every iteration."""
         attention = maps.unit_range(attention, scene.real)
         instance = self.instance_map(tokens, scene, attention)
         high = (instance >= self.config.seed_threshold) & scene.real
         boxes = self.boxes(instance, scene, self.config.box_threshold)
         in_box = tokens_in_boxes(boxes, scene.grid, self.stride) & scene.real
-        return self.keypoints(tokens, scene, (attention, instance, high & in_box), boxes, in_box)
+        return self.keypoints(tokens, scene, (attention, instance, high & in_box), (boxes, in_box), keep_path)
 
     def instance_map(self, tokens: Tensor, scene: Scene, attention: Tensor) -> Tensor:
         """[n, T] A^I in 0..1 of A^S [n, T]. [AS Eq. 1]"""
@@ -132,17 +133,17 @@ class Labeller:
             return centre_symmetric(boxes, scene.place, scene.limit)
         return torch.minimum(boxes, scene.limit.repeat(1, 2))
 
-    def keypoints(self, tokens: Tensor, scene: Scene, found: tuple, boxes: Tensor, in_box: Tensor) -> Parts:
+    def keypoints(self, tokens: Tensor, scene: Scene, found: tuple, box: tuple, keep_path: bool) -> Parts:
         """Seeds, shift, filtering and places of the key-points inside the boxes. [AS Sec. 3.2]"""
         c, seed, high = self.config, scene.seed, found[-1]
-        index, inside = compact(in_box)
-        known = Parts(*found, boxes, index, inside, None, None, seed[:, None], seed[:, None] >= 0)
+        index, inside = compact(box[1])
+        known = Parts(*found, box[0], index, inside, None, None, seed[:, None], seed[:, None] >= 0)
         if not c.shift:
             token = random_seeds(high, c.keypoints, seed)
             return replace(known, token=token, valid=torch.ones_like(token, dtype=torch.bool))
         held = Tokens.gathered(tokens, scene.image, index, inside)
         start = tokens[scene.image[:, None], spread_seeds(high, c.keypoints, seed)]
-        shifted = shift(start, held, c.alpha, c.iterations, c.owner, c.bandwidth_floor)
+        shifted = shift(start, held, c.alpha, c.iterations, c.owner, c.bandwidth_floor, keep_path)
         final, valid, filtered = shifted.features, shifted.cells.any(-1), None
         if c.filtering:
             area = high.gather(1, index)
@@ -231,8 +232,8 @@ class AttentionShift(nn.Module):
             if self.config.stage == "points" or not len(objects):
                 return losses | self.point_losses(answer, points, query)
             scene = Scene.of(objects, batch.sizes, seen.grid, self.vit.stride)
-            attention, mil = self.self_attention(seen, objects, scene, query)
-            parts = self.labeller.parts(seen.tokens.detach().float(), scene, attention)
+            attention, mil = self.self_attention(seen, objects, scene, query, batch.sizes)
+            parts = self.labeller.parts(self.features(seen, batch.sizes), scene, attention)
             if self.config.keypoints_as_points:
                 points = self.with_keypoints(points, objects, parts, seen.grid)
                 query = points.matched(*answer, self.config.place_weight)
@@ -279,10 +280,18 @@ class AttentionShift(nn.Module):
         token = point_label_loss(logits, at, objects.point_image, objects.point_label)
         return {"warm_picture": weight * picture, "warm_token": weight * token}
 
-    def attention_maps(self, seen: ViTOutput, objects: Objects, query: Tensor) -> Tensor:
+    def features(self, seen: ViTOutput, sizes: list[tuple[int, int]]) -> Tensor:
+        """[b, T, D] Phi: what the label path compares. No gradient comes back from it."""
+        tokens = seen.tokens.detach().float()
+        if not self.config.centred:
+            return tokens
+        real = real_tokens(sizes, seen.grid, self.vit.stride, tokens.device).float()[..., None]
+        return tokens - (tokens * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+
+    def attention_maps(self, seen: ViTOutput, objects: Objects, query: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """[n, depths, T] self-attention maps A^S, a mean over an object's points; 0 without a query. [AS Sec. 3.1]"""
         if self.config.attention == "point":
-            directions = F.normalize(seen.tokens.detach().float(), dim=-1)
+            directions = F.normalize(self.features(seen, sizes), dim=-1)
             at = token_at(objects.xy, seen.grid, self.vit.stride)
             like = directions[objects.point_image, at, None] @ directions[objects.point_image].transpose(1, 2)
             return objects.per_object(like)
@@ -294,10 +303,10 @@ class AttentionShift(nn.Module):
         return objects.per_object(own * (query >= 0)[:, None, None])
 
     def self_attention(
-        self, seen: ViTOutput, objects: Objects, scene: Scene, query: Tensor
+        self, seen: ViTOutput, objects: Objects, scene: Scene, query: Tensor, sizes: list[tuple[int, int]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A^S [n, T] at the depth whose box looks most like the object's class, and the loss that teaches choosing."""
-        stack = self.attention_maps(seen, objects, query)
+        stack = self.attention_maps(seen, objects, query, sizes)
         depths = stack.shape[1]
         if self.chooser is None or depths == 1:
             return stack[:, min(max(self.config.depth, 0), depths - 1)], {}
@@ -341,8 +350,8 @@ class AttentionShift(nn.Module):
         seen = self.vit(batch.images, trace=True)
         scene = Scene.of(objects, batch.sizes, seen.grid, self.vit.stride)
         _, _, query = self.matched(seen, objects, batch)
-        attention, _ = self.self_attention(seen, objects, scene, query)
-        return self.labeller.parts(seen.tokens.float(), scene, attention), scene
+        attention, _ = self.self_attention(seen, objects, scene, query, batch.sizes)
+        return self.labeller.parts(self.features(seen, batch.sizes), scene, attention, keep_path=True), scene
 
     def pseudo_labels(self, batch: Batch) -> list[Instances]:
         """Masks and boxes of the label path, a row an object in the order of the points."""
