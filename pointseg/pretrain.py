@@ -189,13 +189,19 @@ def _look(trainer: Pretrainer, run: Run) -> dict[str, float]:
         return {}
     views = trainer.views
     held_out = [probe_picture(trainer.config, index) for index in range(trainer.config.probe_pictures)]
-    scores = {name: round(value, 4) for name, value in probe(trainer.model.vit, held_out).items()}
+    scores = rounded(probe(trainer.model.vit, held_out))
     _log(run, views=views, probe=scores)
     save_backbone(trainer.model.vit, run.folder / "snapshots" / f"views{views:08d}.safetensors")
-    maps = portrait(trainer.model.vit, [p for p in held_out if len(p.points)][:PORTRAITS])
-    (run.folder / "looks").mkdir(exist_ok=True)
-    np.savez_compressed(run.folder / "looks" / f"views{views:08d}.npz", **{k: v.numpy() for k, v in maps.items()})
+    keep_looks(trainer.model.vit, held_out, run.folder / "looks" / f"views{views:08d}.npz")
     return scores
+
+
+def keep_looks(vit: TokenViT, held_out: list[ProbePicture], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    training = vit.training
+    maps = portrait(vit.eval(), [picture for picture in held_out if len(picture.points)], PORTRAITS)
+    vit.train(training)
+    np.savez_compressed(path, **{name: values.numpy() for name, values in maps.items()})
 
 
 def _log(run: Run, **facts: Any) -> None:
@@ -213,12 +219,13 @@ def ship(out: Path | str, weights: Path = SHIPPED, runs: Path = RUNS, name: str 
     done, kept = Run(Path(out)), Run(Path(runs) / name)
     config = Pretraining(**{k: v for k, v in done.read("recipe.json").items() if k not in ("vit", "mae")})
     held_out = [probe_picture(config, index) for index in range(config.probe_pictures)]
-    probes = {int(path.stem.removeprefix("views")): probe(read_backbone(path), held_out)
-              for path in sorted((done.folder / "snapshots").glob("views*.safetensors"))}  # fmt: skip
-    kept.folder.mkdir(parents=True, exist_ok=True)
+    probes = {}
+    for path in sorted((done.folder / "snapshots").glob("views*.safetensors")):
+        vit = read_backbone(path)
+        probes[int(path.stem.removeprefix("views"))] = rounded(probe(vit, held_out))
+        keep_looks(vit, held_out, kept.folder / "looks" / f"{path.stem}.npz")
     for part in ("recipe.json", "env.json", "log.jsonl"):
         shutil.copy2(done.folder / part, kept.folder / part)
-    shutil.copytree(done.folder / "looks", kept.folder / "looks", dirs_exist_ok=True)
     kept.write("probes.json", probes)
     trained, untrained = probes[max(probes)], probes[min(probes)]
     kept.write("result.json", done.result | {"metrics": {"trained": trained, "untrained": untrained}})
@@ -244,6 +251,10 @@ def _record(done: Run, config: Pretraining, weights: Path, trained: dict, untrai
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "recipe_sha256": hashlib.sha256((done.folder / "recipe.json").read_bytes()).hexdigest(),
     }
+
+
+def rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def training_seconds(run: Run) -> int:

@@ -38,12 +38,17 @@ def probe(vit: TokenViT, pictures: list[ProbePicture], batch: int = 32) -> dict[
 
 
 @torch.no_grad()
-def portrait(vit: TokenViT, pictures: list[ProbePicture]) -> dict[str, Tensor]:
-    """Small maps to look at: `pca` [k, h, w, 3] uint8, three main directions common to all pictures as colours, and
-    `similarity` [k, h, w] uint8, the likeness of each token to the one under the picture's last point."""
-    maps = torch.stack([vit(picture.image[None]).map()[0].float() for picture in pictures])
-    similar = [point_similarity(m, picture.points[-1], vit.stride) for m, picture in zip(maps, pictures)]
-    return {"pca": to_bytes(main_directions(maps)), "similarity": to_bytes(torch.stack(similar), per_map=True)}
+def portrait(vit: TokenViT, pictures: list[ProbePicture], shown: int) -> dict[str, Tensor]:
+    """Small maps of the first pictures to look at, bytes: `pca` [shown, h, w, 3], three main directions common to them
+    as colours; `similarity` [shown, h, w], the likeness of each token to the one under the picture's last point; and
+    both again `_centred`, with each place's mean over all the pictures taken off."""
+    maps = torch.cat([vit(picture.image[None]).map().float() for picture in pictures])
+    looks = {}
+    for suffix, features in (("", maps[:shown]), ("_centred", (maps - maps.mean(0))[:shown])):
+        similar = [point_similarity(m, picture.points[-1], vit.stride) for m, picture in zip(features, pictures)]
+        looks[f"pca{suffix}"] = to_bytes(main_directions(features))
+        looks[f"similarity{suffix}"] = to_bytes(torch.stack(similar), per_map=True)
+    return looks
 
 
 def main_directions(maps: Tensor, count: int = 3) -> Tensor:
