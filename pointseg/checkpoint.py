@@ -91,8 +91,10 @@ def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         recipe = Recipe.from_json(saved["recipe"])
         categories = tuple(Category(*values) for values in saved["categories"])
-    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: is no model of ours ({str(error).splitlines()[0]})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
+        raise InputError(f"{path}: is not a model that a run has saved") from None
     method = recipe.build(categories)
     method.load_state_dict(saved["weights"])
     return method.eval(), recipe, categories

@@ -34,7 +34,7 @@ def predict_images(checkpoint: Path, images: Path, out: Path) -> None:
     method, recipe, categories = load_model(checkpoint)
     found, entries = [], []
     out.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(tqdm(paths, desc="predict", disable=None), start=1):
+    for number, path in zip(image_ids(paths), tqdm(paths, desc="predict", disable=None)):
         image = torch.from_numpy(read_image(path)).permute(2, 0, 1)
         prediction = predict_one(method, recipe, Sample(number, image))
         entries.append({"id": number, "file_name": path.name, "width": image.shape[2], "height": image.shape[1]})
@@ -56,6 +56,13 @@ def pictures(where: Path) -> list[Path]:
     if not where.exists():
         raise InputError(f"{where}: no such picture or folder")
     return [where]
+
+
+def image_ids(paths: Sequence[Path]) -> list[int]:
+    """The numbers in COCO-style names (000000000139.jpg), so that results meet their ground truth; else 1, 2, ..."""
+    if all(path.stem.isdigit() for path in paths):
+        return [int(path.stem) for path in paths]
+    return list(range(1, len(paths) + 1))
 
 
 @torch.inference_mode()
