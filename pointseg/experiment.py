@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -77,11 +78,12 @@ def trained(recipe: Recipe, dataset: ImageDataset, run: Run, prefix: str = "") -
     seed_all(recipe.seed, BEFORE_STEPS)
     method = recipe.build(dataset.categories)
     feed = Feed(dataset, collate, recipe.training.batch, recipe.seed, recipe.workers)
-    progress = Progress(recipe.training.steps, run.folder if rank() == 0 else None, prefix=prefix)
+    progress = Progress(recipe.training.steps, run.folder, prefix=prefix)
     records = fit(method, feed, recipe, run.scratch / f"{prefix}checkpoints")
     with StopFlag() as stop, contextlib.closing(records):
         for record in records:
-            progress(record)
+            if rank() == 0:
+                progress(record)
             if stop.asked:
                 break
     if stop.asked and record.step + 1 < recipe.training.steps:
@@ -100,10 +102,16 @@ def launched(recipe: Recipe, run: Run, processes: int) -> dict[str, Any]:
     return run.read("metrics.json")
 
 
-def main(recipe: str, folder: str) -> None:
-    with joined():
-        experiment(Recipe.from_json(Path(recipe).read_text()), Run(Path(folder)))
+def main(recipe: str, folder: str) -> int:
+    """Exit code: 0 done, 130 interrupted."""
+    try:
+        with joined():
+            experiment(Recipe.from_json(Path(recipe).read_text()), Run(Path(folder)))
+    except KeyboardInterrupt as problem:
+        print(f"rank {os.environ.get('RANK', 0)}: {problem}", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
