@@ -1,5 +1,8 @@
 """Weights: files made here, read back with a report; the official MAE names; bad files in one line."""
 
+import json
+from hashlib import sha256
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -149,3 +152,17 @@ def test_shipped_backbone_is_whole_and_small():
     vit = read_backbone(queries=5)
     assert SHIPPED.stat().st_size <= 8_000_000
     assert all(value.isfinite().all() for value in vit.state_dict().values())
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="the shipped backbone is not in this tree")
+def test_record_beside_the_weights_is_theirs(root):
+    """The file's hash, the run that made it, and that it knows more than the untrained network."""
+    record = json.loads(SHIPPED.with_suffix(".json").read_text())
+    run = root / "runs" / "pretrain-bestiary-mae"
+    assert record["sha256"] == sha256(SHIPPED.read_bytes()).hexdigest()
+    assert record["recipe_sha256"] == sha256((run / "recipe.json").read_bytes()).hexdigest()
+    probes = json.loads((run / "probes.json").read_text())
+    assert record["trained"] == probes[max(probes, key=int)] and record["untrained"] == probes["0"]
+    for name in ("point_iou", "point_iou_centred", "point_auc_centred", "token_class"):
+        assert record["trained"][name] > record["untrained"][name]
+    assert json.loads((run / "result.json").read_text())["status"] == "ok"
