@@ -64,10 +64,10 @@ def read_claims(path: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> list[Finished]:
-    """Every kept run that ended well and has a recipe."""
+    """Every kept run of a method that ended well."""
     runs = [run for run in kept_runs(folder) if run.status == "ok"]
     read = [Finished(run, run.read("recipe.json"), flat(run.result.get("metrics", {}))) for run in runs]
-    return [one for one in read if one.recipe]
+    return [one for one in read if {"method", "scale", "seed"} <= set(one.recipe)]
 
 
 def fits(selector: dict[str, Any], recipe: dict[str, Any], ignored: Sequence[str] = ()) -> bool:
@@ -252,8 +252,8 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
 
 
 def stale_runs(folder: Path, reasons: Callable[[Path], list[str]]) -> dict[str, list[str]]:
-    """Run id -> why a kept run no longer matches what made it, for those that do not."""
-    found = {run.id: reasons(run.folder) for run in kept_runs(folder)}
+    """Run id -> why a kept notebook's run no longer matches what made it, for those that do not."""
+    found = {run.id: reasons(run.folder) for run in kept_runs(folder) if "key" in run.result}
     return {name: why for name, why in found.items() if why}
 
 
@@ -267,6 +267,6 @@ def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
         state = html.escape(run.status) + (f" {badge('stale')}" if (stale or {}).get(run.id) else "")
         settings = html.escape(", ".join(f"{k}={v}" for k, v in recipe.get("config", {}).items()))
         what = f'<a id="{run.id}"></a><code>{run.id}</code>'
-        rows.append([what, html.escape(recipe.get("method", "")), str(recipe.get("seed", "")), settings, state,
+        rows.append([what, html.escape(recipe.get("method", result.get("kind", ""))), str(recipe.get("seed", "")), settings, state,
                      f"{result.get('wall_s', 0):.0f} s", shown])  # fmt: skip
     return table(["run", "method", "seed", "settings", "state", "wall", "scores"], rows)

@@ -25,10 +25,10 @@ def test_a_changed_library_makes_a_run_stale_and_names_it(tmp_path):
     run = ledger.Run(tmp_path / "runs" / "as-small")
     run.folder.mkdir(parents=True)
     run.write("recipe.json", {"scale": "small"})
-    run.write("result.json", {"status": "ok"})
+    run.write("result.json", {"status": "ok", "key": {}})
     smoke = ledger.Run(tmp_path / "runs" / "as-smoke")
     smoke.folder.mkdir()
     smoke.write("recipe.json", {"scale": "smoke"})
-    smoke.write("result.json", {"status": "ok"})
+    smoke.write("result.json", {"status": "ok", "key": {}})
     assert report.stale_runs(tmp_path / "runs", lambda folder: ["library"]) == {"as-small": ["library"]}
     assert report.stale_runs(tmp_path / "runs", lambda folder: []) == {}
