@@ -53,6 +53,7 @@ class Shifted:
     owner: Tensor  # [n, S] int64
     similarity: Tensor  # [n, K, S] cosine of the final key-points with every token
     path: list[Tensor]  # N + 1 times [n, K, D] where asked for, else empty
+    owners: list[Tensor]  # N + 1 times [n, S], beside the path
 
     @property
     def cells(self) -> Tensor:
@@ -134,16 +135,17 @@ def shift(
     """Shift key-points from `seeds` [n, K, D] among the tokens inside. [AS Eq. 2], [AS Eq. 5-7]"""
     if owner == "softmax" and math.isinf(alpha):
         raise ValueError("softmax ownership needs a finite alpha: with alpha = inf every key-point scores alike")
-    points, path = seeds, [seeds] if keep_path else []
+    points, path, owners = seeds, [], []
     similarity = cosine(points, tokens.directions)
     owned, beta = ownership(similarity, tokens.inside, None, alpha, owner, floor)
     for _ in range(iterations):
+        path, owners = ([*path, points], [*owners, owned]) if keep_path else (path, owners)
         cells = cells_of(owned, seeds.shape[1])
         points = weighted_means(density_weights(similarity, cells, beta, alpha), tokens, points)
         similarity = cosine(points, tokens.directions)
         owned, beta = ownership(similarity, tokens.inside, cells, alpha, owner, floor)
-        path += [points] if keep_path else []
-    return Shifted(points, owned, similarity, path)
+    path, owners = ([*path, points], [*owners, owned]) if keep_path else (path, owners)
+    return Shifted(points, owned, similarity, path, owners)
 
 
 def ownership(
