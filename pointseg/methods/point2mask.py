@@ -43,6 +43,7 @@ from pointseg.structures import Batch, Category, Panoptic, Points, Prediction
 # UNSTATED [P2M Sec. 3.4]: the official code's. RAMPED losses, and the student's, grow from 0 during warm-up.
 WEIGHTS = {"point": 1.0, "presence": 2.0, "colour": 3.0, "tree": 3.0, "manifold": 1.0, "boundary": 1.0}
 RAMPED = ("tree", "boundary", "location_l1", "location_giou", "thing_dice", "stuff_class", "stuff_dice")
+COUNT_FINER = 4  # units are counted on a grid so many times finer than the paths'; the official code: every pixel
 UNSHARED = ("manifold", "boundary")  # not multiplied by the share of things
 
 
@@ -98,30 +99,33 @@ def centroids(owner: Tensor, points: Points, first: Tensor, size: tuple[int, int
     return out
 
 
-def unit_numbers(prices: Tensor, distance: Tensor, likelihood: Tensor, stuff: Tensor, points: Points, first: Tensor,
+def unit_numbers(prices: Tensor, distance: Tensor, semantic: SemanticMap, things: Points, first: Tensor,
                  size: tuple[int, int]) -> Tensor:  # fmt: skip
     """[n] how many units each thing supplies: cells nearest to its centroid. UNSTATED [P2M Sec. 3.3]: the code's way.
 
-    distance, likelihood [n, h, w] and stuff [h, w] on the path grid. Centroids change the counts, never the cost.
+    distance [n, h', w'] on the path grid; counted on the grid of `semantic`. Centroids change counts, never the cost.
     """
-    before = torch.where(stuff, -1, likely_nearest(distance, likelihood))
-    centres = centroids(before, points, first, size)
-    again = shortest_paths(prices, grid_cells(centres, size, stuff.shape))
-    after = likely_nearest(again, likelihood)[~stuff]
+    grid, stuff = semantic.prob.shape[-2:], semantic.stuff()
+    likelihood = semantic.likelihood(things.label[first])
+    before = torch.where(stuff, -1, likely_nearest(resized(distance, grid), likelihood))
+    centres = centroids(before, things, first, size)
+    again = shortest_paths(prices, grid_cells(centres, size, distance.shape[-2:]))
+    after = likely_nearest(resized(again, grid), likelihood)[~stuff]
     return after.bincount(minlength=len(distance)).to(distance.dtype)
 
 
-def transported(distance: Tensor, units: Tensor, stuff: Tensor, config: Config) -> Tensor:
-    """[n] supplier potentials of sending `units` to all cells that are no stuff. [P2M-S Eq. 1-3]
+def transported(distance: Tensor, units: Tensor, demand: Tensor, config: Config) -> Tensor:
+    """[n] supplier potentials of sending `units` to cells that want `demand` [h, w] each. [P2M-S Eq. 1-3]
 
     DEVIATION [P2M-S Eq. 1]: solved on the path grid, where all the information is; only the n potentials are needed
-    at full size.
+    at full size. Units are scaled to the whole demand.
     """
-    cost = distance[:, ~stuff]
-    demand = cost.new_ones(cost.shape[1])
+    wanting = demand > 0
+    cost, wanted = distance[:, wanting], demand[wanting]
+    units = units * (wanted.sum() / units.sum())
     if config.solver == "sinkhorn":
-        return sinkhorn(cost, units, demand, config.epsilon, config.rounds)
-    return converged_potentials(cost, units, demand, config.epsilon)
+        return sinkhorn(cost, units, wanted, config.epsilon, config.rounds)
+    return converged_potentials(cost, units, wanted, config.epsilon)
 
 
 class Point2Mask(nn.Module):
@@ -158,25 +162,24 @@ class Point2Mask(nn.Module):
         stuff = fine.stuff_target()
         if not len(things):
             return LabelledImage.of(PseudoLabel(torch.full_like(stuff, -1), stuff), points)
-        coarse = semantic.enlarged(path_grid(size, c.path_stride))
-        grid = coarse.prob.shape[-2:]
+        grid = path_grid(size, c.path_stride)
         features = F.normalize(resized(maps.features, grid), dim=0)
-        prices = pixel_to_point_cost(coarse.prob, resized(maps.boundary, grid), features, c)
+        prices = pixel_to_point_cost(semantic.enlarged(grid).prob, resized(maps.boundary, grid), features, c)
         distance, first = target_distances(prices, things, size)
-        u = self.potentials(prices, distance, coarse, things, first, size)
+        u = self.potentials(prices, distance, semantic, things, first, size)
         owner = cheapest_supplier(resized(distance, size), u)
         return LabelledImage.of(PseudoLabel(torch.where(fine.stuff(), -1, owner), stuff), points)
 
     def potentials(self, prices: Tensor, distance: Tensor, semantic: SemanticMap, things: Points, first: Tensor,
                    size: tuple[int, int]) -> Tensor:  # fmt: skip
         """[n] supplier potentials: zero in stage A, whose plan is the nearest point's by construction."""
-        stuff = semantic.stuff()
         stage_a = self.steps_seen < self.config.transport_from or self.config.solver == "none"
-        if stage_a or len(distance) == 1 or stuff.all():
+        grid = distance.shape[-2:]
+        counted = semantic.enlarged((COUNT_FINER * grid[0], COUNT_FINER * grid[1]))
+        demand = F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]
+        if stage_a or len(distance) == 1 or not demand.any():
             return distance.new_zeros(len(distance))
-        likelihood = semantic.likelihood(things.label[first])
-        units = unit_numbers(prices, distance, likelihood, stuff, things, first, size)
-        return transported(distance, units, stuff, self.config)
+        return transported(distance, unit_numbers(prices, distance, counted, things, first, size), demand, self.config)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         self.steps_seen.fill_(step)

@@ -53,7 +53,7 @@ class SemanticMap:
 
     def stuff(self) -> Tensor:
         """[h, w] bool: the map prefers a stuff class."""
-        return self.classes[self.prob.argmax(0)] >= self.things
+        return self.classes[self.prob.max(0).indices] >= self.things
 
     def stuff_target(self, sure: float = 0.5) -> Tensor:
         """[h, w] stuff class where the map is sure of one, IGNORE elsewhere. UNSTATED [PSPS]: the code's 0.5."""
@@ -63,7 +63,9 @@ class SemanticMap:
 
     def likelihood(self, label: Tensor) -> Tensor:
         """[n, h, w]: how likely a pixel is of target i's class or of any stuff. UNSTATED [PSPS]: the official code."""
-        return self.prob[torch.searchsorted(self.classes, label)] + self.prob[self.classes >= self.things].sum(0)
+        own = self.prob[torch.searchsorted(self.classes, label)]
+        own += self.prob[self.classes >= self.things].sum(0)
+        return own
 
 
 def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> SemanticMap:
@@ -79,7 +81,10 @@ def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> 
 
 def likely_nearest(distance: Tensor, likelihood: Tensor) -> Tensor:
     """[h, w] argmax_i (1 - D_i / max D) * likelihood_i; distances [n, h, w]. UNSTATED [PSPS]: the official code."""
-    return ((1 - distance / distance.max().clamp(min=1e-12)) * likelihood).argmax(0)
+    near = distance * (-1 / distance.max().clamp(min=1e-12))
+    near += 1
+    near *= likelihood
+    return near.max(0).indices
 
 
 def resized(plane: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -5,6 +5,7 @@ A consumer's label is argmin_i c_ij - u_i: only the n supplier potentials matter
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +17,22 @@ def sinkhorn(cost: Tensor, supply: Tensor, demand: Tensor, epsilon: float = 1e-3
 
     cost [n, m], supply [n] = x, demand [m] = y. rounds: [P2M-S Tab. A2]. UNSTATED [P2M-S Eq. 1]: epsilon 1e-3 and
     potentials that start at 1 are the official code's. Consumers are scaled first, so supplies are met exactly.
+    In numpy: the problem is small, and 160 tiny sums cost ten times less there.
     """
-    x, y, c = (supply + TINY_MASS).log(), (demand + TINY_MASS).log(), -cost / epsilon
-    u = torch.full_like(x, 1 / epsilon)
+    x, y = (np.log(mass.detach().cpu().numpy() + TINY_MASS) for mass in (supply, demand))
+    c = -cost.detach().cpu().numpy() / epsilon
+    u = np.full_like(x, 1 / epsilon)
     for _ in range(rounds):
-        v = y - (c + u[:, None]).logsumexp(0)
-        u = x - (c + v).logsumexp(1)
-    return u * epsilon
+        v = y - _log_sum_exp(c + u[:, None], 0)
+        u = x - _log_sum_exp(c + v, 1)
+    return torch.from_numpy(u * epsilon).to(cost)
+
+
+def _log_sum_exp(terms: np.ndarray, axis: int) -> np.ndarray:
+    """log of the sum of exponentials along an axis, in place and without overflow."""
+    largest = terms.max(axis, keepdims=True)
+    terms -= largest
+    return np.log(np.exp(terms, out=terms).sum(axis)) + largest.squeeze(axis)
 
 
 def consumer_potentials(cost: Tensor, u: Tensor, demand: Tensor, epsilon: float) -> Tensor:
@@ -95,4 +105,4 @@ def _dual(cost: Tensor, u: Tensor, x: Tensor, y: Tensor, epsilon: float) -> Tens
 
 def cheapest_supplier(cost: Tensor, u: Tensor) -> Tensor:
     """Label argmin_i c_ij - u_i of every consumer; cost [n, ...] -> [...]."""
-    return (cost - u.reshape(-1, *[1] * (cost.ndim - 1))).argmin(0)
+    return (cost - u.reshape(-1, *[1] * (cost.ndim - 1))).min(0).indices  # argmin is many times slower along rows
