@@ -59,8 +59,8 @@ display(HTML(page.embed(pictures, failures.presets(chosen, rows))))
 # ## What to try
 #
 # 1. **Follow one point.** Press *Play the shift*. The key-points start spread over the high part of the instance map
-#    and move to dense places of feature space; in the plot on the right they move among the patches themselves. Patches of
-#    one part of a creature lie together there, and key-points that began in the same part end on top of one another.
+#    and move to dense places of feature space; in the plot on the right they move among the patches themselves. Patches
+#    of one part of a creature lie together there, and key-points that began in the same part end on top of one another.
 # 2. **Change how sharp the density is.** With a small $\alpha$ a key-point hears only the patches most like it and
 #    hardly moves. Without limit ($\alpha = \infty$) each patch of a cell weighs alike, and a round becomes one of
 #    k-means with the cosine as its measure.

@@ -26,7 +26,8 @@ from pointseg.nets.vit import TokenViT
 torch.manual_seed(0)
 scene = draw(0, "val", 0, 128)
 net = TokenViT("small", dim=32, depth=2, heads=2)
-explorer = KeyPointExplorer([scene.image], net, [scene.truth], CATEGORIES)
+explorer = KeyPointExplorer([scene.image], net, [scene.truth], CATEGORIES, map_kind="similarity",
+                            instance_map="none", box_threshold=0.8, seed_threshold=0.6)
 seen = ipywidgets.HTML()
 def tell(_):
     x, y = explorer.point

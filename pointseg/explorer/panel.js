@@ -1,6 +1,8 @@
 // Parts any explorer is built from: controls bound to a model, a picture one can point at, playing, permanent links.
 // A model is anywidget's or the stand-in of page.py: get, set, save_changes, on("change:name"), off.
 
+const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" }; // JupyterLab would take the arrow keys of a control
+
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -22,7 +24,7 @@ export function change(model, values) {
 export function slider(model, { name, label, hint, options, text = String, when = () => true, get, set }) {
   const read = get ?? (() => model.get(name));
   const write = set ?? ((value) => change(model, { [name]: value }));
-  const input = element("input", { type: "range", min: 0, step: 1, "data-name": name });
+  const input = element("input", { type: "range", min: 0, step: 1, "data-name": name, ...OWN_KEYS });
   const output = element("output");
   input.addEventListener("input", () => write(options()[input.valueAsNumber]));
   const line = element("label", { class: "ps-slider", title: hint }, element("span", {}, label), input, output);
@@ -46,7 +48,7 @@ export function steps(low, high, step) {
 
 // Select box; `options` returns pairs of value and text.
 export function choice(model, { name, label, hint, options, pick, when = () => true }) {
-  const select = element("select", { "data-name": name });
+  const select = element("select", { "data-name": name, ...OWN_KEYS });
   let shown = "";
   select.addEventListener("change", () => {
     const value = options()[select.selectedIndex][0];
@@ -83,7 +85,7 @@ export function group(title, ...controls) {
 export function pointable({ label, size, stride, point, move, hover = () => {} }) {
   const canvas = element("canvas", {
     class: "ps-picture", tabindex: 0, role: "application", "aria-roledescription": "picture with a point",
-    "aria-label": label,
+    "aria-label": label, ...OWN_KEYS,
   });
   const inside = ([x, y]) => {
     const [width, height] = size();

@@ -186,7 +186,7 @@ def _readable(picture: str | Path | np.ndarray) -> np.ndarray:
 
 def _shrunk(image: Image.Image) -> np.ndarray:
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))  # a copy, since torch wants to write
 
 
 def _from_url(url: str) -> np.ndarray:
