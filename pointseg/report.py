@@ -267,6 +267,7 @@ def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
         state = html.escape(run.status) + (f" {badge('stale')}" if (stale or {}).get(run.id) else "")
         settings = html.escape(", ".join(f"{k}={v}" for k, v in recipe.get("config", {}).items()))
         what = f'<a id="{run.id}"></a><code>{run.id}</code>'
-        rows.append([what, html.escape(recipe.get("method", result.get("kind", ""))), str(recipe.get("seed", "")), settings, state,
-                     f"{result.get('wall_s', 0):.0f} s", shown])  # fmt: skip
+        kind = html.escape(recipe.get("method", result.get("kind", "")))
+        wall = f"{result.get('wall_s', 0):.0f} s"
+        rows.append([what, kind, str(recipe.get("seed", "")), settings, state, wall, shown])
     return table(["run", "method", "seed", "settings", "state", "wall", "scores"], rows)
