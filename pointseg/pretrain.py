@@ -36,7 +36,7 @@ HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for 
 class Pretraining:
     """How a backbone is pretrained. Optimiser as He et al. 2022, its rate scaled to a small network and batch."""
 
-    views: int = 300_000  # a picture hidden in one way is one view
+    views: int = 224_000  # a picture hidden in one way is one view
     alone: int = 96_000  # of these, how many pass by before the teacher is listened to; it starts as its pupil
     batch: int = 64  # pictures a step, each hidden in one way at first and then in mae.masks ways
     seed: int = 0
@@ -49,7 +49,7 @@ class Pretraining:
     warm_up: int = 10_000  # views
     cool_down: float = 0.2  # the last share of the views, over which the rate falls to zero
     # views after which features are probed
-    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 160_000, 220_000)
+    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 160_000)
     probe_pictures: int = 96
     vit: ViTConfig = field(default_factory=ViTConfig)
     mae: MAEConfig = field(default_factory=lambda: MAEConfig(colour=0.5, block=2, latent=1.0, masks=2))
@@ -153,7 +153,7 @@ def _train(prepared: tuple[Pretrainer, np.ndarray], run: Run) -> dict[str, float
     config, keeper = trainer.config, Checkpointer(run.folder / "checkpoints")
     if keeper.restore(trainer) and not world.rank():
         _cut_log(run, trainer.views)
-    due = sorted(config.probes, reverse=True)
+    due = sorted((views for views in config.probes if views >= trainer.views), reverse=True)
     pace, saved = Pace(trainer.views), time.perf_counter()
     while trainer.views < config.views:
         if due and due[-1] <= trainer.views:
