@@ -18,7 +18,7 @@
 # This book re-implements them in one library, prints each equation beside the function that computes it, and measures
 # their tables again. Every number on these pages comes from a run that is in the repository.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 runs: str = "../runs"
 claims: str = "claims.yml"
 pictures: list = [46, 7, 23, 12, 31, 55]  # of Bestiary's training split

@@ -20,7 +20,7 @@
 # Our numbers come from Bestiary at scale small, and stand in columns of their own. They are no estimate of the printed
 # ones: another data set, a backbone of another size, minutes instead of days. A link leads to the run behind a number.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 runs: str = "../runs"
 claims: str = "claims.yml"
 

@@ -14,7 +14,7 @@
 # logged), `result.json` (scores, and how it ended) and the executed notebook. Runs that crashed or were interrupted
 # stay and say so. *Stale* marks a run whose notebook, parameters, library or data have changed since.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 runs: str = "../runs"
 
 # %% tags=["remove-input"]
