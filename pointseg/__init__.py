@@ -1,2 +1,1 @@
 """pointseg: which pixels does a point own?"""
-
