@@ -5,10 +5,30 @@ from pathlib import Path
 
 import pytest
 
-FLOOR = {"structures": 0, "ops": 1, "nets": 1, "data": 1, "metrics": 1, "weights": 1, "methods": 2, "train": 3,
-         "recipe": 3, "ledger": 3, "notebook": 3, "checkpoint": 3, "progress": 3, "experiment": 3,
-         "pretrain": 3, "reproduce": 3, "feed": 3, "fingerprint": 3, "corpus": 3, "evaluation": 3, "cost": 3, "world": 3,
-         "cli": 4, "predict": 4, "equations": 4, "gallery": 4, "report": 4, "figures": 4, "explorer": 4}  # fmt: skip
+FLOORS = (
+    {"structures"},
+    {"ops", "nets", "data", "metrics", "weights"},
+    {"methods"},
+    {
+        "train",
+        "recipe",
+        "ledger",
+        "notebook",
+        "checkpoint",
+        "progress",
+        "experiment",
+        "pretrain",
+        "reproduce",
+        "feed",
+        "fingerprint",
+        "corpus",
+        "evaluation",
+        "cost",
+        "world",
+    },
+    {"cli", "predict", "equations", "gallery", "report", "figures", "explorer"},
+)
+FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}
 BANNED = {"utils", "misc", "common", "helpers"}
 
 
