@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pointseg.metrics.shift_study import ShiftStudy, covers_half, lonely, part_recall, purity, token_truth
+from pointseg.metrics.shift_study import ShiftStudy, covers_half, frozen_share, lonely, part_recall, purity, token_truth
 from pointseg.ops.parts import Parts
 from pointseg.ops.shift import Tokens, shift
 
@@ -59,3 +59,10 @@ def test_a_token_shows_the_part_that_most_of_its_object_pixels_show():
     assert share.tolist() == [[0.75, 0]]
     assert part.tolist() == [[1, 0]]
     assert token_truth(masks, torch.zeros(1, 2, 4, dtype=torch.long), 2)[1].tolist() == [[0, 0]]
+
+
+def test_frozen_key_points_point_where_a_token_does():
+    directions = torch.eye(3)[None]
+    points = torch.tensor([[[5.0, 0, 0], [1, 1, 0], [0, 0, 2]]])
+    assert frozen_share(points, directions, torch.tensor([[True, True, True]])).tolist() == pytest.approx([2 / 3])
+    assert frozen_share(points, directions, torch.tensor([[True, True, False]])).tolist() == pytest.approx([1 / 3])

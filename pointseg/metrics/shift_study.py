@@ -12,6 +12,7 @@ from pointseg.ops.keypoints import nearest_tokens
 from pointseg.ops.parts import Parts
 from pointseg.ops.shift import cells_of
 
+SAME = 1e-4  # difference of cosines below which two directions are one
 HALF = 0.5  # share of a map's largest value above which a token counts as found
 
 
@@ -34,7 +35,9 @@ class ShiftStudy:
             token, count = nearest_tokens(points, directions, parts.inside), points.shape[1]
             self.values[f"part recall, iteration {turn}"].append(part_recall(true.gather(1, token), part)[known])
             self.values[f"purity, iteration {turn}"].append(purity(owner, count, true)[known])
-            self.values[f"one-token key-points, iteration {turn}"].append(lonely(owner, count)[known])
+            self.values[f"one-token cells, iteration {turn}"].append(lonely(owner, count)[known])
+            frozen = frozen_share(points, directions, parts.inside)
+            self.values[f"frozen key-points, iteration {turn}"].append(frozen[known])
 
     def scores(self) -> dict[str, float]:
         joined = {name: torch.cat(rows) for name, rows in self.values.items()}
@@ -82,3 +85,9 @@ def lonely(owner: Tensor, count: int) -> Tensor:
     """[n] share of the key-points with tokens of their own that own just one: alpha's collapse."""
     area = cells_of(owner, count).sum(-1)
     return (area == 1).sum(1) / (area > 0).sum(1)
+
+
+def frozen_share(points: Tensor, directions: Tensor, inside: Tensor) -> Tensor:
+    """[n] share of key-points [n, K, D] that point where a single token does, however many they own."""
+    near = (F.normalize(points, dim=-1) @ directions.transpose(1, 2)).masked_fill(~inside[:, None], -1)
+    return (near.amax(-1) > 1 - SAME).float().mean(1)
