@@ -41,6 +41,8 @@ chosen = failures.find_cases(
     vit, [s.image for s in scenes], [s.truth for s in scenes])
 
 # %% tags=["remove-input"]
+for old in Path(assets).glob("picture*.js"):
+    old.unlink()
 starts = {case.picture: case.point for case in chosen.values()}
 pictures = []
 for i, point in starts.items():

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.explorer.bundle import make_bundle, quantised, read_numbers, runs, write_script
+from pointseg.data.point_file import read_points
+from pointseg.explorer import widget
+from pointseg.explorer.bundle import make_bundle, picture_url, quantised, read_numbers, runs, write_script
 from pointseg.explorer.failures import KINDS, deepest_pixel, find_cases, presets
 from pointseg.explorer.module import module_text
 from pointseg.explorer.page import embed
@@ -340,6 +342,52 @@ def test_bytes_and_scales_come_back_close():
 def test_run_lengths(values):
     pairs = np.array(runs(torch.tensor(values))).reshape(-1, 2)
     assert np.repeat(pairs[:, 0], pairs[:, 1]).tolist() == values
+
+
+@pytest.fixture
+def live(scenes, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(widget, "MOST_SENT", 1000)  # so that maps have to be asked for
+    net = TokenViT("small", dim=32, depth=2, heads=2)
+    return widget.KeyPointExplorer([scenes[0].image], net, [scenes[0].truth], CATEGORIES)
+
+
+def test_a_live_explorer_answers_for_one_token(live):
+    assert "queries" not in live.bundle
+    whole = read_numbers(make_bundle(live.vit, live.images[0], ""))
+    rows = live.rows(37)
+    exact = attention.scores_to_attention(whole.queries, whole.keys)[:, :, 37]  # [blocks, heads, T]
+    assert rows.shape == (2 * 3 + 2, 256)
+    torch.testing.assert_close(rows[[0, 1, 3, 4]], exact.flatten(0, 1).float(), atol=2e-3, rtol=0.05)
+    torch.testing.assert_close(rows[2], rows[:2].mean(0))
+    own = F.one_hot(torch.tensor(37), 256)
+    torch.testing.assert_close(rows[6], (rows[5] + own) / 2)
+
+
+def test_own_pictures_are_taken_or_refused_in_one_line(live, monkeypatch):
+    said = []
+    monkeypatch.setattr(live, "send", said.append)
+    live.upload = picture_url(np.full((40, 600, 3), 90, np.uint8))
+    assert live.picture == 1 and live.images[1].shape == (34, 512, 3) and live.bundle["width"] == 512
+    for spoilt in ("data:image/png;base64,AAAA", "data:image/png;base64,%%%", "no picture"):
+        live.upload = spoilt
+    assert live.picture == 1 and [s["kind"] for s in said] == ["refused"] * 3
+
+
+def test_kept_points_become_a_points_file(live, tmp_path):
+    name = CATEGORIES[3].name
+    live.kept = [{"picture": 0, "point": [3.5, 4.5], "name": name}, {"picture": 0, "point": [9.5, 4.5], "name": ""}]
+    live.save_points(tmp_path / "points.json")
+    back = read_points(tmp_path / "points.json")
+    points = back.for_image("picture 1")
+    assert points.xy.tolist() == [[3.5, 4.5], [9.5, 4.5]]
+    assert [back.categories[k].name for k in points.label.tolist()] == [name, "object"]
+
+
+def test_an_alpha_without_limit_crosses_to_the_page_and_back(live):
+    assert live.get_state("alpha") == {"alpha": 1.0}
+    live.set_state({"alpha": None})
+    assert live.alpha == math.inf and live.get_state("alpha") == {"alpha": None}
 
 
 def test_a_picture_too_large_for_a_page_is_refused(tmp_path):

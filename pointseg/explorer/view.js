@@ -126,7 +126,7 @@ function topRow(view) {
   const presets = choice(model, { name: "preset", label: "Try", options: () => [["", "a preset"],
     ...model.get("presets").map((p, i) => [i, p.title])], pick: (i) => i !== "" && usePreset(view, i) });
   const row = element("div", { class: "ps-top" }, pictures.element, presets.element,
-    button("Reset", () => change(model, { ...STATE, picture: model.get("picture"), point: startOf(view) })));
+    button("Reset", () => reset(view)));
   if (model.get("links")) row.append(button("Link to this", () => copyLink(view)));
   if (!model.get("links")) row.append(button("Keep this point", () => change(model, { kept: [...model.get("kept"), keptPoint(view)] })),
     uploader(model));
@@ -142,13 +142,21 @@ function usePreset(view, i) {
   view.preset.hidden = false;
 }
 
-function startOf(view) {
-  return view.model.get("pictures")[view.model.get("picture")]?.start ?? STATE.point;
+// Where the point stands when a picture is opened.
+function startOf({ model }, picture) {
+  const { start } = model.get("pictures")[picture] ?? {};
+  return start ?? STATE.point;
+}
+
+function reset(view) {
+  const picture = view.model.get("picture");
+  view.preset.hidden = true;
+  change(view.model, { ...STATE, picture, point: startOf(view, picture) });
 }
 
 function choosePicture(view, picture) {
-  const start = view.model.get("pictures")[picture]?.start;
-  change(view.model, start ? { picture, point: start } : { picture });
+  view.preset.hidden = true;
+  change(view.model, { picture, point: startOf(view, picture) });
 }
 
 function keptPoint(view) {

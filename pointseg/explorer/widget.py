@@ -98,9 +98,9 @@ class KeyPointExplorer(anywidget.AnyWidget):
         self.images = [_readable(each) for each in pictures]
         self.truths: list[Truth | None] = list(truths or [None] * len(self.images))
         titles = [each.stem if (each := _path(p)) else f"picture {i + 1}" for i, p in enumerate(pictures)]
-        size = self.images[0].shape[:2]
-        settings = {"point": [size[1] // 2 + 0.5, size[0] // 2 + 0.5]} | settings
-        super().__init__(pictures=[{"title": title} for title in titles], bundle=self._bundle(0, titles[0]), **settings)
+        entries = [_entry(*pair) for pair in zip(titles, self.images)]
+        settings = {"point": entries[0]["start"]} | settings
+        super().__init__(pictures=entries, bundle=self._bundle(0, titles[0]), **settings)
         self.observe(self._open, "picture")
         self.observe(self._take_upload, "upload")
         self.on_msg(self._answer)
@@ -142,7 +142,9 @@ class KeyPointExplorer(anywidget.AnyWidget):
             return
         self.images.append(image)
         self.truths.append(None)
-        self.pictures = [*self.pictures, {"title": f"own picture {len(self.images)}"}]
+        entry = _entry(f"own picture {len(self.images)}", image)
+        self.pictures = [*self.pictures, entry]
+        self.point = entry["start"]
         self.picture = len(self.images) - 1
 
     def _answer(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
@@ -177,6 +179,11 @@ def _network(backbone: TokenViT | str | Path) -> TokenViT:
 
 def _path(picture: str | Path | np.ndarray) -> Path | None:
     return Path(picture) if isinstance(picture, str | Path) else None
+
+
+def _entry(title: str, image: np.ndarray) -> dict[str, Any]:
+    """A picture as the page lists it; the point starts in its middle."""
+    return {"title": title, "start": [image.shape[1] // 2 + 0.5, image.shape[0] // 2 + 0.5]}
 
 
 def _readable(picture: str | Path | np.ndarray) -> np.ndarray:
