@@ -155,3 +155,12 @@ def nearest_of_each(lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     nearest = nearest.scatter_reduce(0, group[:, None, None].expand_as(lengths), lengths, "amin")
     order = first.argsort()
     return nearest[order], first[order]
+
+
+def path_between(prices: Tensor, start: int, goal: int) -> Tensor:
+    """[s] cells of the cheapest path from cell `start` to cell `goal`, both included."""
+    before = dijkstra(step_graph(prices), indices=start, return_predecessors=True)[1]
+    cells = [goal]
+    while cells[-1] != start:
+        cells.append(int(before[cells[-1]]))
+    return torch.tensor(cells[::-1])
