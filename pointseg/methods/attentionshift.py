@@ -196,7 +196,7 @@ class AttentionShift(nn.Module):
     TASK: ClassVar[str] = "instances"
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
-        "small": Training(lr=5e-4, steps=1200, batch=12),
+        "small": Training(lr=5e-4, steps=700, batch=12),
         # [AS Sec. 5.1]: 12 epochs of 16 images, AdamW 1e-4, weight decay .05, divided by ten after epochs 8 and 11
         "paper": Training(
             lr=1e-4, weight_decay=0.05, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16

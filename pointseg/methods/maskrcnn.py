@@ -58,7 +58,11 @@ class MaskRCNN(nn.Module):
     KEY: ClassVar[str] = "AS"
     SUPERVISION: ClassVar[str] = "masks"
     TASK: ClassVar[str] = "instances"
-    TRAINING: ClassVar[dict[str, Training]] = {}
+    TRAINING: ClassVar[dict[str, Training]] = {
+        "smoke": Training(lr=1e-3, steps=4, batch=2),
+        "small": Training(lr=5e-4, steps=700, batch=12),
+        "paper": Training(lr=1e-4, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16),  # [AS Sec. 5.1]
+    }
 
     def __init__(self, classes: int, config: Config):
         super().__init__()
