@@ -213,7 +213,13 @@ def _log(run: Run, **facts: Any) -> None:
         file.write(line + "\n")
 
 
-def ship(out: Path | str, weights: Path = SHIPPED, runs: Path = RUNS, name: str = "pretrain-bestiary-mae") -> Run:
+def ship(
+    out: Path | str,
+    weights: Path = SHIPPED,
+    runs: Path = RUNS,
+    name: str = "pretrain-bestiary-mae",
+    note: str = "",
+) -> Run:
     """Puts a finished pretraining where the library and the book look: the weights with their record, and the run's
     folder without what is large. Every snapshot is probed once more, so that one table holds them all."""
     done, kept = Run(Path(out)), Run(Path(runs) / name)
@@ -231,7 +237,9 @@ def ship(out: Path | str, weights: Path = SHIPPED, runs: Path = RUNS, name: str 
     kept.write("result.json", done.result | {"metrics": {"trained": trained, "untrained": untrained}})
     shutil.copy2(done.folder / "backbone.safetensors", weights)
     write_text(
-        weights.with_suffix(".json"), json.dumps(_record(done, config, weights, trained, untrained), indent=1) + "\n"
+        weights.with_suffix(".json"),
+        json.dumps(_record(done, config, weights, trained, untrained) | ({"note": note} if note else {}), indent=1)
+        + "\n",
     )
     return kept
 
