@@ -23,7 +23,6 @@ claims: str = "claims.yml"
 first: int = 0  # the pictures shown are held-out ones, counted from here
 pictures: int = 6
 studied: int = 24  # pictures that the numbers about parts are taken from
-method: str = "attentionshift"
 
 # %% tags=["remove-cell"]
 from pathlib import Path
@@ -154,13 +153,10 @@ for i, (at, row) in enumerate(zip(front, scenes)):
 
 
 # %% tags=["remove-cell"]
-def on_ground(found):
-    """Mean of A^I where A^S is low, over the objects shown."""
-    return torch.stack([found.instance_map[at][parts.attention[at] < 0.4].mean() for at in front]).mean()
-
-
-glue("printed_ground", f"{on_ground(printed):.2f}", display=False)
-glue("released_ground", f"{on_ground(parts):.2f}", display=False)
+low = [parts.attention[at] < 0.4 for at in front]  # sure background of the objects shown
+for name, found in (("printed_ground", printed), ("released_ground", parts)):
+    means = [found.instance_map[at][ground].mean() for at, ground in zip(front, low)]
+    glue(name, f"{torch.stack(means).mean():.2f}", display=False)
 
 # %% [markdown]
 # Over these objects the mean of $A^I$ on sure background is {glue:text}`printed_ground` with the printed form and
@@ -354,32 +350,31 @@ many = scenes[:studied]
 batch = batch_of(many)
 
 
-def study(**settings):
-    method = built(**settings)
-    found, where = method.explain(batch)
+cases = {"base": {}} | {
+    f"alpha {alpha}, floor {floor:g}": {"alpha": alpha, "bandwidth_floor": floor}
+    for alpha in (0.1, 1.0, 10.0, float("inf")) for floor in (1e-10, 1e-1)
+}  # fmt: skip
+cases |= {"cosine ownership": {"owner": "cosine"}, "soft-max ownership": {"owner": "softmax"}}
+scores = {}
+for name, settings in cases.items():
+    chosen, study = built(**settings), ShiftStudy()
+    found, where = chosen.explain(batch)
     with torch.no_grad():
-        tokens = method.features(method.vit(batch.images, trace=True), batch.sizes)
-    counted = ShiftStudy()
-    shown_parts = torch.stack([many[i].parts for i in where.image.tolist()])
-    counted.add(found, tokens, where.image, torch.cat([s.masks for s in many]), shown_parts)
-    return counted.scores()
+        tokens = chosen.features(chosen.vit(batch.images, trace=True), batch.sizes)
+    true_parts = torch.stack([many[i].parts for i in where.image.tolist()])
+    study.add(found, tokens, where.image, torch.cat([s.masks for s in many]), true_parts)
+    scores[name] = study.scores()
 
-
-base = study()
+# %% tags=["remove-cell"]
+base = scores.pop("base")
 kinds = ("part recall", "purity", "one-token cells", "frozen key-points")
-turns = range(SCALES["small"].iterations + 1)
+last = SCALES["small"].iterations
 glue("half_self", f"{base['A^S covers half']:.0f}", display=False)
 glue("half_instance", f"{base['A^I covers half']:.0f}", display=False)
 
 # %% tags=["remove-input"]
-display(
-    HTML(
-        report.table(
-            ["percent", *(f"{turn}" for turn in turns)],
-            [[kind, *(f"{base[f'{kind}, iteration {turn}']:.0f}" for turn in turns)] for kind in kinds],
-        )
-    )
-)
+rows = [[kind, *(f"{base[f'{kind}, iteration {turn}']:.0f}" for turn in range(last + 1))] for kind in kinds]
+display(HTML(report.table(["percent", *map(str, range(last + 1))], rows)))
 
 # %% [markdown]
 # Columns are iterations. A *frozen* key-point points in the direction of one token, however many it owns: where $\alpha \beta_k$
@@ -387,17 +382,7 @@ display(
 # rule of ownership change the end of the shift:
 
 # %% tags=["remove-input"]
-last = SCALES["small"].iterations
-cases = {
-    f"alpha {alpha}, floor {floor:g}": {"alpha": alpha, "bandwidth_floor": floor}
-    for alpha in (0.1, 1.0, 10.0, float("inf"))
-    for floor in (1e-10, 1e-1)
-}
-cases |= {"cosine ownership": {"owner": "cosine"}, "soft-max ownership": {"owner": "softmax"}}
-rows = [
-    [name, *(f"{scores[f'{kind}, iteration {last}']:.0f}" for kind in kinds)]
-    for name, scores in ((name, study(**settings)) for name, settings in cases.items())
-]
+rows = [[name, *(f"{ends[f'{kind}, iteration {last}']:.0f}" for kind in kinds)] for name, ends in scores.items()]
 display(HTML(report.table(["after the last iteration", *kinds], rows)))
 
 # %% [markdown]
