@@ -27,7 +27,6 @@ rounds: tuple = (40, 60, 80, 100, 120, 1000)
 method: str = "point2mask"
 
 # %% tags=["remove-cell"]
-import math
 from pathlib import Path
 from statistics import fmean
 
@@ -114,23 +113,22 @@ def problem(index):
 #
 # ### A pixel between two points
 #
-# The picture that the method is about: the costs from the two cheapest points of one pixel, the two paths, and the border
-# between their owners before and after transport.
+# The picture that the method is about: a pixel that changes its owner, the cheapest paths to it from the old one and the
+# new one, the costs from both, and the border between them before and after transport.
 
 # %% tags=["remove-cell"]
 index = shown[0]
 prices, distance, units, stuff = problem(index)
 demand = (~stuff).float()
 u = converged_potentials(distance[:, ~stuff], units * (demand.sum() / units.sum()), demand[~stuff])
-two = distance.masked_fill(stuff, math.inf).topk(2, dim=0, largest=False)
-gap = (two.values[1] - two.values[0]).masked_fill(stuff, math.inf)
-moved = ((distance.min(0).indices != (distance - u[:, None, None]).min(0).indices) & ~stuff).flatten().nonzero()[:, 0]
-pixel = int(moved[len(moved) // 2]) if len(moved) else int(gap.argmin())
-rivals = two.indices.flatten(1)[:, pixel].tolist()
+before, after = distance.min(0).indices, (distance - u[:, None, None]).min(0).indices
+moved = ((before != after) & ~stuff).flatten().nonzero()[:, 0]
+pixel = int(moved[len(moved) // 2])
+rivals = [int(before.flatten()[pixel]), int(after.flatten()[pixel])]
 starts = grid_cells(points[index].things().xy, (128, 128), grid)
 ways = [path_between(prices + 1e-4, int(starts[k]), pixel) for k in rivals]
 
-# %% mystnb={"image": {"alt": "One pixel, the cheapest paths to it from its two cheapest points, both cost surfaces, and owners before and after transport"}} tags=["remove-input"]
+# %% mystnb={"image": {"alt": "One pixel, the cheapest paths to it from its old and new owner, both cost surfaces, and owners before and after transport"}} tags=["remove-input"]
 scene = scenes[index]
 titles = [
     "two paths to one pixel",

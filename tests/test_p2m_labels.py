@@ -8,11 +8,12 @@ import torch
 
 from pointseg.methods import point2mask as p2m
 from pointseg.methods.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
+from pointseg.metrics import label_study
 from pointseg.ops.paths import nearest_of_each, shortest_paths, undirected_steps
 from pointseg.ops.point_labels import ImageMaps, LabelledImage, SemanticMap, likely_nearest, semantic_map
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
 from pointseg.ops.transport import shares
-from pointseg.structures import IGNORE, Batch, Category, Points
+from pointseg.structures import IGNORE, Batch, Category, Points, Truth
 
 CATEGORIES = [Category(1, "cat"), Category(2, "dog"), Category(3, "sky", False)]
 
@@ -187,3 +188,24 @@ def test_warm_up_and_stages_follow_the_step_and_survive_a_resume():
     sum(later.values()).backward()
     stopped = model.net.branch.boundary_head[0].weight.grad
     assert stopped is not None and stopped.abs().sum() > 0
+
+
+def test_maps_of_the_truth_lead_back_to_it():
+    label, none = torch.tensor([0, 0, 2]), torch.zeros(3, dtype=torch.bool)
+    truth = Truth(torch.zeros(3, 64, 64).bool(), label, torch.arange(3), label < 2, none, torch.zeros(64, 64).bool())
+    truth.masks[0, 20:44, 8:32], truth.masks[1, 20:44, 32:56] = True, True
+    truth.masks[2] = ~truth.masks[:2].any(0)
+    points = label_study.one_point_each(truth, torch.Generator().manual_seed(0))
+    assert truth.masks[torch.arange(3), points.xy[:, 1].long(), points.xy[:, 0].long()].all()
+    maps = label_study.maps_of_truth(truth, 3, (32, 32), radius=0)
+    found = method().label_image(maps, torch.rand(3, 64, 64), points).label
+    assert label_study.accuracy(found, truth) > 80
+    exact = PseudoLabel(torch.where(truth.masks[2], -1, truth.masks[1].long()), found.stuff)
+    assert label_study.accuracy(exact, truth) == 100
+    assert label_study.has_touching_likes(truth) and not label_study.has_touching_likes(truth.pick(truth.label > 0))
+
+
+def test_rounds_only_come_nearer_to_the_optimum():
+    cost = torch.rand(3, 200, generator=torch.Generator().manual_seed(0))
+    errors = label_study.rounds_study(cost, torch.tensor([120.0, 50, 30]), (20, 80, 400))
+    assert errors[20][0] > errors[80][0] > errors[400][0]

@@ -46,6 +46,7 @@ def slow_graph(given):
 
 @pytest.mark.parametrize("engine", [paths._paths_by_dijkstra, paths._paths_by_sweeps])
 def test_eq03_paths_equal_dijkstra_on_a_graph_built_pixel_by_pixel(engine):
+    """[P2M Eq. 3]"""
     given = maps(0)
     cells = torch.tensor([0, 13, 47, 13])
     wanted = dijkstra(slow_graph(given), indices=cells.numpy()).reshape(4, 6, 8)
@@ -107,3 +108,12 @@ def test_ten_points_are_as_near_as_the_nearest():
 def test_points_on_the_far_edge_stay_on_the_grid():
     cells = paths.grid_cells(torch.tensor([[64.0, 32.0], [0.0, 0.0], [63.9, 0.1]]), (32, 64), (2, 4))
     assert cells.tolist() == [7, 0, 3]
+
+
+def test_path_between_two_cells_costs_the_shortest_length():
+    prices = all_prices(*maps(6))
+    way = paths.path_between(prices, 3, 44)
+    assert way[0] == 3 and way[-1] == 44
+    graph = paths.step_graph(prices)
+    total = sum(graph[a, b] for a, b in zip(way[:-1].tolist(), way[1:].tolist()))
+    assert total == pytest.approx(float(paths.shortest_paths(prices, torch.tensor([3])).flatten()[44]))

@@ -35,6 +35,7 @@ def test_eq04_lab_of_known_colours(rgb, lab):
 
 
 def test_eq04_similarity_is_one_for_equals_and_threshold_is_a_distance():
+    """[P2M-S Eq. 4]"""
     plane = torch.zeros(3, 1, 2)
     assert colours.colour_similarity(plane[..., :1], plane[..., 1:]) == 1
     for distance, alike in ((-2 * math.log(0.3) - 0.01, True), (-2 * math.log(0.3) + 0.01, False)):
@@ -58,6 +59,7 @@ def slow_local_loss(prob, lab, tau=0.3, theta=2.0):
 
 
 def test_eq05_local_loss_equals_the_double_loop():
+    """[P2M-S Eq. 5]"""
     prob, lab = random(0, 2, 3, 4, 5).softmax(1), 6 * random(1, 2, 3, 4, 5)
     got = local_colour_loss(prob.log(), lab)
     assert float(got) == pytest.approx(slow_local_loss(prob, lab))
@@ -74,6 +76,7 @@ def test_eq05_padding_takes_no_part_and_five_by_five_windows_work():
 
 
 def test_eq07_loss_is_the_mean_gap_to_the_filtered_map_and_never_negative():
+    """[P2M-S Eq. 7]"""
     prob, guide = random(4, 1, 3, 5, 6).softmax(1), 0.1 * random(5, 1, 3, 5, 6)
     tree = spanning_forest(guide)
     wanted = (prob - tree_filter(prob, tree)).abs().sum() / 30

@@ -29,6 +29,7 @@ def plan_of(cost, u, demand, epsilon):
 
 
 def test_eq02_one_round_is_the_two_divisions_of_the_paper():
+    """[P2M-S Eq. 2]"""
     cost, supply, demand = problem(0, 3, 5)
     epsilon = 0.5
     kernel = (-cost / epsilon).exp()
@@ -50,6 +51,7 @@ def test_sinkhorn_meets_supplies_after_any_round():
 
 @pytest.mark.parametrize("epsilon", [0.5, 0.05, 5e-3])
 def test_converged_plan_has_both_marginals_and_is_pots(epsilon):
+    """The plan diag(u) K diag(v) minimises the entropic cost. [P2M-S Eq. 1], [P2M-S Eq. 3]"""
     cost, supply, demand = problem(2)
     plan = plan_of(cost, converged_potentials(cost, supply, demand, epsilon, 1e-9), demand, epsilon)
     torch.testing.assert_close(plan.sum(0), demand, atol=1e-6, rtol=1e-6)

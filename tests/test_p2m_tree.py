@@ -27,6 +27,7 @@ def picture(seed, b=2, h=7, w=9, channels=3):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_eq07_filter_equals_the_sum_over_all_tree_paths(seed):
+    """[P2M-S Eq. 6-7]"""
     guide, values = picture(seed), picture(seed + 10, channels=4)
     tree = spanning_forest(guide)
     kernel = tree_paths(tree)
