@@ -39,7 +39,7 @@ class PanopticFull(nn.Module):
     SUPERVISION: ClassVar[str] = "masks"
     TASK: ClassVar[str] = "panoptic"
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=900, batch=16),
+        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=1100, batch=16),
         # [PSF Sec. 4.1]: AdamW 1.4e-4, weight decay 1e-4, 12 epochs with a drop at 8; clip: UNSTATED, the official code
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(8 / 12,), warmup=0.0, clip=0.1,
                           epochs=12, batch=8),

@@ -68,7 +68,7 @@ class Config:
 
 
 # DEVIATION [P2M Sec. 3.3]: small pictures get a finer path grid and smaller squares
-SMALL = Config(path_stride=4, point_side=5.0, feature_width=32, warmup_steps=200, transport_from=350,
+SMALL = Config(path_stride=4, point_side=5.0, feature_width=32, warmup_steps=150, transport_from=250,
                candidates=20)  # fmt: skip
 CONFIGS = {"smoke": replace(SMALL, warmup_steps=2, transport_from=2), "small": SMALL, "paper": Config()}
 
@@ -135,7 +135,7 @@ class Point2Mask(nn.Module):
     SUPERVISION: ClassVar[str] = "points"
     TASK: ClassVar[str] = "panoptic"
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=900, batch=16),
+        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=600, batch=16),
         # UNSTATED [P2M Sec. 4.1]: the official VOC recipe, drops at 15 and 20 of 24; COCO: 15 epochs, lr 2e-4, batch 16
         "paper": Training(lr=1e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 24, 20 / 24), warmup=0.0,
                           clip=0.1, epochs=24, batch=8),

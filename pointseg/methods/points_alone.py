@@ -62,7 +62,7 @@ class PointsAlone(nn.Module):
     SUPERVISION: ClassVar[str] = "points"
     TASK: ClassVar[str] = "panoptic"
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=900, batch=16),
+        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=600, batch=16),
         # UNSTATED [EPLD Tab. 6]: as the other rows of that table
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0, clip=0.1,
                           epochs=20, batch=16),

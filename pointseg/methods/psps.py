@@ -58,7 +58,7 @@ class Config:
 
 
 # DEVIATION [PSPS]: small pictures get a finer path grid and smaller squares; a /16 grid of 128 pixels has 64 cells
-SMALL = Config(path_stride=4, point_side=5.0, colour_dilation=1, feature_width=32, warmup_steps=200,
+SMALL = Config(path_stride=4, point_side=5.0, colour_dilation=1, feature_width=32, warmup_steps=150,
                candidates=20)  # fmt: skip
 CONFIGS = {"smoke": replace(SMALL, warmup_steps=2), "small": SMALL, "paper": Config()}
 
@@ -86,7 +86,7 @@ class PSPS(nn.Module):
     SUPERVISION: ClassVar[str] = "points"
     TASK: ClassVar[str] = "panoptic"
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=900, batch=16),
+        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=600, batch=16),
         # UNSTATED [PSPS]: the official VOC recipe, 20 epochs with a drop at 15; COCO: 12 with a drop at 8, batch 8
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0, clip=0.1,
                           epochs=20, batch=16),
