@@ -158,6 +158,7 @@ def slow_merge(values, scores, is_thing, rule):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_alg1_merging_equals_the_plain_loop(seed):
+    """[PSF Alg. 1]"""
     torch.manual_seed(seed)
     values = torch.nn.functional.avg_pool2d(torch.rand(12, 18, 18) * 2.2, 7, 1)
     scores, is_thing = torch.rand(12) * 0.5 + 0.5, torch.rand(12) > 0.4
