@@ -175,7 +175,7 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 # cosine would not do that, and the official code's soft-max weights do it more sharply. All three are a switch.
 #
 # ```{literalinclude} ../pointseg/ops/shift.py
-# :pyobject: owner_of
+# :pyobject: owned_cells
 # ```
 #
 # ### Eq. 3, 5 and 7: the shift

@@ -14,6 +14,7 @@ from pointseg.ops.shift import (
     compact,
     cosine,
     density_weights,
+    owned_cells,
     owner_of,
     part_maps,
     shift,
@@ -46,7 +47,7 @@ def slow_scores(points, tokens, rule, alpha, beta):
 def slow_owners(scores):
     owners = []
     for s in range(len(scores[0])):
-        bids = [row[s] * (1 - 1e-6 * k) for k, row in enumerate(scores)]
+        bids = [(row[s] + 1e-12) * (1 - 1e-6 * k) for k, row in enumerate(scores)]
         owners.append(bids.index(max(bids)))
     return owners
 
@@ -138,8 +139,8 @@ def test_eq02_a_key_point_with_few_similar_tokens_outbids_one_with_many():
     # psi_0 is alike to all four tokens (shares 1/4), psi_1 to the last alone (share 1): cosine would tie on it
     similarity = torch.tensor([[[1.0, 1, 1, 1], [0, 0, 0, 1.0]]])
     inside = torch.ones(1, 4, dtype=torch.bool)
-    assert owner_of(part_maps(similarity, inside), inside).tolist() == [[0, 0, 0, 1]]
-    assert owner_of(similarity, inside).tolist() == [[0, 0, 0, 0]]
+    assert owner_of(owned_cells(part_maps(similarity, inside), inside)).tolist() == [[0, 0, 0, 1]]
+    assert owner_of(owned_cells(similarity, inside)).tolist() == [[0, 0, 0, 0]]
 
 
 def test_eq03_is_eq07_with_alpha_infinite():
@@ -148,7 +149,7 @@ def test_eq03_is_eq07_with_alpha_infinite():
     inside = torch.ones(2, 8, dtype=torch.bool)
     seeds = tokens[:, :3]
     similarity = cosine(seeds, normalize(tokens, dim=-1))
-    cells = cells_of(owner_of(part_maps(similarity, inside), inside), 3)
+    cells = owned_cells(part_maps(similarity, inside), inside)
     plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any() else seeds[i, k]
                                       for k in range(3)]) for i in range(2)])  # fmt: skip
     held = Tokens.of(tokens, inside)
@@ -269,3 +270,15 @@ def test_no_instance_no_token_and_softmax_with_infinite_alpha():
     assert not outside.cells.any()
     with pytest.raises(ValueError, match="finite alpha"):
         features(torch.ones(1, 2, 3), torch.ones(1, 4, 3), torch.ones(1, 4) > 0, alpha=math.inf, owner="softmax")
+
+
+def test_every_token_inside_has_one_owner_even_if_it_resembles_none():
+    similarity = torch.cat([torch.rand(3, 5, 40), -torch.ones(3, 5, 2)], 2)
+    similarity[:, 3] = similarity[:, 1]
+    inside = torch.rand(3, 42) < 0.7
+    cells = owned_cells(part_maps(similarity, inside), inside)
+    assert torch.equal(cells.sum(1), inside.long())
+    owner = owner_of(cells)
+    assert not (owner == 3).any()
+    assert (owner[:, 40:][inside[:, 40:]] == 0).all()
+    assert torch.equal(cells_of(owner, 5), cells)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 Ownership = Literal["share", "cosine", "softmax"]
 TIE = 1e-6  # share by which a key-point must outbid the one before it
+NEXT_TO_NOTHING = 1e-12  # bid of a key-point that a token does not resemble at all
 FIRST_BANDWIDTH = 0.1  # UNSTATED [AS Eq. 6]: start value of the official code, needed by "softmax" ownership only
 
 
@@ -75,17 +76,24 @@ def part_maps(similarity: Tensor, inside: Tensor) -> Tensor:
     return positive * (1 / positive.sum(-1, keepdim=True).clamp(min=1e-12))
 
 
-def owner_of(score: Tensor, inside: Tensor) -> Tensor:
-    """[n, S] index of the key-point with the largest score >= 0, -1 outside: delta of [AS Eq. 3].
+def owned_cells(score: Tensor, inside: Tensor) -> Tensor:
+    """[n, K, S] bool: delta(A^P_k), every token inside given to the key-point with the largest score >= 0. [AS Eq. 3]
 
     Each later key-point bids a millionth less, so that equal ones do not depend on rounding: the first wins.
     """
-    bids = 1 - TIE * torch.arange(score.shape[1], device=score.device, dtype=score.dtype)
-    return (score * bids[:, None]).max(1).indices.masked_fill(~inside, -1)
+    place = torch.arange(score.shape[1], device=score.device, dtype=score.dtype)
+    bids = (score + NEXT_TO_NOTHING) * (1 - TIE * place)[:, None]
+    return (bids == bids.amax(1, keepdim=True)) & inside[:, None]
+
+
+def owner_of(cells: Tensor) -> Tensor:
+    """[n, S] the key-point that owns each token, -1 where none does, from cells [n, K, S]."""
+    place = torch.arange(1, cells.shape[1] + 1, device=cells.device, dtype=torch.int32)
+    return (cells * place[:, None]).amax(1).long() - 1
 
 
 def cells_of(owner: Tensor, count: int) -> Tensor:
-    """[n, count, S] bool: delta(A^P_k), the tokens each key-point owns."""
+    """[n, count, S] bool: the tokens each key-point owns, from their owners [n, S]."""
     return owner[:, None] == torch.arange(count, device=owner.device)[:, None]
 
 
@@ -137,28 +145,26 @@ def shift(
         raise ValueError("softmax ownership needs a finite alpha: with alpha = inf every key-point scores alike")
     points, path, owners = seeds, [], []
     similarity = cosine(points, tokens.directions)
-    owned, beta = ownership(similarity, tokens.inside, None, alpha, owner, floor)
+    cells, beta = ownership(similarity, tokens.inside, None, alpha, owner, floor)
     for _ in range(iterations):
-        path, owners = ([*path, points], [*owners, owned]) if keep_path else (path, owners)
-        cells = cells_of(owned, seeds.shape[1])
+        path, owners = ([*path, points], [*owners, owner_of(cells)]) if keep_path else (path, owners)
         points = weighted_means(density_weights(similarity, cells, beta, alpha), tokens, points)
         similarity = cosine(points, tokens.directions)
-        owned, beta = ownership(similarity, tokens.inside, cells, alpha, owner, floor)
-    path, owners = ([*path, points], [*owners, owned]) if keep_path else (path, owners)
-    return Shifted(points, owned, similarity, path, owners)
+        cells, beta = ownership(similarity, tokens.inside, cells, alpha, owner, floor)
+    path, owners = ([*path, points], [*owners, owner_of(cells)]) if keep_path else (path, owners)
+    return Shifted(points, owner_of(cells), similarity, path, owners)
 
 
 def ownership(
     similarity: Tensor, inside: Tensor, held: Tensor | None, alpha: float, owner: Ownership, floor: float
 ) -> tuple[Tensor, Tensor]:
-    """Owners [n, S] and beta [n, K]; "softmax" ownership needs beta first, so it takes the cells held before."""
-    count = similarity.shape[1]
+    """Cells [n, K, S] and beta [n, K]; "softmax" ownership needs beta first, so it takes the cells held before."""
     if owner != "softmax":
-        owned = owner_of(ownership_score(similarity, inside, owner), inside)
-        return owned, bandwidth(similarity, cells_of(owned, count), floor)
+        cells = owned_cells(ownership_score(similarity, inside, owner), inside)
+        return cells, bandwidth(similarity, cells, floor)
     start = similarity.new_full(similarity.shape[:2], FIRST_BANDWIDTH)
     beta = start if held is None else bandwidth(similarity, held, floor)
-    return owner_of(softmax_maps(similarity, inside, beta, alpha), inside), beta
+    return owned_cells(softmax_maps(similarity, inside, beta, alpha), inside), beta
 
 
 def compact(inside: Tensor) -> tuple[Tensor, Tensor]:
