@@ -1,4 +1,4 @@
-"""Point2Mask on real photographs with COCO's panoptic annotation: it loads them, learns from ten points a target, and overfits."""
+"""Point2Mask on photographs of COCO: it loads them, learns from ten points a target, and overfits."""
 
 import pytest
 import torch
