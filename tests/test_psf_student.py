@@ -7,7 +7,14 @@ import torch
 
 from pointseg.methods.panoptic_full import PanopticFull
 from pointseg.nets.deformable_encoder import DeformableEncoder
-from pointseg.nets.panoptic_segformer import SMALL, SMOKE, Architecture, PanopticSegFormer, architecture_of
+from pointseg.nets.panoptic_segformer import (
+    SMALL,
+    SMOKE,
+    Architecture,
+    PanopticSegFormer,
+    TimmBackbone,
+    architecture_of,
+)
 from pointseg.nets.panoptic_student import canvas_padding, panoptic_of, student_losses, targets_of
 from pointseg.ops.panoptic_merge import MergeRule
 from pointseg.structures import Batch, Category, InputError, Truth
@@ -144,3 +151,17 @@ def test_it_overfits_a_picture():
     for mask, label in zip(scene.masks, scene.label):
         shown = [found.segments == k + 1 for k in range(len(found.label)) if found.label[k] == label]
         assert max(float((mask & s).sum() / (mask | s).sum()) for s in shown) > 0.5
+
+
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+@pytest.mark.parametrize("name, channels", [("resnet18", [128, 256, 512]), (SWIN, [192, 384, 768])])
+def test_timm_backbones_take_pictures_of_any_size(name, channels):
+    backbone = TimmBackbone(name, (8, 16, 32), pretrained=False).train()
+    maps = backbone(torch.rand(1, 3, 64, 96))
+    assert [tuple(m.shape[1:]) for m in maps] == [(c, 64 // s, 96 // s) for c, s in zip(channels, (8, 16, 32))]
+    norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not any(m.training for m in norms) and not any(
+        p.requires_grad for n, p in backbone.named_parameters() if "layer1" in n or "patch_embed" in n
+    )

@@ -55,7 +55,8 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, strides: tuple[int, ...], pretrained: bool):
         super().__init__()
-        self.body = timm.create_model(name, features_only=True, pretrained=pretrained)
+        any_size = {"strict_img_size": False} if name.startswith("swin") else {}
+        self.body = timm.create_model(name, features_only=True, pretrained=pretrained, **any_size)
         every = self.body.feature_info.reduction()
         self.rows = [every.index(s) for s in strides]
         self.channels = [self.body.feature_info.channels()[row] for row in self.rows]
