@@ -11,7 +11,7 @@ book: _build/.book
 
 test: env
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check pointseg tests benchmarks
+	$(BIN)/ruff format --check pointseg tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 env: .venv/.ready

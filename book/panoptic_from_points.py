@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 runs: str = "../runs"
 claims: str = "claims.yml"
-shown: tuple = (12, 14, 28, 31)  # held-out pictures of Bestiary
+shown: list = [12, 14, 28, 31]  # held-out pictures of Bestiary
 method: str = "psps"
 
 # %% tags=["remove-cell"]

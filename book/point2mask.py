@@ -21,9 +21,9 @@
 # %% tags=["parameters"]
 runs: str = "../runs"
 claims: str = "claims.yml"
-shown: tuple = (12, 2, 28, 31)  # held-out pictures with touching things of one class
-studied: tuple = (2, 12, 14, 26, 28, 31, 45, 55)  # pictures that numbers are taken from
-rounds: tuple = (40, 60, 80, 100, 120, 1000)
+shown: list = [12, 2, 28, 31]  # held-out pictures with touching things of one class
+studied: list = [2, 12, 14, 26, 28, 31, 45, 55]  # pictures that numbers are taken from
+rounds: list = [40, 60, 80, 100, 120, 1000]
 method: str = "point2mask"
 
 # %% tags=["remove-cell"]

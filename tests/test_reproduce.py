@@ -1,9 +1,11 @@
 """The plan names runs that can start, and every measured row of the claims has a run in it."""
 
+import pytest
 import yaml
 
 from pointseg import recipe
-from pointseg.notebook import checked, read_notebook
+from pointseg.ledger import Run
+from pointseg.notebook import checked, read_notebook, run_notebook, stale
 from pointseg.report import fits, read_claims
 from pointseg.reproduce import expanded, planned
 
@@ -18,6 +20,15 @@ def recipes(root, tier):
 
 def test_smoke_has_every_method_once(root):
     assert [r.method for r in recipes(root, "smoke")] == list(recipe.METHODS)
+
+
+@pytest.mark.parametrize("method", list(recipe.METHODS))
+def test_the_experiment_runs_at_smoke_and_leaves_a_score(root, tmp_path, method, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = run_notebook(root / "book" / "experiment.py", {"method": method}, runs=tmp_path / "runs")
+    result = Run(folder).result
+    assert result["status"] == "ok" and result["metrics"]["val"]
+    assert stale(folder, root / "book") == []
 
 
 def test_every_run_of_the_plan_builds_its_method(root):

@@ -126,13 +126,13 @@ def label_path(method: AttentionShift, batch: Batch) -> dict[str, Work]:
         seen = method.vit(batch.images, trace=True)
         scene = Scene.of(objects, batch.sizes, seen.grid, method.vit.stride)
         _, _, query = method.matched(seen, objects, batch)
-        attention, _ = method.self_attention(seen, objects, scene, query)
+        attention, _ = method.self_attention(seen, objects, scene, query, batch.sizes)
 
     def labels() -> None:
         parts = method.labeller.parts(seen.tokens, scene, attention)
         method.labeller.mask_points(parts, scene)
 
-    return {"labels": labels, "attention": lambda: method.attention_maps(seen, objects, query)}
+    return {"labels": labels, "attention": lambda: method.attention_maps(seen, objects, query, batch.sizes)}
 
 
 def measured(pieces: Sequence[Piece], machine: Machine, device: torch.device, repeats: int, budget_s: float):
