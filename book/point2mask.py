@@ -295,8 +295,8 @@ display(
 # ## Paper vs ours
 #
 # - The official code solves transport at full resolution, on costs that carry no more than the coarse grid's information.
-#   Ours solves on the grid and applies the few potentials at full size. {doc}`cost` times both; `benchmarks/transport.py`
-#   counts the pixels that agree.
+#   Ours solves on the grid and applies the few potentials at full size. {doc}`cost` times both
+#   and says how many pixels agree.
 # - It rebuilds the same spanning tree for every layer, and its filter has to be compiled for one kind of GPU. Here the tree
 #   is built once a batch.
 # - A point that vanishes in its resized label image stops the official second stage with an error. Ours carries
