@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 from pathlib import Path
@@ -53,8 +54,10 @@ def points(options) -> None:
 
 
 def show_scores(scores: dict, as_json: bool) -> None:
+    """A score that no object asks for is null in JSON, which knows no NaN."""
     if as_json:
-        print(json.dumps(scores, indent=1))
+        strict = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in scores.items()}
+        print(json.dumps(strict, indent=1, allow_nan=False))
         return
     for name, value in scores.items():
         if isinstance(value, int | float):

@@ -1,0 +1,69 @@
+"""The commands a newcomer types, and the one line that a mistake gets."""
+
+import json
+
+import pytest
+
+from pointseg.cli import main
+
+
+@pytest.fixture(scope="module")
+def bestiary(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "bestiary"
+    assert main(["data", "make", str(out), "--images", "4", "--val", "2", "--size", "64"]) == 0
+    return out
+
+
+def test_made_data_have_no_fault_and_a_planted_one_is_named(bestiary, tmp_path, capsys):
+    assert main(["data", "check", str(bestiary)]) == 0
+    assert "0 faults" in capsys.readouterr().out
+    picture = sorted((bestiary / "coco" / "val2017").glob("*.jpg"))[0]
+    whole = picture.read_bytes()
+    try:
+        picture.write_bytes(b"")
+        assert main(["data", "check", str(bestiary)]) == 2
+        assert picture.name in capsys.readouterr().out
+    finally:
+        picture.write_bytes(whole)
+
+
+def test_points_are_written_and_say_their_hash(bestiary, tmp_path, capsys):
+    out = tmp_path / "points.json"
+    words = ["points", str(bestiary), "--layout", "panoptic", "--kind", "uniform", "--n", "10", "--out", str(out)]
+    assert main(words) == 0
+    assert json.loads(out.read_text())["content_hash"][:12] in capsys.readouterr().out
+
+
+def test_json_scores_are_strict_json(bestiary, tmp_path, capsys):
+    truth = bestiary / "coco" / "annotations" / "instances_val2017.json"
+    (tmp_path / "none.json").write_text("[]")
+    words = ["evaluate", "instances", "--gt", str(truth), "--dt", str(tmp_path / "none.json"), "--json"]
+    assert main(words) == 0
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    scores = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert scores["AP"] == 0.0
+
+
+@pytest.mark.parametrize("words", [
+    ["data", "make"],
+    ["data", "make", "{tmp}/x", "--sides", "9"],
+    ["data", "make", "{tmp}/x", "--images", "0"],
+    ["points", "{tmp}/nowhere", "--out", "{tmp}/p.json"],
+    ["train", "nobody"],
+    ["train", "attentionshift", "-p", "seeds=1"],
+    ["train", "attentionshift", "-p", "seed=one"],
+    ["train", "attentionshift", "-p", "seed"],
+    ["run", "{tmp}/no.py"],
+    ["evaluate", "panoptic", "--gt", "{tmp}/a", "--gt-dir", "{tmp}", "--dt", "{tmp}/b", "--dt-dir", "{tmp}"],
+    ["pretrain", "dino", "--out", "{tmp}/x"],
+    ["dance"],
+])  # fmt: skip
+def test_a_mistake_gets_one_line_and_exit_2(words, tmp_path, capsys, monkeypatch, root):
+    monkeypatch.chdir(root)
+    assert main([w.replace("{tmp}", str(tmp_path)) for w in words]) == 2
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1 and said.err.startswith("pointseg: ")
+    assert not list(tmp_path.iterdir())
