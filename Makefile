@@ -24,11 +24,11 @@ env: .venv/.ready
 
 # Each method trains a few steps on Bestiary from points alone; a run that exists is not repeated.
 smoke: env
-	$(BIN)/pointseg reproduce smoke
+	OMP_NUM_THREADS=1 $(BIN)/pointseg reproduce smoke
 
 _build/.book: .venv/.ready $(SOURCES)
 	$(MAKE) smoke
-	$(BIN)/jupyter-book build book --config _config.yml --path-output . --all -W -n --keep-going
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build book --config _config.yml --path-output . --all -W -n --keep-going
 	touch $@
 
 clean:
