@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from playwright.sync_api import expect
 
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.point_file import read_points
@@ -243,14 +244,13 @@ def test_sliders_stages_presets_and_reset(page):
         page.keyboard.press("ArrowLeft")
     assert model(page, "filter_threshold") == pytest.approx(0.82)
     page.locator("button[data-stage=mask]").click()
-    assert page.locator("button[data-stage=mask]").get_attribute("aria-pressed") == "true"
+    expect(page.locator("button[data-stage=mask]")).to_have_attribute("aria-pressed", "true")
     page.locator("input[data-name=keypoints]").fill("5")
-    settled(page)
-    assert page.locator(".ps-table tbody tr").count() == 6 == model(page, "keypoints")
+    expect(page.locator(".ps-table tbody tr")).to_have_count(6)
+    assert model(page, "keypoints") == 6
     page.locator("select[data-name=map_kind]").select_option("attention")
-    assert (
-        page.locator("input[data-name=head]").is_visible() and not page.locator("input[data-name=depth]").is_visible()
-    )
+    expect(page.locator("input[data-name=head]")).to_be_visible()
+    expect(page.locator("input[data-name=depth]")).to_be_hidden()
     page.locator("select[data-name=preset]").select_option("0")
     page.wait_for_function("() => document.querySelector('.ps-scores').textContent.length > 0")
     assert model(page, "point") == [10.5, 12.5] and model(page, "picture") == 1 and model(page, "alpha") == 2
@@ -262,10 +262,11 @@ def test_sliders_stages_presets_and_reset(page):
 def test_play_runs_through_the_rounds_and_pauses(page):
     play = page.locator("button.ps-play")
     play.click()
-    assert play.get_attribute("aria-pressed") == "true" and model(page, "step") == 0
+    expect(play).to_have_attribute("aria-pressed", "true")
     page.wait_for_function(f"() => window.pointsegModels['{NAME}'].get('step') > 0")
     play.click()
-    assert play.get_attribute("aria-pressed") == "false" and 0 < model(page, "step") < STATE["rounds"]
+    expect(play).to_have_attribute("aria-pressed", "false")
+    assert 0 < model(page, "step") < STATE["rounds"]
     page.locator("input[data-name=rounds]").fill("1")
     play.click()
     page.wait_for_function("() => document.querySelector('.ps-play').getAttribute('aria-pressed') === 'false'")
