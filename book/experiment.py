@@ -25,6 +25,7 @@ seed: int = 0
 points: str = "uniform"  # kind of point: uniform, centre, border, extreme or jitter
 n: int = 1  # points on each target
 points_seed: int = 0
+start: str = ""  # id of a run whose first stage this one starts from
 student: str = ""  # a mask method that is trained on the pseudo labels afterwards
 training: dict = {}  # changes to the method's own training, such as {"steps": 100, "lr": 1e-4}
 config: dict = {}  # changes to the method's Config
@@ -47,7 +48,7 @@ from pointseg.ledger import Run, unrecorded
 # %%
 chosen = recipe.from_parameters({
     "method": method, "data": data, "layout": layout, "scale": scale, "seed": seed, "points": points, "n": n,
-    "points_seed": points_seed, "student": student, "training": training, "config": config, "settings": settings,
+    "points_seed": points_seed, "start": start, "student": student, "training": training, "config": config, "settings": settings,
 })
 print(chosen.to_json())
 

@@ -138,7 +138,7 @@ def data_hash(recipe: Recipe) -> str:
 
 def bestiary(recipe: Recipe) -> Path:
     """The folder of Bestiary at the recipe's size, written on first use; atomic, also when two runs start at once."""
-    name = f"bestiary-{recipe.image_size}px-{recipe.images}-{recipe.val}-s{BESTIARY_SEED}"
+    name = f"bestiary-all-{recipe.image_size}px-{recipe.images}-{recipe.val}-s{BESTIARY_SEED}"
     folder = cache() / name
     if folder.exists():
         return folder
@@ -147,7 +147,7 @@ def bestiary(recipe: Recipe) -> Path:
     cache().mkdir(exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=cache()))
     try:
-        make(part / name, "coco", recipe.images, recipe.image_size, BESTIARY_SEED, val=recipe.val)
+        make(part / name, "all", recipe.images, recipe.image_size, BESTIARY_SEED, val=recipe.val)
         _settle(part / name, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -23,8 +23,10 @@ from pointseg.evaluation import SCORED, label_train, score_pseudo_labels, score_
 from pointseg.feed import Feed
 from pointseg.ledger import Interrupted, Run, StopFlag
 from pointseg.methods.base import Method
+from pointseg.nets.start import load_first_stage
 from pointseg.progress import Progress
 from pointseg.recipe import Recipe, method_class
+from pointseg.structures import InputError
 from pointseg.train import fit, seed_all
 from pointseg.world import in_world, joined, rank, torchrun
 
@@ -77,6 +79,8 @@ def trained(recipe: Recipe, dataset: ImageDataset, run: Run, prefix: str = "") -
     """The method after its training, and how fast that went. Killed and called again, it goes on."""
     seed_all(recipe.seed, BEFORE_STEPS)
     method = recipe.build(dataset.categories)
+    if recipe.start:
+        load_first_stage(method, run.sibling(recipe.start).scratch / "model.pt", first_stage(recipe))
     feed = Feed(dataset, collate, recipe.training.batch, recipe.seed, recipe.workers)
     progress = Progress(recipe.training.steps, run.folder, prefix=prefix)
     records = fit(method, feed, recipe, run.scratch / f"{prefix}checkpoints")
@@ -91,6 +95,14 @@ def trained(recipe: Recipe, dataset: ImageDataset, run: Run, prefix: str = "") -
     if rank() == 0:
         save_model(run.scratch / f"{prefix}model.pt", method, recipe, dataset.categories)
     return method, progress.speed
+
+
+def first_stage(recipe: Recipe) -> tuple[str, ...]:
+    """The parts of the recipe's method that a first stage trains."""
+    parts = getattr(method_class(recipe.method), "FIRST_STAGE", ())
+    if not parts:
+        raise InputError(f"start: {recipe.method} has no first stage to start from")
+    return parts
 
 
 def launched(recipe: Recipe, run: Run, processes: int) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class Run:
     def scratch(self) -> Path:
         return self.folder.parent.parent / "work" / self.id
 
+    def sibling(self, name: str) -> Run:
+        """Another run of the same folder."""
+        return Run(self.folder.parent / name)
+
     def write(self, name: str, value: Any) -> Path:
         """A value as a JSON file of the folder."""
         return write_text(self.folder / name, json.dumps(strict(value), indent=1, sort_keys=True) + "\n")

@@ -23,7 +23,7 @@ from pointseg.data import bestiary
 from pointseg.ledger import RUNS, Run, write_text
 from pointseg.nets.mae import MAEConfig, MaskedAutoencoder
 from pointseg.nets.probe import ProbePicture, portrait, probe
-from pointseg.nets.vit import TokenViT, ViTConfig
+from pointseg.nets.vit import TokenViT, ViTConfig, unfuse
 from pointseg.nets.weights import SHIPPED, read_backbone, save_backbone
 from pointseg.structures import InputError
 
@@ -286,13 +286,6 @@ def decayed(model: torch.nn.Module, weight_decay: float) -> list[dict]:
     matrices = [p for p in parameters if p.ndim > 1]
     return [{"params": matrices, "weight_decay": weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]  # fmt: skip
-
-
-def unfuse(model: torch.nn.Module) -> None:
-    """On a CPU the backward pass of fused attention over few tokens costs more than the matrices it saves."""
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
 
 
 def stored_pictures(path: Path, config: Pretraining, workers: int = 2) -> np.ndarray:

@@ -113,6 +113,7 @@ class Recipe:
     compile: bool = False
     workers: int = 0  # processes that load images
     layout: str = "auto"
+    start: str = ""  # id of a run whose first stage this one starts from
     train_split: str = "train"
     val_split: str = "val"
 
@@ -150,7 +151,7 @@ class Recipe:
         return make(
             self.student, data=self.data, scale=self.scale, seed=self.seed, points=asdict(self.points),
             image_size=self.image_size, images=self.images, val=self.val, precision=self.precision,
-            compile=self.compile, workers=self.workers, layout=self.layout,
+            compile=self.compile, workers=self.workers, layout=self.layout, start=self.start,
             train_split=self.train_split, val_split=self.val_split,
         )  # fmt: skip
 
@@ -191,7 +192,7 @@ def make(
 def from_parameters(values: Mapping[str, Any]) -> Recipe:
     """A recipe from the flat parameters of book/experiment.py; what is absent keeps its default."""
     points = {"kind": values.get("points"), "n": values.get("n"), "seed": values.get("points_seed")}
-    named = ("data", "layout", "scale", "seed", "student", "training", "config")
+    named = ("data", "layout", "scale", "seed", "start", "student", "training", "config")
     return make(
         values["method"],
         points={name: value for name, value in points.items() if value is not None},

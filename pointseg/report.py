@@ -70,10 +70,9 @@ def finished(folder: Path) -> list[Finished]:
     return [one for one in read if {"method", "scale", "seed"} <= set(one.recipe)]
 
 
-def fits(selector: dict[str, Any], recipe: dict[str, Any], ignored: Sequence[str] = ()) -> bool:
+def fits(selector: dict[str, Any], recipe: dict[str, Any]) -> bool:
     """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings."""
-    config = {k: v for k, v in recipe.get("config", {}).items() if k not in ignored}
-    if config != selector.get("config", {}):
+    if recipe.get("config", {}) != selector.get("config", {}):
         return False
     wanted = {k: selector[k] for k in ("method", "data", "student", "layout") if k in selector}
     points = recipe.get("points", {})
@@ -82,9 +81,9 @@ def fits(selector: dict[str, Any], recipe: dict[str, Any], ignored: Sequence[str
     )
 
 
-def values_of(selector: dict, score: str, runs: Iterable[Finished], scale: str, ignored=()) -> tuple[Value, ...]:
+def values_of(selector: dict, score: str, runs: Iterable[Finished], scale: str) -> tuple[Value, ...]:
     """Our values of one score beside a printed row, one a run, by seed."""
-    matching = [f for f in runs if f.recipe["scale"] == scale and fits(selector, f.recipe, ignored)]
+    matching = [f for f in runs if f.recipe["scale"] == scale and fits(selector, f.recipe)]
     return tuple(sorted((Value(f.run.id, f.recipe["seed"], f.scores[score]) for f in matching if score in f.scores),
                         key=lambda v: v.seed))  # fmt: skip
 
@@ -108,7 +107,6 @@ class Trial:
 
     def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
         self.claims, self.runs = claims, runs
-        self.ignored = tuple(claims.get("ignored_settings", ()))
         self.needed = claims.get("seeds_for_a_verdict", 3)
         self.selectors = {(s["paper"], s["table"], s["row"]): s for s in claims.get("selectors", [])}
 
@@ -116,7 +114,7 @@ class Trial:
         selector = self.selectors.get((paper, table, row))
         if selector is None or column not in selector["scores"]:
             return ()
-        return values_of(selector, selector["scores"][column], self.runs, scale, self.ignored)
+        return values_of(selector, selector["scores"][column], self.runs, scale)
 
     def orders_of(self, paper: str, table: str, row: int, column: str) -> list[tuple[int, int]]:
         """Pairs (smaller row, larger row) of neighbours in a printed order that this row takes part in."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from pointseg.ledger import home, write_index
-from pointseg.notebook import run_notebook
+from pointseg.ledger import Run, home, write_index
+from pointseg.notebook import prepared, run_notebook
 from pointseg.recipe import METHODS
 from pointseg.structures import InputError
 
@@ -18,27 +18,45 @@ PLAN = Path("book/plan.yml")
 
 def reproduce(tier: str, runs: Path = Path("runs")) -> list[Path]:
     """Runs what the tier lacks. A run that crashes stops the batch with its name; the others are kept."""
-    done = []
-    wanted = planned(tier)
+    done, wanted = [], planned(tier, runs)
     for number, parameters in enumerate(wanted, start=1):
         words = " ".join(f"{k}={v}" for k, v in parameters.items())
         print(f"[{number}/{len(wanted)}] {words}", flush=True)
+        renew_first_stage(parameters, wanted, runs)
         done.append(run_notebook(home() / NOTEBOOK, parameters, runs=runs))
     write_index(runs)
     return done
 
 
-def planned(tier: str) -> list[dict[str, Any]]:
+def planned(tier: str, runs: Path = Path("runs")) -> list[dict[str, Any]]:
     """Parameters of every run of a tier: each method once at scale smoke, or what plan.yml lists."""
     if tier == "smoke":
         return [{"method": name, "scale": "smoke"} for name in METHODS]
     plan = yaml.safe_load((home() / PLAN).read_text())
     if tier not in plan:
         raise InputError(f"{PLAN}: there is no tier '{tier}'; there are smoke, {', '.join(plan)}")
-    return [one for entry in plan[tier] for one in expanded(entry)]
+    every = [one for entry in plan[tier] for one in expanded(entry, runs)]
+    return [one for i, one in enumerate(every) if one not in every[:i]]
 
 
-def expanded(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """One set of parameters a seed."""
-    rest = {k: v for k, v in entry.items() if k != "seeds"}
-    return [{**rest, "seed": seed} for seed in entry.get("seeds", [0])]
+def expanded(entry: dict[str, Any], runs: Path = Path("runs")) -> list[dict[str, Any]]:
+    """One set of parameters a seed, each behind that of the first stage it starts from."""
+    rest = {k: v for k, v in entry.items() if k not in ("seeds", "start")}
+    rows = []
+    for seed in entry.get("seeds", [0]):
+        first = [{**entry["start"], "seed": seed}] if "start" in entry else []
+        row = {**rest, "seed": seed}
+        rows += [*first, row | {"start": run_of(first[0], runs).id} if first else row]
+    return rows
+
+
+def renew_first_stage(parameters: dict[str, Any], wanted: list[dict[str, Any]], runs: Path) -> None:
+    """Weights are not kept with a run: they are made again where a row that has not run needs them."""
+    start = parameters.get("start")
+    if start and run_of(parameters, runs).status != "ok" and not (Run(runs / start).scratch / "model.pt").exists():
+        first = next(one for one in wanted if run_of(one, runs).id == start)
+        run_notebook(home() / NOTEBOOK, first, force=True, runs=runs)
+
+
+def run_of(parameters: dict[str, Any], runs: Path) -> Run:
+    return prepared(home() / NOTEBOOK, parameters, runs)[2]

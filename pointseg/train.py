@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pointseg.checkpoint import Checkpointer
 from pointseg.feed import Feed
 from pointseg.methods.base import Method, Training
+from pointseg.nets.vit import unfuse
 from pointseg.recipe import Recipe
 from pointseg.structures import Batch
 from pointseg.world import in_world, rank, size
@@ -97,6 +98,8 @@ class Trainer:
         self.method, self.recipe, self.training = method, recipe, recipe.training
         self.device = torch.device(device or default_device())
         method.to(self.device)
+        if self.device.type == "cpu":
+            unfuse(method)
         if recipe.compile and hasattr(method, "compiled_parts"):
             for part in method.compiled_parts():
                 part.compile()

@@ -7,6 +7,7 @@ import torch
 
 from pointseg.methods.attentionshift import SCALES, AttentionShift
 from pointseg.methods.maskrcnn import MaskRCNN
+from pointseg.nets.start import load_first_stage
 from pointseg.ops.objects import Objects
 from pointseg.structures import Batch, Category, InputError, Points, Truth
 
@@ -206,7 +207,7 @@ def test_class_out_of_range_is_one_line(name):
 
 def saved(method, path):
     torch.save({"weights": method.state_dict()}, path)
-    return str(path)
+    return path
 
 
 def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
@@ -215,16 +216,18 @@ def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
         first.points.location[0].weight.fill_(0.5)
         first.vit.query_tokens.fill_(0.25)
     path = saved(first, tmp_path / "first.pt")
-    second = build(start=path)
+    second, reference = build(), MaskRCNN.build(CATEGORIES, "smoke")
+    load_first_stage(second, path, second.FIRST_STAGE)
+    load_first_stage(reference, path, reference.FIRST_STAGE)
     assert (second.points.location[0].weight == 0.5).all()
-    assert (MaskRCNN.build(CATEGORIES, "smoke", start=path).vit.query_tokens == 0.25).all()
-    wider = replace(SCALES["smoke"].backbone, dim=48)
+    assert (reference.vit.query_tokens == 0.25).all()
+    wider = build(backbone=replace(SCALES["smoke"].backbone, dim=48))
     with pytest.raises(InputError, match=r"first\.pt: .* is \[.*\], this network's is \["):
-        build(start=path, backbone=wider)
+        load_first_stage(wider, path, wider.FIRST_STAGE)
     (tmp_path / "junk.pt").write_bytes(b"junk")
     for name, cause in (("none.pt", "no such file"), ("junk.pt", "no saved model")):
         with pytest.raises(InputError, match=cause):
-            build(start=str(tmp_path / name))
+            load_first_stage(second, tmp_path / name, second.FIRST_STAGE)
 
 
 def test_mask_rcnn_trains_on_masks_and_pictures_without_any():

@@ -10,7 +10,6 @@ from pointseg.ledger import Run
 CLAIMS = {
     "tolerance": 1.0,
     "seeds_for_a_verdict": 3,
-    "ignored_settings": ["start"],
     "papers": {
         "AS": {
             "tables": [
@@ -66,7 +65,7 @@ def seeds(add, name, scores, **settings):
 
 def test_three_seeds_in_order_give_direction_holds(tmp_path, add):
     seeds(add, "base", [30, 31, 29], maps="self")
-    seeds(add, "full", [35, 30, 40], start="runs/first")
+    seeds(add, "full", [35, 30, 40])
     assert words(tmp_path) == [report.DIRECTION, report.DIRECTION]
 
 

@@ -1,19 +1,21 @@
 """The plan names runs that can start, and every measured row of the claims has a run in it."""
 
 import pytest
+import torch
 import yaml
 
 from pointseg import recipe
 from pointseg.ledger import Run
+from pointseg.nets.start import stored_weights
 from pointseg.notebook import checked, read_notebook, run_notebook, stale
 from pointseg.report import fits, read_claims
-from pointseg.reproduce import expanded, planned
+from pointseg.reproduce import expanded, planned, run_of
 
 
 def recipes(root, tier):
     source = read_notebook(root / "book" / "experiment.py")
     values = [checked(source, one) for one in planned(tier)]
-    known = ("method", "data", "layout", "scale", "seed", "points", "n", "points_seed", "student",
+    known = ("method", "data", "layout", "scale", "seed", "points", "n", "points_seed", "start", "student",
              "training", "config", "settings")  # fmt: skip
     return [recipe.from_parameters({k: v[k] for k in known}) for v in values]
 
@@ -43,10 +45,38 @@ def test_every_measured_row_has_a_run_in_the_plan(root):
 
     made = [json.loads(r.to_json()) for r in recipes(root, "small")]
     claims = read_claims(root / "book" / "claims.yml")
-    missing = [s for s in claims["selectors"] if not any(fits(s, m, claims["ignored_settings"]) for m in made)]
+    missing = [s for s in claims["selectors"] if not any(fits(s, m) for m in made)]
     assert missing == []
 
 
 def test_seeds_expand_and_nothing_else_changes():
     entry = yaml.safe_load("{method: m, config: {alpha: .inf}, seeds: [0, 2]}")
     assert expanded(entry) == [{"method": "m", "config": {"alpha": float("inf")}, "seed": s} for s in (0, 2)]
+
+
+FIRST = {"method": "attentionshift", "scale": "smoke", "config": {"stage": "points"}}
+
+
+def test_a_first_stage_comes_before_its_rows_once_a_seed(monkeypatch, tmp_path, root):
+    row = {"method": "attentionshift", "scale": "smoke", "start": FIRST}
+    monkeypatch.chdir(root)
+    rows = [one for entry in ({**row, "seeds": [0, 1]}, row) for one in expanded(entry, tmp_path / "runs")]
+    firsts = [one for one in rows if "start" not in one]
+    assert [one["seed"] for one in firsts] == [0, 1, 0] and [one["seed"] for one in rows] == [0, 0, 1, 1, 0, 0]
+    named = [one["start"] for one in rows if "start" in one]
+    assert named[0] == named[2] != named[1]
+    assert named[0] == run_of(FIRST | {"seed": 0}, tmp_path / "runs").id
+
+
+def test_a_run_starts_from_the_first_stage_of_another_and_needs_it_on_disk(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook, runs = root / "book" / "experiment.py", tmp_path / "runs"
+    first = Run(run_notebook(notebook, FIRST, runs=runs))
+    row = {"method": "maskrcnn", "scale": "smoke", "start": first.id, "training": {"lr": 0.0}}
+    second = Run(run_notebook(notebook, row, runs=runs))
+    one, other = (stored_weights(run.scratch / "model.pt") for run in (first, second))
+    assert all(torch.equal(other[name], one[name]) for name in other if name.startswith("vit."))
+    with pytest.raises(RuntimeError, match="no such file"):
+        run_notebook(notebook, row | {"start": "gone"}, runs=runs)
+    with pytest.raises(RuntimeError, match="points_alone has no first stage"):
+        run_notebook(notebook, row | {"method": "points_alone"}, runs=runs)

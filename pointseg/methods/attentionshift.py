@@ -16,7 +16,7 @@ from pointseg.nets.attention import rollout_rows
 from pointseg.nets.detector import BoxTargets, Detector, DetectorConfig
 from pointseg.nets.point_head import PointHead, TokenClassifier
 from pointseg.nets.roi_heads import DepthChooser
-from pointseg.nets.start import load_first_stage, starting_backbone
+from pointseg.nets.start import starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, ViTOutput, layer_decay_groups
 from pointseg.ops import instance_map as maps
@@ -89,7 +89,6 @@ class Config:
     keypoints_as_points: bool = False  # DEVIATION [AS Sec. 3.2]: off as in the official config; True is the text
     layer_decay: float = 0.75  # UNSTATED [AS Sec. 5.1]: official code
     stage: Literal["points", "whole"] = "whole"  # "points": the shared first stage, point branch alone
-    start: str = ""  # file with the weights of a shared first stage
 
 
 class Labeller:
@@ -194,6 +193,7 @@ class AttentionShift(nn.Module):
     KEY: ClassVar[str] = "AS"
     SUPERVISION: ClassVar[str] = "points"
     TASK: ClassVar[str] = "instances"
+    FIRST_STAGE: ClassVar[tuple[str, ...]] = ("vit", "points", "classifier")
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=5e-4, steps=700, batch=12),
@@ -214,8 +214,6 @@ class AttentionShift(nn.Module):
         self.levels = TokenLevels(width, config.detector.channels, config.levels, config.level_scales)
         self.detector = Detector(classes, config.detector)
         self.labeller = Labeller(config, self.vit.stride)
-        if config.start:
-            load_first_stage(self, config.start, ["vit", "points", "classifier"])
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:

@@ -74,6 +74,12 @@ class HasStudentLabels(Protocol):
         """As `pseudo_labels`, which serves both where this is absent."""
 
 
+class HasFirstStage(Protocol):
+    """A method may name its parts that a first stage trains, for other runs to start from."""
+
+    FIRST_STAGE: ClassVar[tuple[str, ...]]
+
+
 class HasCompiledParts(Protocol):
     """A method may name its static parts, which torch.compile then takes where a recipe asks for it."""
 

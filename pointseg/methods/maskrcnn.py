@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pointseg.methods.base import Training
 from pointseg.nets.detector import BoxTargets, Detector, DetectorConfig
-from pointseg.nets.start import load_first_stage, starting_backbone
+from pointseg.nets.start import starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, layer_decay_groups
 from pointseg.ops.components import tight_boxes
@@ -30,7 +30,6 @@ class Config:
     levels: tuple[int, ...] = (3, 5, 7, 11, 11)  # as in AttentionShift
     level_scales: tuple[float, ...] = (4, 2, 1, 0.5, 0.25)
     layer_decay: float = 0.75
-    start: str = ""  # saved first stage whose ViT this one starts from
 
 
 SCALES = {
@@ -58,6 +57,7 @@ class MaskRCNN(nn.Module):
     KEY: ClassVar[str] = "AS"
     SUPERVISION: ClassVar[str] = "masks"
     TASK: ClassVar[str] = "instances"
+    FIRST_STAGE: ClassVar[tuple[str, ...]] = ("vit",)
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=5e-4, steps=700, batch=12),
@@ -70,8 +70,6 @@ class MaskRCNN(nn.Module):
         self.vit = starting_backbone(config.backbone, config.weights)
         self.levels = TokenLevels(self.vit.dim, config.detector.channels, config.levels, config.level_scales)
         self.detector = Detector(classes, config.detector)
-        if config.start:
-            load_first_stage(self, config.start, ["vit"])
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:

@@ -23,9 +23,9 @@ def starting_backbone(config: ViTConfig, weights: str) -> TokenViT:
     return vit
 
 
-def load_first_stage(method: nn.Module, path: str, parts: Sequence[str]) -> None:
+def load_first_stage(method: nn.Module, path: Path, parts: Sequence[str]) -> None:
     """Loads the named parts of a method from a saved model; complains in one line if their widths differ."""
-    stored, own = stored_weights(Path(path)), method.state_dict()
+    stored, own = stored_weights(path), method.state_dict()
     wanted = [name for name in own if name.startswith(tuple(f"{part}." for part in parts))]
     missing = [name for name in wanted if name not in stored]
     if missing:

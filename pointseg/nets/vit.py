@@ -173,6 +173,13 @@ def _small_body(config: ViTConfig) -> VisionTransformer:
     return body
 
 
+def unfuse(model: torch.nn.Module) -> None:
+    """On a CPU the backward pass of fused attention over few tokens costs more than the matrices it saves."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+
+
 class SinePatches(PatchEmbed):
     """Plain patches with the fixed sine positions already added."""
 
