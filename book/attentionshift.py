@@ -40,6 +40,7 @@ from pointseg.pretrain import Pretraining, probe_picture
 from pointseg.structures import Batch, Points
 
 # %matplotlib inline
+figures.compact()
 torch.manual_seed(0)
 held = report.trial(Path(claims), Path(runs))
 

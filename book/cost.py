@@ -38,6 +38,7 @@ from pointseg.cost import shown
 from pointseg.notebook import stale
 
 # %matplotlib inline
+figures.compact()
 run = shown.newest(Path(runs))
 metrics = run.result["metrics"] if run else None
 

@@ -24,7 +24,6 @@ claims: str = "claims.yml"
 pictures: list = [46, 7, 23, 12, 31, 55]  # of Bestiary's training split
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Six Bestiary pictures with one point on every creature"}}
-# %matplotlib inline
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,6 +33,8 @@ from pointseg import figures, report
 from pointseg.data.bestiary import draw
 from pointseg.data.points import centre
 
+# %matplotlib inline
+figures.compact()
 scenes = [draw(0, "train", i, 384) for i in pictures]
 _, axes = figures.multiples([""] * len(scenes), columns=3, size=2.6)
 for axis, scene in zip(axes, scenes):

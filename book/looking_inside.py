@@ -37,6 +37,7 @@ from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone
 from pointseg.pretrain import Pretraining, probe_picture
 
 # %matplotlib inline
+figures.compact()
 folder = ledger.home() / "runs" / run
 log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 probes = {int(views): scores for views, scores in json.loads((folder / "probes.json").read_text()).items()}

@@ -32,8 +32,6 @@ import torch
 from myst_nb import glue
 from scipy import ndimage
 
-# %matplotlib inline
-
 # %% tags=["remove-cell"]
 from pointseg import figures
 from pointseg.data.bestiary import CATEGORIES, draw
@@ -43,6 +41,8 @@ from pointseg.metrics.scores import instance_scores, panoptic_scores
 from pointseg.metrics.voc_ap import eleven_point_ap, envelope_ap, mask_iou, voc_ap
 from pointseg.structures import Instances, Panoptic, Points, Truth
 
+# %matplotlib inline
+figures.compact()
 truths = [draw(seed, "val", index, size).truth for index in range(images)]
 
 # %% [markdown]

@@ -40,6 +40,7 @@ from pointseg.ops.panoptic_losses import WEIGHTS
 from pointseg.ops.paths import grid_cells, nearest_of_each, shortest_paths
 
 # %matplotlib inline
+figures.compact()
 torch.manual_seed(0)
 held = report.trial(Path(claims), Path(runs))
 

@@ -43,6 +43,7 @@ from pointseg.ops.semantic_losses import dilated_points
 from pointseg.ops.transport import converged_potentials
 
 # %matplotlib inline
+figures.compact()
 torch.manual_seed(0)
 held = report.trial(Path(claims), Path(runs))
 

@@ -45,6 +45,7 @@ from pointseg.metrics.pseudo import part_recall_of_points, point_depth
 from pointseg.structures import InputError
 
 # %matplotlib inline
+figures.compact()
 folder = Path(tempfile.mkdtemp(prefix="points-and-data-"))
 
 # %% [markdown]

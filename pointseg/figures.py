@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -114,9 +115,9 @@ def principal_colours(features: Tensor, grid: tuple[int, int]) -> np.ndarray:
     return ((main - low) / (high - low).clamp_min(1e-9)).clamp(0, 1).reshape(*grid, 3).numpy()
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as a PNG of at most 150 kB, with fewer colours and then fewer pixels where it would be larger."""
-    path, buffer = Path(path), io.BytesIO()
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG of at most 150 kB, with fewer colours and then fewer pixels where it would be larger."""
+    buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     data, picture, share = buffer.getvalue(), Image.open(buffer).convert("RGB"), 1.0
@@ -125,6 +126,17 @@ def save(figure: Figure, path: str | Path) -> Path:
         buffer = io.BytesIO()
         smaller.quantize(96).save(buffer, format="png", optimize=True)
         data, share = buffer.getvalue(), share * 0.85
+    return data
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure as such a PNG."""
+    path, data = Path(path), png(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+def compact() -> None:
+    """From here on a notebook shows its figures as such PNGs. Called after `%matplotlib inline`, which sets its own."""
+    get_ipython().display_formatter.formatters["image/png"].for_type(Figure, png)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pointseg import figures
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync --allow-file-access-from-files").split()  # fmt: skip
@@ -102,6 +104,13 @@ def test_a_faulty_page_is_seen(tmp_path, browser):
     (tmp_path / "bad.html").write_text(text)
     met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
     assert met["outside"] and met["errors"] and met["missing"] and met["broken"] and met["mute"]
+
+
+@pytest.mark.browser
+def test_no_picture_of_a_page_is_larger_than_its_limit(html):
+    pictures = [p for s in ("png", "jpg", "webp", "svg") for p in (html / "_images").glob(f"*.{s}")]
+    assert pictures
+    assert [p.name for p in pictures if p.stat().st_size > figures.LARGEST_FIGURE] == []
 
 
 def chapters(root: Path) -> list[Path]:

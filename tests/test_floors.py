@@ -23,6 +23,7 @@ FLOORS = (
         "fingerprint",
         "corpus",
         "evaluation",
+        "studies",
         "cost",
         "world",
     },

@@ -92,7 +92,7 @@ def _examine(root: Path, split: str, layout: str, report: Report, progress: bool
     report.counts[f"{name}: pictures"] = len(dataset)
     _examine_layout(dataset, report)
     _note_split(dataset, name, report)
-    for i in tqdm(range(len(dataset)), desc=name, disable=not progress, leave=False):
+    for i in tqdm(range(len(dataset)), desc=name, disable=None if progress else True, leave=False):
         _examine_picture(dataset, i, report)
         if dataset.has_truth:
             _examine_truth(dataset, i, name, report)

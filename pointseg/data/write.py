@@ -123,7 +123,7 @@ def fill(folder: Path, request: Request, workers: int, progress: bool) -> None:
     for sub in folders(request):
         (folder / sub).mkdir(parents=True)
     jobs = request.jobs()
-    bar = tqdm(total=len(jobs), desc="bestiary", unit="picture", disable=not progress)
+    bar = tqdm(total=len(jobs), desc="bestiary", unit="picture", disable=None if progress else True)
     with bar, runner(workers) as run:
         records = []
         for record in run(partial(write_picture, folder, request), jobs):

@@ -1,0 +1,107 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What a trained AttentionShift sees
+#
+# `pointseg run book/attentionshift_study.py -p start=RUN -p scale=small` takes the model of a finished run and leaves
+# numbers and pictures of its label path in `runs/`; the chapter on AttentionShift reads them. Nothing is trained.
+
+# %% tags=["parameters"]
+start: str = ""  # id of a run of attentionshift whose model is in work/
+scale: str = "small"
+pictures: int = 300  # training pictures that the numbers are taken from
+shown: list = [0, 1, 2, 3, 4, 5]  # training pictures in Figure 5, the first three of them in Figure 6
+out: str = ""  # the run's folder
+
+# %%
+from pathlib import Path
+
+import torch
+
+from pointseg import figures
+from pointseg.checkpoint import load_model
+from pointseg.corpus import open_corpus
+from pointseg.data.supervision import collate
+from pointseg.ledger import Run, unrecorded
+from pointseg.ops.keypoints import nearest_tokens, token_centres
+from pointseg.studies import label_path_study
+
+run = Run(Path(out)) if out else unrecorded(f"study-{start}")
+run.folder.mkdir(parents=True, exist_ok=True)
+method, recipe, categories = load_model((run.sibling(start) if out else Run(Path("runs") / start)).scratch / "model.pt")
+corpus = open_corpus(recipe)
+torch.manual_seed(0)
+run.write("recipe.json", {"method": "attentionshift_study", "scale": scale, "seed": recipe.seed, "start": start})
+
+# %% [markdown]
+# ## Numbers
+
+# %%
+metrics = label_path_study(method, corpus, pictures)
+run.write("metrics.json", metrics)
+metrics
+
+# %% [markdown]
+# ## Figure 5: maps and masks
+
+# %%
+marked = corpus.marked()
+batch = collate([marked[i] for i in shown])
+parts, scene = method.explain(batch)
+labels = method.pseudo_labels(batch)
+with torch.no_grad():
+    answers = method.student_labels(batch)
+grid, stride = scene.grid, method.vit.stride
+front = [int((scene.image == i).nonzero()[0, 0]) for i in range(len(shown))]  # the first object of each picture
+titles = ["picture, point", "$A^S$", "$A^I$", "part maps", "key-points, box", "pseudo mask", "student's mask"]
+figure, axes = figures.multiples([t for t in titles for _ in shown], columns=len(shown), size=1.5)
+rows = [axes[i * len(shown) : (i + 1) * len(shown)] for i in range(len(titles))]
+on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
+for i, at in enumerate(front):
+    picture, mine = batch.images[i], int((scene.image[:at] == i).sum())
+    figures.show(rows[0][i], picture)
+    figures.points(rows[0][i], scene.place[at : at + 1], size=24)
+    figures.heat(rows[1][i], picture, on_grid(parts.attention[at]))
+    figures.heat(rows[2][i], picture, on_grid(parts.instance_map[at]))
+    owner = torch.full((grid[0] * grid[1],), -1)
+    owner = owner.scatter(0, parts.index[at][parts.inside[at]], parts.shifted.owners[-1][at][parts.inside[at]])
+    figures.owners(rows[3][i], picture, on_grid(owner))
+    figures.show(rows[4][i], picture)
+    figures.points(rows[4][i], token_centres(parts.token[at][parts.valid[at]], grid, stride), size=14)
+    left, top, right, bottom = parts.boxes[at].tolist()
+    rows[4][i].plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="red", linewidth=1.2)
+    figures.masks(rows[5][i], picture, labels[i].masks[mine : mine + 1])
+    figures.masks(rows[6][i], picture, answers[i].masks[mine : mine + 1])
+figures.save(figure, run.folder / "figure5.png")
+
+# %% [markdown]
+# ## Figure 6: the shift, iteration by iteration
+
+# %%
+last = len(parts.shifted.path) - 1
+turns = sorted({0, 1, 2, 5, last} & set(range(last + 1)))
+with torch.no_grad():
+    features = method.features(method.vit(batch.images, trace=True), batch.sizes)
+figure, axes = figures.multiples([f"iteration {t}" for _ in front[:3] for t in turns], columns=len(turns), size=1.9)
+for line, at in enumerate(front[:3]):
+    picture, inside = batch.images[int(scene.image[at])], parts.inside[at]
+    directions = torch.nn.functional.normalize(features[scene.image[at], parts.index[at]], dim=-1)[None]
+    for column, turn in enumerate(turns):
+        axis = axes[line * len(turns) + column]
+        owner = torch.full((grid[0] * grid[1],), -1)
+        owner = owner.scatter(0, parts.index[at][inside], parts.shifted.owners[turn][at][inside])
+        figures.owners(axis, picture, on_grid(owner))
+        token = nearest_tokens(parts.shifted.path[turn][at : at + 1], directions, inside[None])[0]
+        places = token_centres(parts.index[at][token], grid, stride)
+        figures.points(axis, places, labels=range(len(places)), size=14)
+figures.save(figure, run.folder / "figure6.png")

@@ -1,0 +1,60 @@
+"""What a trained AttentionShift sees: its label path held against the true masks and parts of training pictures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pointseg.corpus import Corpus
+from pointseg.evaluation import batches
+from pointseg.methods.attentionshift import AttentionShift
+from pointseg.metrics.shift_study import HALF, ShiftStudy, covers_half, token_truth
+from pointseg.ops.instance_map import unit_range
+from pointseg.ops.objects import Scene
+from pointseg.structures import Batch, Truth
+
+
+def pictured(corpus: Corpus, count: int, size: int) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """The first training pictures with points, in batches; of every thing pointed at its true mask and the parts of
+    its picture, both [n, H, W] in the order of the points. The pictures must be seen at their own size."""
+    marked = corpus.marked()
+    marked.indices = marked.indices[:count]
+    rows = iter(marked.indices)
+    for batch in batches(marked, size):
+        pairs = [own(corpus.train.truth(row), points.things().target) for points, row in zip(batch.points, rows)]
+        masks, parts = zip(*pairs)
+        yield batch, torch.cat(masks), torch.cat(parts)
+
+
+def own(truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks of the targets, each once and in their order, and the picture's parts for each of them."""
+    rows = [truth.target.tolist().index(one) for one in dict.fromkeys(target.tolist())]
+    return truth.masks[rows], truth.parts.long().expand(len(rows), -1, -1)
+
+
+@torch.no_grad()
+def label_path_study(method: AttentionShift, corpus: Corpus, count: int, size: int = 20) -> dict[str, float]:
+    """Means over objects in percent: coverage by the maps, at every depth of roll-out; recall and purity of the parts
+    before the shift and after every iteration. [AS Sec. 1, 3.2]"""
+    study, depths = ShiftStudy(), defaultdict(list)
+    method.eval()
+    for batch, masks, parts in pictured(corpus, count, size):
+        found, scene = method.explain(batch)
+        seen = method.vit(batch.images, trace=True)
+        study.add(found, method.features(seen, batch.sizes), scene.image, masks, parts)
+        share, _ = token_truth(masks, parts, found.attention.shape[1])
+        for depth, rows in enumerate(depth_maps(method, batch, scene).unbind(1), start=1):
+            depths[depth].append(covers_half(rows >= HALF, share))
+    covered = {f"A^S of {depth} blocks covers half": 100 * float(torch.cat(v).mean()) for depth, v in depths.items()}
+    return study.scores() | covered
+
+
+def depth_maps(method: AttentionShift, batch: Batch, scene: Scene) -> Tensor:
+    """[n, depths, T] self-attention maps in 0..1 of every depth that the method could choose."""
+    objects, seen = method.objects(batch), method.vit(batch.images, trace=True)
+    _, _, query = method.matched(seen, objects, batch)
+    stack = method.attention_maps(seen, objects, query, batch.sizes)
+    return unit_range(stack.flatten(0, 1), scene.repeated(stack.shape[1]).real).unflatten(0, stack.shape[:2])

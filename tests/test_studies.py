@@ -1,0 +1,48 @@
+"""The study of a trained label path sees each object once, beside its own truth."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pointseg import recipe
+from pointseg.corpus import open_corpus
+from pointseg.ops.components import tight_boxes
+from pointseg.studies import label_path_study, own, pictured
+from pointseg.structures import Truth
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("study"))
+        yield open_corpus(recipe.make("attentionshift", points={"kind": "centre"}, layout="voc"))
+
+
+def test_masks_come_in_the_order_of_the_points():
+    masks = torch.eye(3, dtype=torch.bool)[:, None].expand(3, 2, 3)
+    nothing = torch.zeros(3, dtype=torch.bool)
+    truth = Truth(masks=masks, label=torch.arange(3), target=torch.tensor([7, 8, 9]), is_thing=~nothing,
+                  is_crowd=nothing, void=torch.zeros(2, 3, dtype=torch.bool), parts=torch.ones(2, 3))  # fmt: skip
+    found, parts = own(truth, torch.tensor([9, 7, 9]))
+    assert torch.equal(found, masks[[2, 0]]) and parts.shape == (2, 2, 3)
+
+
+def test_every_object_is_met_once_and_holds_its_point(corpus):
+    met = 0
+    for batch, masks, parts in pictured(corpus, 8, 3):
+        things = [points.things() for points in batch.points]
+        assert len(masks) == len(parts) == sum(len(t) for t in things)
+        boxes, xy = tight_boxes(masks)[0], torch.cat([t.xy for t in things])
+        assert ((boxes[:, :2] <= xy) & (xy <= boxes[:, 2:])).all()
+        assert ((boxes[:, :2] + boxes[:, 2:]) / 2 - xy).abs().median() <= 1
+        met += len(batch)
+    assert met == 8
+
+
+def test_numbers_are_percentages_of_every_iteration_and_depth(corpus):
+    torch.manual_seed(0)
+    method = dataclasses.replace(corpus.recipe).build(corpus.categories)
+    scores = label_path_study(method, corpus, 4, 2)
+    assert {"A^S covers half", "purity, iteration 3", "A^S of 2 blocks covers half"} <= set(scores)
+    assert all(0 <= value <= 100 for value in scores.values())
