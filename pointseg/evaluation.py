@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from pointseg.corpus import Corpus, PseudoLabelled
 from pointseg.data.supervision import ImageDataset, collate
 from pointseg.methods.base import Method, targets_of
+from pointseg.metrics import rle
 from pointseg.metrics.pseudo import part_recall_of_masks, pseudo_masks, pseudo_scores
 from pointseg.metrics.scores import instance_scores, panoptic_scores
 from pointseg.recipe import Recipe, method_class
@@ -21,6 +24,8 @@ from pointseg.structures import Batch, Instances, Panoptic, Points, Prediction, 
 from pointseg.train import uses_bf16
 
 SCORED = 500  # training images whose pseudo labels are compared with the truth
+KEPT = 6  # pictures whose answers are kept with a run
+SURE = 0.5  # score from which an instance is kept there
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,26 @@ def score_pseudo_labels(labelled: Labelled, corpus: Corpus) -> dict[str, float]:
     targets = [targets_of(p) for p in shown]
     scores = pseudo_scores((corpus.train.truth(row) for row in rows), labels, shown, targets)
     return scores | part_recall((corpus.train.truth(row) for row in rows), labels, targets)
+
+
+def answers(method: Method, recipe: Recipe, corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
+    """What the method says of the first pictures of val, and of the first ones of train where it is shown points."""
+    few = copy.copy(corpus.val)
+    few.ids = few.ids[:KEPT]
+    found = predictions(method, recipe, replace(corpus, val=few))
+    said = {"val": [recorded(one.image_id, one.panoptic or one.instances) for one in found]}
+    if method_class(recipe.method).SUPERVISION == "points":
+        labelled = label_train(method, recipe, corpus, KEPT)
+        said["train"] = [recorded(*pair) for pair in zip(labelled.dataset.ids, labelled.labels)]
+    return said
+
+
+def recorded(image_id: int | str, labels: Instances | Panoptic) -> dict[str, Any]:
+    """Labels as plain values, masks as run lengths."""
+    scores = torch.ones(len(labels.label)) if labels.scores is None else labels.scores.float()
+    kept = scores >= SURE if isinstance(labels, Instances) else torch.ones_like(scores, dtype=torch.bool)
+    codes = [{**code, "counts": code["counts"].decode()} for code in rle.encode(pseudo_masks(labels)[kept.cpu()])]
+    return {"image": image_id, "label": labels.label[kept].tolist(), "masks": codes}
 
 
 def part_recall(

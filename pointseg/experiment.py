@@ -19,7 +19,7 @@ from pointseg import corpus as data
 from pointseg.checkpoint import save_model
 from pointseg.corpus import Corpus, open_corpus
 from pointseg.data.supervision import ImageDataset, MaskDataset, collate
-from pointseg.evaluation import SCORED, label_train, score_pseudo_labels, score_val
+from pointseg.evaluation import SCORED, answers, label_train, score_pseudo_labels, score_val
 from pointseg.feed import Feed
 from pointseg.ledger import Interrupted, Run, StopFlag
 from pointseg.methods.base import Method
@@ -49,6 +49,7 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
     metrics = {**speed, "val": score_val(method, recipe, corpus)}
     if method_class(recipe.method).SUPERVISION == "points":
         metrics |= weak_part(method, recipe, corpus, run)
+    run.write("answers.json", answers(method, recipe, corpus))
     run.write("metrics.json", metrics)
     return metrics
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from pycocotools import mask as coco_mask
 
 from pointseg import corpus as corpora
 from pointseg import recipe as recipes
 from pointseg.checkpoint import load_model
 from pointseg.corpus import PseudoLabelled, open_corpus
 from pointseg.data.supervision import MaskDataset, PointDataset
-from pointseg.evaluation import as_truth, part_recall, resized
+from pointseg.evaluation import as_truth, part_recall, recorded, resized
 from pointseg.experiment import experiment
 from pointseg.ledger import Interrupted, Run
 from pointseg.structures import Instances, Panoptic
@@ -50,7 +51,8 @@ def test_a_recipe_becomes_a_recorded_result(run, capsys):
     with run.recording():
         metrics = experiment(chosen, run)
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {"recipe.json", "data.json", "env.json", "log.jsonl", "speed.jsonl", "result.json"}
+    kept = {"recipe.json", "data.json", "env.json", "log.jsonl", "speed.jsonl", "answers.json", "result.json"}
+    assert names == kept
     assert run.result["metrics"]["val"]["AP"] == metrics["val"]["AP"]
     assert 0 < metrics["pseudo"]["mIoU"] < 60 and metrics["pseudo"]["part_recall"] == 100
     assert json.loads((run.folder / "recipe.json").read_text())["training"]["steps"] == 6  # 1.5 x 8 images / 2
@@ -58,6 +60,27 @@ def test_a_recipe_becomes_a_recorded_result(run, capsys):
     assert (facts["train"]["images"], facts["val"]["images"]) == (8, 4) and len(facts["points"]) == 64
     _, recipe, categories = load_model(run.scratch / "model.pt")
     assert recipe.training.steps == 6 and sum(c.is_thing for c in categories) >= 10
+
+
+def test_answers_to_the_first_pictures_are_kept(run):
+    corpus = open_corpus(recipes.make("tiny"))
+    experiment(corpus.recipe, run)
+    said = run.read("answers.json")
+    assert [one["image"] for one in said["val"]] == corpus.val.ids[:4]
+    assert [one["image"] for one in said["train"]] == corpus.train.ids[:6]
+    for one in said["train"]:
+        things = corpus.points.for_image(one["image"]).things()
+        assert one["label"] == things.label.tolist()
+        assert all(coco_mask.area(code) == 64 * 64 for code in one["masks"])
+
+
+def test_a_doubtful_instance_is_not_kept_and_a_panoptic_segment_always_is():
+    masks = torch.tensor([[[1, 0]], [[0, 1]]]).bool()
+    found = Instances(masks, torch.tensor([0.9, 0.1]), torch.tensor([3, 4]), torch.zeros(2, 4))
+    assert recorded(5, found)["label"] == [3]
+    segments = Panoptic(torch.tensor([[2, 1]]), torch.tensor([7, 8]), torch.tensor([0.1, 0.2]))
+    said = recorded(5, segments)
+    assert said["label"] == [7, 8] and coco_mask.decode(said["masks"][1]).tolist() == [[1, 0]]
 
 
 def test_done_again_it_trains_no_step_and_says_the_same(run):

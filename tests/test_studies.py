@@ -8,8 +8,8 @@ import torch
 from pointseg import recipe
 from pointseg.corpus import open_corpus
 from pointseg.ops.components import tight_boxes
-from pointseg.studies import label_path_study, own, pictured
 from pointseg.structures import Truth
+from pointseg.studies import label_path_study, own, pictured
 
 
 @pytest.fixture(scope="module")
