@@ -9,7 +9,8 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 
 from pointseg.nets.detector import Detector, DetectorConfig
 from pointseg.nets.point_head import PointHead
-from pointseg.nets.roi_heads import DepthChooser, box_head, mask_head
+from pointseg.nets.roi_heads import DecoderTrunk, DepthChooser, Unshuffled, box_head, mask_head
+from pointseg.nets.start import start_heads
 from pointseg.ops.focal import focal_cost, focal_loss
 from pointseg.ops.mask_points import MaskPoints, full_mask_loss, mask_point_loss, tokens_drawn, values_at
 from pointseg.ops.matching import PointTargets, cheapest_pairs
@@ -148,6 +149,34 @@ def test_heads_keep_their_shapes_for_any_number_of_regions(kind):
         regions = torch.randn(count, 16, 7, 7)
         assert box_head(kind, 16, 7, 32)(regions).shape == (count, 32)
         assert mask_head(kind, 16, 32, 4)(regions).shape == (count, 4, 14, 14)
+
+
+def test_unshuffling_is_torchs_and_has_a_gradient_without_regions():
+    x = torch.randn(3, 8, 5, 5)
+    assert torch.equal(Unshuffled()(x), torch.nn.PixelShuffle(2)(x))
+    none = torch.zeros(0, 8, 5, 5, requires_grad=True)
+    Unshuffled()(none).sum().backward()
+    assert none.grad.shape == none.shape
+
+
+def test_decoder_heads_start_from_an_mae_file_and_light_ones_do_not(tmp_path, capsys):
+    trunk = DecoderTrunk(16, 32, depth=4, heads=8)
+    stored = {f"decoder_{k.removeprefix('last_')}": torch.randn_like(v) for k, v in trunk.state_dict().items()
+              if not k.startswith("norm")}  # fmt: skip
+    stored |= {"norm.weight": torch.randn(16), "norm.bias": torch.randn(16), "decoder_pos_embed": torch.randn(1, 5, 32)}
+    stored["decoder_blocks.1.mlp.fc1.weight"] = torch.randn(7, 7)  # of another width: stays as it was
+    torch.save({"model": stored}, tmp_path / "mae.pth")
+    heads = torch.nn.ModuleList([box_head("decoder", 16, 7, 32), mask_head("decoder", 16, 32, 4)])
+    before = heads[1].trunk.blocks[1].mlp.fc1.weight.clone()
+    start_heads(heads, str(tmp_path / "mae.pth"))
+    for head in heads:
+        assert torch.equal(head.trunk.norm.weight, stored["norm.weight"])
+        assert torch.equal(head.trunk.last_norm.bias, stored["decoder_norm.bias"])
+        assert torch.equal(head.trunk.blocks[3].attn.qkv.weight, stored["decoder_blocks.3.attn.qkv.weight"])
+    assert torch.equal(heads[1].trunk.blocks[1].mlp.fc1.weight, before)
+    assert "start 2 heads" in capsys.readouterr().out
+    start_heads(box_head("light", 16, 7, 32), str(tmp_path / "gone.pth"))
+    assert capsys.readouterr().out == ""
 
 
 def test_detector_takes_an_empty_picture():

@@ -16,7 +16,7 @@ from pointseg.nets.attention import rollout_rows
 from pointseg.nets.detector import BoxTargets, Detector, DetectorConfig
 from pointseg.nets.point_head import PointHead, TokenClassifier
 from pointseg.nets.roi_heads import DepthChooser
-from pointseg.nets.start import starting_backbone
+from pointseg.nets.start import start_heads, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, ViTOutput, layer_decay_groups
 from pointseg.ops import instance_map as maps
@@ -196,7 +196,7 @@ class AttentionShift(nn.Module):
     FIRST_STAGE: ClassVar[tuple[str, ...]] = ("vit", "points", "classifier")
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
-        "small": Training(lr=5e-4, steps=700, batch=12),
+        "small": Training(lr=1e-3, steps=400, batch=12),
         # [AS Sec. 5.1]: 12 epochs of 16 images, AdamW 1e-4, weight decay .05, divided by ten after epochs 8 and 11
         "paper": Training(
             lr=1e-4, weight_decay=0.05, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16
@@ -213,6 +213,7 @@ class AttentionShift(nn.Module):
         self.chooser = DepthChooser(width, classes, config.detector.width) if config.depth < 0 else None
         self.levels = TokenLevels(width, config.detector.channels, config.levels, config.level_scales)
         self.detector = Detector(classes, config.detector)
+        start_heads(self.detector, config.weights)
         self.labeller = Labeller(config, self.vit.stride)
 
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pointseg.methods.base import Training
 from pointseg.nets.detector import BoxTargets, Detector, DetectorConfig
-from pointseg.nets.start import starting_backbone
+from pointseg.nets.start import start_heads, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, layer_decay_groups
 from pointseg.ops.components import tight_boxes
@@ -60,7 +60,7 @@ class MaskRCNN(nn.Module):
     FIRST_STAGE: ClassVar[tuple[str, ...]] = ("vit",)
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
-        "small": Training(lr=5e-4, steps=700, batch=12),
+        "small": Training(lr=1e-3, steps=400, batch=12),
         "paper": Training(lr=1e-4, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16),  # [AS Sec. 5.1]
     }
 
@@ -70,6 +70,7 @@ class MaskRCNN(nn.Module):
         self.vit = starting_backbone(config.backbone, config.weights)
         self.levels = TokenLevels(self.vit.dim, config.detector.channels, config.levels, config.level_scales)
         self.detector = Detector(classes, config.detector)
+        start_heads(self.detector, config.weights)
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:

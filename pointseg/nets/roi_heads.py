@@ -40,6 +40,19 @@ class DecoderTrunk(nn.Module):
             tokens = torch.cat([first.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], 1)
         return self.last_norm(self.blocks(tokens))
 
+    def take(self, weights: dict[str, Tensor]) -> list[str]:
+        """Starts from the decoder in an MAE file, where the shapes are the same; the names that were taken."""
+        own = self.state_dict()
+        named = {name: weights.get(_mae_name(name)) for name in own}
+        fitting = {name: w.float() for name, w in named.items() if w is not None and w.shape == own[name].shape}
+        self.load_state_dict(fitting, strict=False)
+        return list(fitting)
+
+
+def _mae_name(name: str) -> str:
+    """A name of the trunk as facebookresearch/mae calls it; the first norm is the encoder's last."""
+    return name if name.startswith("norm.") else f"decoder_{name.removeprefix('last_')}"
+
 
 class DecoderBoxHead(nn.Module):
     """One vector a region: the detection token after the decoder. [AS Sec. 4]"""
@@ -78,9 +91,15 @@ def mask_head(kind: str, channels: int, width: int, classes: int) -> nn.Module:
     """
     if kind == "decoder":
         return DecoderMaskHead(channels, classes, width)
-    return nn.Sequential(
-        MaskRCNNHeads(channels, (width, width), 1), nn.Conv2d(width, 4 * classes, 1), nn.PixelShuffle(2)
-    )
+    return nn.Sequential(MaskRCNNHeads(channels, (width, width), 1), nn.Conv2d(width, 4 * classes, 1), Unshuffled())
+
+
+class Unshuffled(nn.Module):
+    """[r, 4 C, s, s] to [r, C, 2s, 2s]. torch's PixelShuffle has no gradient where there is no region."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+        return cells.flatten(4, 5).flatten(2, 3)
 
 
 def box_predictor(width: int, classes: int) -> nn.Module:

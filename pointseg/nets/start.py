@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pointseg.nets.roi_heads import DecoderTrunk
 from pointseg.nets.vit import TokenViT, ViTConfig
-from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone
+from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone, read_weights
 from pointseg.structures import InputError
 
 
@@ -19,8 +20,18 @@ def starting_backbone(config: ViTConfig, weights: str) -> TokenViT:
         return read_backbone(SHIPPED, queries=config.queries, anchored=config.anchored)
     vit = TokenViT(config)
     if weights:
-        load_backbone(vit, weights)
+        print(load_backbone(vit, weights))
     return vit
+
+
+def start_heads(detector: nn.Module, weights: str) -> None:
+    """The decoder in an MAE file into every head made of decoder blocks, where their widths agree. [AS Sec. 4]"""
+    trunks = [each for each in detector.modules() if isinstance(each, DecoderTrunk)]
+    if not trunks or not Path(weights).is_file():
+        return
+    stored = read_weights(Path(weights))
+    taken = sum(len(trunk.take(stored)) for trunk in trunks)
+    print(f"{weights}: {taken} tensors of the decoder start {len(trunks)} heads")
 
 
 def load_first_stage(method: nn.Module, path: Path, parts: Sequence[str]) -> None:
