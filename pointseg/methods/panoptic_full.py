@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.methods.base import Training
+from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
 from pointseg.nets.panoptic_segformer import PanopticSegFormer, architecture_of
-from pointseg.nets.panoptic_student import canvas_padding, predictions, student_losses, targets_of
-from pointseg.ops.panoptic_merge import MergeRule
-from pointseg.structures import Batch, Category, Prediction
+from pointseg.nets.panoptic_student import canvas_padding, student_losses, targets_of
+from pointseg.structures import Batch
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,20 @@ class Config:
 
 
 CONFIGS = {
-    "smoke": Config(candidates=12),
-    "small": Config(candidates=20),
+    "smoke": Config(candidates=12, confidence=SMALL_CONFIDENCE),
+    "small": Config(candidates=20, confidence=SMALL_CONFIDENCE),
     "paper": Config(),
 }
 
 
-class PanopticFull(nn.Module):
+class PanopticFull(PanopticMethod):
     """images and masks -> panoptic maps."""
 
     KEY: ClassVar[str] = "PSF"
     SUPERVISION: ClassVar[str] = "masks"
-    TASK: ClassVar[str] = "panoptic"
+    CONFIGS = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=1100, batch=16),
+        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=500, batch=16),
         # [PSF Sec. 4.1]: AdamW 1.4e-4, weight decay 1e-4, 12 epochs with a drop at 8; clip: UNSTATED, the official code
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(8 / 12,), warmup=0.0, clip=0.1,
                           epochs=12, batch=8),
@@ -51,20 +50,7 @@ class PanopticFull(nn.Module):
         architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
         self.student = PanopticSegFormer(things, stuff, architecture, config.pretrained)
 
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides) -> Self:
-        things = sum(c.is_thing for c in categories)
-        return cls(things, len(categories) - things, scale, replace(CONFIGS[scale], **overrides))
-
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         padding = canvas_padding(batch.sizes, batch.images.shape[-2:], batch.images.device)
         seen = self.student(self.student.encode(batch.images, padding))
         return student_losses(self.student, seen, targets_of(batch, self.things), batch.image_ids)
-
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        return predictions(
-            self.student, images, sizes, MergeRule(confidence=self.config.confidence, candidates=self.config.candidates)
-        )
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        return self.student.param_groups(lr, weight_decay, [])

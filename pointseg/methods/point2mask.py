@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.methods.base import Training
+from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
 from pointseg.nets.panoptic_segformer import architecture_of
-from pointseg.nets.panoptic_student import predictions
 from pointseg.nets.point_panoptic import PointPanoptic, Reading
 from pointseg.nets.vit import IMAGENET_STD
 from pointseg.ops.lab import shrunken, window
-from pointseg.ops.panoptic_merge import MergeRule
 from pointseg.ops.paths import (
     boundary_step,
     grid_cells,
@@ -38,7 +36,7 @@ from pointseg.ops.point_labels import (
 from pointseg.ops.semantic_losses import PseudoLabel, boundary_loss, dilated_points, long_range_loss
 from pointseg.ops.transport import cheapest_supplier, converged_potentials, sinkhorn
 from pointseg.ops.tree import spanning_forest
-from pointseg.structures import Batch, Category, Panoptic, Points, Prediction
+from pointseg.structures import Batch, Panoptic, Points
 
 # UNSTATED [P2M Sec. 3.4]: the official code's. RAMPED losses, and the student's, grow from 0 during warm-up.
 WEIGHTS = {"point": 1.0, "presence": 2.0, "colour": 3.0, "tree": 3.0, "manifold": 1.0, "boundary": 1.0}
@@ -68,8 +66,8 @@ class Config:
 
 
 # DEVIATION [P2M Sec. 3.3]: small pictures get a finer path grid and smaller squares
-SMALL = Config(path_stride=4, point_side=5.0, feature_width=32, warmup_steps=150, transport_from=250,
-               candidates=20)  # fmt: skip
+SMALL = Config(path_stride=4, point_side=5.0, feature_width=32, warmup_steps=150, transport_from=200,
+               candidates=20, confidence=SMALL_CONFIDENCE)  # fmt: skip
 CONFIGS = {"smoke": replace(SMALL, warmup_steps=2, transport_from=2), "small": SMALL, "paper": Config()}
 
 
@@ -128,14 +126,14 @@ def transported(distance: Tensor, units: Tensor, demand: Tensor, config: Config)
     return converged_potentials(cost, units, wanted, config.epsilon)
 
 
-class Point2Mask(nn.Module):
+class Point2Mask(PanopticMethod):
     """images and points -> panoptic maps."""
 
     KEY: ClassVar[str] = "P2M"
     SUPERVISION: ClassVar[str] = "points"
-    TASK: ClassVar[str] = "panoptic"
+    CONFIGS = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=600, batch=16),
+        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=500, batch=16),
         # UNSTATED [P2M Sec. 4.1]: the official VOC recipe, drops at 15 and 20 of 24; COCO: 15 epochs, lr 2e-4, batch 16
         "paper": Training(lr=1e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 24, 20 / 24), warmup=0.0,
                           clip=0.1, epochs=24, batch=8),
@@ -147,11 +145,6 @@ class Point2Mask(nn.Module):
         architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
         self.net = PointPanoptic(things, stuff, architecture, config.pretrained, config.feature_width, boundary=True)
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.long))
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides) -> Self:
-        things = sum(c.is_thing for c in categories)
-        return cls(things, len(categories) - things, scale, replace(CONFIGS[scale], **overrides))
 
     def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
         """The pseudo label of one image [3, H, W] without padding; transport once stage A is over."""
@@ -205,17 +198,6 @@ class Point2Mask(nn.Module):
         coarse = [label.pseudo_on_grid(reading.canvas, reading.grid) for label in labels]
         return boundary_loss(reading.maps.boundary, coarse, reading.padding)
 
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        return predictions(
-            self.net.student,
-            images,
-            sizes,
-            MergeRule(confidence=self.config.confidence, candidates=self.config.candidates),
-        )
-
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> list[Panoptic]:
         return [label.as_panoptic() for label in self.net.label_each(self.net.read(batch), self.label_image)]
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        return self.net.student.param_groups(lr, weight_decay, list(self.net.branch.parameters()))

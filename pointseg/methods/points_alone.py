@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.methods.base import Training
+from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
 from pointseg.nets.panoptic_segformer import PanopticSegFormer, architecture_of
-from pointseg.nets.panoptic_student import canvas_padding, predictions, student_losses
+from pointseg.nets.panoptic_student import canvas_padding, student_losses
 from pointseg.ops.panoptic_losses import PanopticTarget
-from pointseg.ops.panoptic_merge import MergeRule
 from pointseg.ops.point_labels import LabelledImage
-from pointseg.structures import IGNORE, Batch, Category, Points, Prediction
+from pointseg.structures import IGNORE, Batch, Points
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,11 @@ class Config:
     candidates: int = 100  # UNSTATED [PSF Sec. 3.6]: the official code
 
 
-CONFIGS = {"smoke": Config(candidates=12), "small": Config(candidates=20), "paper": Config()}
+CONFIGS = {
+    "smoke": Config(candidates=12, confidence=SMALL_CONFIDENCE),
+    "small": Config(candidates=20, confidence=SMALL_CONFIDENCE),
+    "paper": Config(),
+}
 
 
 def boxes_about(points: Tensor, side: float, size: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
@@ -55,14 +58,14 @@ def bare_target(points: Points, size: tuple[int, int], canvas: tuple[int, int], 
     return PanopticTarget(target.things, target.thing_label, boxes, target.stuff, inside)
 
 
-class PointsAlone(nn.Module):
+class PointsAlone(PanopticMethod):
     """images and points -> panoptic maps, without any pseudo label."""
 
     KEY: ClassVar[str] = "PSF"
     SUPERVISION: ClassVar[str] = "points"
-    TASK: ClassVar[str] = "panoptic"
+    CONFIGS = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=600, batch=16),
+        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=500, batch=16),
         # UNSTATED [EPLD Tab. 6]: as the other rows of that table
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0, clip=0.1,
                           epochs=20, batch=16),
@@ -74,11 +77,6 @@ class PointsAlone(nn.Module):
         architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
         self.student = PanopticSegFormer(things, stuff, architecture, config.pretrained)
 
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides) -> Self:
-        things = sum(c.is_thing for c in categories)
-        return cls(things, len(categories) - things, scale, replace(CONFIGS[scale], **overrides))
-
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         canvas = tuple(batch.images.shape[-2:])
         padding = canvas_padding(batch.sizes, canvas, batch.images.device)
@@ -88,10 +86,3 @@ class PointsAlone(nn.Module):
         ]
         seen = self.student(self.student.encode(batch.images, padding))
         return student_losses(self.student, seen, targets, batch.image_ids)
-
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        rule = MergeRule(confidence=self.config.confidence, candidates=self.config.candidates)
-        return predictions(self.student, images, sizes, rule)
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        return self.student.param_groups(lr, weight_decay, [])

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.methods.base import Training
+from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
 from pointseg.nets.panoptic_segformer import architecture_of
-from pointseg.nets.panoptic_student import predictions
 from pointseg.nets.point_panoptic import PointPanoptic
 from pointseg.ops.lab import colour_edges, window
-from pointseg.ops.panoptic_merge import MergeRule
 from pointseg.ops.paths import (
     entering_steps,
     manifold_step,
@@ -33,7 +31,7 @@ from pointseg.ops.point_labels import (
     semantic_map,
 )
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
-from pointseg.structures import Batch, Category, Panoptic, Points, Prediction
+from pointseg.structures import Batch, Panoptic, Points
 
 # UNSTATED [PSPS]: the official code's. The student's losses grow from 0 during warm-up, these count from the start.
 WEIGHTS = {"point": 1.0, "presence": 2.0, "colour": 3.0, "manifold": 1.0}
@@ -59,7 +57,7 @@ class Config:
 
 # DEVIATION [PSPS]: small pictures get a finer path grid and smaller squares; a /16 grid of 128 pixels has 64 cells
 SMALL = Config(path_stride=4, point_side=5.0, colour_dilation=1, feature_width=32, warmup_steps=150,
-               candidates=20)  # fmt: skip
+               candidates=20, confidence=SMALL_CONFIDENCE)  # fmt: skip
 CONFIGS = {"smoke": replace(SMALL, warmup_steps=2), "small": SMALL, "paper": Config()}
 
 
@@ -79,14 +77,14 @@ def nearest_labels(semantic: SemanticMap, distance: Tensor, label: Tensor, size:
     return PseudoLabel(torch.where(fine.stuff(), -1, owner), stuff)
 
 
-class PSPS(nn.Module):
+class PSPS(PanopticMethod):
     """images and points -> panoptic maps."""
 
     KEY: ClassVar[str] = "PSPS"
     SUPERVISION: ClassVar[str] = "points"
-    TASK: ClassVar[str] = "panoptic"
+    CONFIGS = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=1e-3, weight_decay=1e-2, clip=1.0, steps=600, batch=16),
+        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=500, batch=16),
         # UNSTATED [PSPS]: the official VOC recipe, 20 epochs with a drop at 15; COCO: 12 with a drop at 8, batch 8
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0, clip=0.1,
                           epochs=20, batch=16),
@@ -97,11 +95,6 @@ class PSPS(nn.Module):
         self.config, self.things = config, things
         architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
         self.net = PointPanoptic(things, stuff, architecture, config.pretrained, config.feature_width, boundary=False)
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides) -> Self:
-        things = sum(c.is_thing for c in categories)
-        return cls(things, len(categories) - things, scale, replace(CONFIGS[scale], **overrides))
 
     def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
         """The pseudo label of one image [3, H, W] without padding."""
@@ -126,17 +119,6 @@ class PSPS(nn.Module):
                 | {"manifold": WEIGHTS["manifold"] * self.net.manifold_loss(reading, labels)}
                 | {name: ramp * loss for name, loss in student.items()})  # fmt: skip
 
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        return predictions(
-            self.net.student,
-            images,
-            sizes,
-            MergeRule(confidence=self.config.confidence, candidates=self.config.candidates),
-        )
-
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> list[Panoptic]:
         return [label.as_panoptic() for label in self.net.label_each(self.net.read(batch), self.label_image)]
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        return self.net.student.param_groups(lr, weight_decay, list(self.net.branch.parameters()))
