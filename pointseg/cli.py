@@ -31,6 +31,12 @@ def data_make(options) -> None:
          pretrain=options.pretrain, workers=options.workers)  # fmt: skip
 
 
+def data_tile(options) -> None:
+    from pointseg.data.tiles import write_tiles
+
+    print(write_tiles(options.roots, options.out, options.side))
+
+
 def data_check(options) -> int:
     from pointseg.data.doctor import check
 
@@ -150,6 +156,10 @@ def add_data(commands) -> None:
     make.add_argument("--size", type=int, default=128)
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--workers", type=int, default=0)
+    tile = command(group, "tile", data_tile, "cut datasets in COCO's layout into square tiles, as one new dataset")
+    tile.add_argument("roots", type=Path, nargs="+")
+    tile.add_argument("--out", type=Path, required=True)
+    tile.add_argument("--side", type=int, default=128)
     check = command(group, "check", data_check, "list every fault of a dataset; exit 2 when there is one")
     check.add_argument("root", type=Path)
     check.add_argument("--layout", default="auto")

@@ -27,7 +27,7 @@ FLOORS = (
         "cost",
         "world",
     },
-    {"cli", "predict", "equations", "gallery", "report", "figures", "explorer"},
+    {"cli", "predict", "downloads", "equations", "gallery", "report", "figures", "explorer"},
 )
 FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}
 SHARED = ("methods.base", "methods.panoptic_ground")  # what several papers stand on

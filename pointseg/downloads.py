@@ -1,0 +1,34 @@
+"""A Sphinx extension: beside each chapter's .py stands the same as .ipynb, behind the page's download button."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def offer(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Tells the theme that the page has a notebook file."""
+    if is_chapter(app, page):
+        context["ipynb_source"] = f"{page}.ipynb"
+
+
+def write(app: Any, error: Exception | None) -> None:
+    """Writes the notebooks to where the theme's button points."""
+    import jupytext
+
+    if error or app.builder.format != "html":
+        return
+    for page in filter(lambda name: is_chapter(app, name), app.env.found_docs):
+        target = Path(app.outdir) / "_sources" / f"{page}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        jupytext.write(jupytext.read(app.env.doc2path(page), fmt="py:percent"), target)
+
+
+def is_chapter(app: Any, page: str) -> bool:
+    return page in app.env.found_docs and str(app.env.doc2path(page)).endswith(".py")
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("html-page-context", offer, priority=100)  # before the theme gathers its buttons
+    app.connect("build-finished", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
