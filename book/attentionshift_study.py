@@ -35,6 +35,7 @@ from pointseg.data.supervision import collate
 from pointseg.ledger import Run, unrecorded
 from pointseg.ops.keypoints import nearest_tokens, token_centres
 from pointseg.studies import label_path_study
+from pointseg.views import view_scores
 
 run = Run(Path(out)) if out else unrecorded(f"study-{start}")
 run.folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +48,24 @@ run.write("recipe.json", {"method": "attentionshift_study", "scale": scale, "see
 # ## Numbers
 
 # %%
-metrics = label_path_study(method, corpus, pictures)
+metrics = {"label_path": label_path_study(method, corpus, pictures)}
+metrics["label_path"]
+
+# %% [markdown]
+# ## Views of a picture
+# The official test averages over twelve views. Here: one, a mirrored one too, and three sizes of both.
+
+# %%
+ways = {
+    "one view": ((1.0,), (False,)),
+    "and its mirror": ((1.0,), (False, True)),
+    "three sizes and their mirrors": ((0.75, 1.0, 1.5), (False, True)),
+}
+kept = ("voc_mAP25_11pt", "voc_mAP50_11pt", "voc_mAP50_area", "voc_mAP75_11pt", "AP", "AP50")
+found = {name: view_scores(method, corpus, *way) for name, way in ways.items()}
+metrics["views"] = {name: {k: scores[k] for k in kept} for name, scores in found.items()}
 run.write("metrics.json", metrics)
-metrics
+metrics["views"]
 
 # %% [markdown]
 # ## Figure 5: maps and masks

@@ -70,6 +70,18 @@ def finished(folder: Path) -> list[Finished]:
     return [one for one in read if {"method", "scale", "seed"} <= set(one.recipe)]
 
 
+def newest(folder: Path, notebook: str, **wanted: Any) -> Run | None:
+    """The run of a notebook that finished last and whose recipe says what is wanted."""
+    runs = [run for run in kept_runs(folder) if run.status == "ok" and run.result.get("notebook") == notebook]
+    fitting = [run for run in runs if all(run.read("recipe.json").get(k) == v for k, v in wanted.items())]
+    return max(fitting, key=lambda run: run.result.get("finished", ""), default=None)
+
+
+def source(run: Run | None) -> str:
+    """A link to a run, or a word where there is none."""
+    return f'<a href="runs.html#{run.id}"><code>{run.id}</code></a>' if run else "no run yet"
+
+
 def fits(selector: dict[str, Any], recipe: dict[str, Any]) -> bool:
     """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings."""
     if recipe.get("config", {}) != selector.get("config", {}):

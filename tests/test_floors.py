@@ -24,6 +24,7 @@ FLOORS = (
         "corpus",
         "evaluation",
         "studies",
+        "views",
         "cost",
         "world",
     },
