@@ -27,7 +27,7 @@ pictures: list = [46, 7, 23, 12, 31, 55]  # of Bestiary's training split
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from IPython.display import HTML, display
+from IPython.display import HTML, Image, display
 
 from pointseg import figures, report
 from pointseg.data.bestiary import draw
@@ -49,6 +49,19 @@ plt.show()
 # creatures are made of parts that look unlike each other, and several of them share a head or a body, so that one part
 # alone betrays neither the kind nor the extent.
 #
+# ## What each method answers
+#
+# The same held-out pictures and the same points, shown to every method built so far after its training at scale small. A
+# row is what a method takes the points' pixels to be; Mask R-CNN and the student with full masks, trained on masks, answer
+# from the picture alone.
+
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Rows of pictures: points, the answer of each method, the truth"}}
+beside = report.newest(Path(runs), "side_by_side.py")
+if beside:
+    display(Image(beside.folder / "side_by_side.png"))
+display(HTML(f"<p>Run {report.source(beside)}</p>"))
+
+# %% [markdown]
 # ## What holds
 #
 # What the papers claim about the order of their rows, held against our runs. {doc}`results` has every printed cell.

@@ -213,7 +213,7 @@ def add_running(commands) -> None:
     images.add_argument("images", type=Path)
     images.add_argument("--out", type=Path, required=True)
     tier = command(commands, "reproduce", reproduce, "run every experiment of a tier that has not run yet")
-    tier.add_argument("tier", choices=("smoke", "small"))
+    tier.add_argument("tier", choices=("smoke", "small", "nuclei"))
     listing = command(commands, "index", index, "write runs/index.csv anew")
     claims = command(commands, "verdicts", verdicts, "hold the papers' claims against runs/")
     claims.add_argument("--claims", type=Path, default=Path("book/claims.yml"))

@@ -251,6 +251,13 @@ def plain(value: Any) -> str:
     )
 
 
+def own_table(held: Trial, what: str, rows: dict[str, dict[str, Any]], scores: dict[str, str]) -> str:
+    """A table of ours alone, that no paper has: named selectors of runs against named scores."""
+    cells = [[html.escape(name), *(number(values_of(selector, score, held.runs, "small")) for score in scores.values())]
+             for name, selector in rows.items()]  # fmt: skip
+    return table([what, *map(html.escape, scores)], cells)
+
+
 def orders_table(held: Trial, paper: str | None = None) -> str:
     """What the papers say about orders, what we saw, and the verdict."""
     rows = [r for r in held.order_rows() if paper in (None, r["paper"])]
