@@ -35,6 +35,8 @@ from IPython.display import HTML, display
 
 from pointseg import figures, report
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.explorer import page, transport
+from pointseg.explorer.bundle import write_script
 from pointseg.methods.point2mask import CONFIGS, Point2Mask, pixel_to_point_cost, unit_numbers
 from pointseg.metrics.label_study import accuracy, maps_of_truth, one_point_each, rounds_study
 from pointseg.ops.paths import grid_cells, path_between, target_distances
@@ -148,6 +150,29 @@ for axis, k in zip(axes[1:3], rivals):
     figures.heat(axis, scene.image, distance[k].masked_fill(stuff, float(distance[k].max())))
 for axis, solver in zip(axes[3:], ("nearest", "converged")):
     figures.owners(axis, scene.image, labelled(index, solver).things)
+
+# %% [markdown]
+# ### Move it yourself
+#
+# Click a pixel, or move it with the arrow keys: the table shows what every point bids for it, the lines are the cheapest
+# paths from the two best bidders. Give a point more units and see its border move out; set the owner to *the nearest
+# point* and see where it was. Everything is computed in this page; a test holds its numbers against the library's.
+
+# %% tags=["remove-input"]
+pictures = []
+for index in shown:
+    record = transport.transport_record(
+        maps[index], scenes[index].image, points[index], scenes[index].truth, CATEGORIES, f"picture {index}"
+    )
+    write_script(record, Path("_assets/explorer"), f"transport{index}")
+    pictures.append({"name": f"transport{index}", "title": f"picture {index}", "start": transport.start_of(record)})
+display(
+    HTML(
+        page.embed(
+            pictures, name="transport-explorer", start=transport.STATE, module=transport.transport_module()
+        )
+    )
+)
 
 # %% [markdown]
 # Paths are exact: a test compares them with Dijkstra's on a graph built pixel by pixel. Ten points of one target act as

@@ -36,15 +36,24 @@ def embed(
     presets: Sequence[dict[str, Any]] = (),
     folder: str = "_static/explorer/",
     name: str = "key-point-explorer",
+    start: dict[str, Any] | None = None,
+    module: str | None = None,
 ) -> str:
     """HTML for a page that has the pictures' scripts (`write_script`) in `folder`, relative to the page.
 
-    A picture is {"name": of its script, "title", "start": [x, y]}; a preset is {"title", "text", "state"}.
+    A picture is {"name": of its script, "title", "start": [x, y]}; a preset is {"title", "text", "state"}. `start` and
+    `module` are the state and the text of another explorer made of the same parts.
     """
-    state = STATE | {"pictures": list(pictures), "presets": list(presets), "links": True, "kept": [], "preset": ""}
+    state = (STATE if start is None else start) | {
+        "pictures": list(pictures),
+        "presets": list(presets),
+        "links": True,
+        "kept": [],
+        "preset": "",
+    }
     if pictures and "start" in pictures[0]:
         state["point"] = pictures[0]["start"]
-    given = f"const [ID, STATE, FOLDER, MODULE] = {_literal([name, state, folder, module_text()])};\n"
+    given = f"const [ID, STATE, FOLDER, MODULE] = {_literal([name, state, folder, module or module_text()])};\n"
     script = f"(async () => {{\n{given}{_START}}})();"
     silent = "<noscript>The explorer computes in this page and needs JavaScript for it.</noscript>"
     return f'<div id="{escape(name)}">{silent}</div>\n<style>{style_text()}</style>\n<script>{script}</script>'
