@@ -1,5 +1,9 @@
 """The notebooks that ask trained models something: each runs at scale smoke, on models trained there."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from pointseg import figures
@@ -45,3 +49,24 @@ def test_other_points_than_centres_are_trained_on(root, place, monkeypatch):
     run = asked(root, place, monkeypatch, "points_study.py", kind="jitter", jitter_px=3.0)
     assert run.read("recipe.json")["points"] == {"kind": "jitter", "n": 1, "seed": 0, "jitter_px": 3.0}
     assert run.result["metrics"]["val"]
+
+
+def checked_by_nbval(path):
+    """Lines of nbval about a notebook: one a cell."""
+    words = ["-m", "pytest", "--nbval-lax", "-rA", "-p", "no:cacheprovider", "-c", os.devnull, path]
+    told = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False).stdout
+    return [line for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))]
+
+
+def test_nbval_trains_a_run_again_and_sees_a_score_that_moved(root, place, monkeypatch):
+    (place[0].parent / "book").mkdir(exist_ok=True)
+    (place[0].parent / "book" / "_toc.yml").touch()  # marks the project, as nbval works in the notebook's folder
+    kept = Run(place[0] / place[1]["panoptic_full"])
+    again = asked(root, place, monkeypatch, "again.py", again=kept.id)
+    executed = again.folder / "notebook.ipynb"
+    assert "True []" in executed.read_text()
+    assert all(line.startswith("PASSED") for line in checked_by_nbval(executed))
+    result = kept.result
+    result["metrics"]["val"]["PQ"] += 5
+    kept.write("result.json", result)
+    assert any(line.startswith("FAILED") for line in checked_by_nbval(executed))
