@@ -57,8 +57,8 @@ function lay(view) {
       view.shapes, LARGE_SIDE / view.picture.width, "pointseg"), () => ({ ...view.state(), potentials: view.found.potentials })));
   el.replaceChildren(top, element("div", { class: "ps-views" }, element("figure", {}, view.large, element("figcaption", {},
     "Colours: which point owns a cell. The lines are the cheapest paths from the two points that bid best for the pixel. ",
-    "White: the border without transport.")), view.table),
-  element("div", { class: "ps-controls" }, ...view.controls.elements), view.status);
+    "White: the border without transport.")), element("div", { class: "ps-controls" }, ...view.controls.elements)),
+  view.table, view.status);
 }
 
 function transportControls(view) {
