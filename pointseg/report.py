@@ -120,11 +120,17 @@ class Trial:
     def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
         self.claims, self.runs = claims, runs
         self.needed = claims.get("seeds_for_a_verdict", 3)
-        self.selectors = {(s["paper"], s["table"], s["row"]): s for s in claims.get("selectors", [])}
+        self.selectors = claims.get("selectors", [])
+
+    def selector(self, paper: str, table: str, row: int, column: str) -> dict[str, Any] | None:
+        """Which runs stand beside a printed number; the columns of one row may be measured on different layouts."""
+        place = (paper, table, row)
+        fitting = (s for s in self.selectors if (s["paper"], s["table"], s["row"]) == place and column in s["scores"])
+        return next(fitting, None)
 
     def values(self, paper: str, table: str, row: int, column: str, scale: str) -> tuple[Value, ...]:
-        selector = self.selectors.get((paper, table, row))
-        if selector is None or column not in selector["scores"]:
+        selector = self.selector(paper, table, row, column)
+        if selector is None:
             return ()
         return values_of(selector, selector["scores"][column], self.runs, scale)
 
@@ -221,7 +227,7 @@ def printed_table(held: Trial, paper: str, table_id: str) -> str:
     """A paper's table as printed, and beside it our values at scale small and the verdict, in columns of their own."""
     content = next(t for t in held.claims["papers"][paper]["tables"] if t["id"] == table_id)
     scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
-    shown = [c for c in scores if any((paper, table_id, i) in held.selectors for i in range(len(content["rows"])))]
+    shown = [c for c in scores if any(held.selector(paper, table_id, i, c) for i in range(len(content["rows"])))]
     head = (
         [html.escape(c) for c in content["columns"]] + [f"ours, small: {html.escape(c)}" for c in shown] + ["verdict"]
     )
