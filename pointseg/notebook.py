@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import io
 import json
 import logging
 import os
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from pointseg.fingerprint import code_hash, imported, library_hash, sha8
 from pointseg.ledger import RUNS, Interrupted, Run, StopFlag, flat, write_text
@@ -216,8 +219,27 @@ def publish(executed: Path, target: Path) -> None:
     text = executed.read_text()
     for place in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"], str(Path.cwd()), str(Path.home())}:
         text = text.replace(json.dumps(f"{place}/")[1:-1], "")
-    write_text(target, text)
+    write_text(target, with_light_pictures(text))
     executed.unlink()
+
+
+def with_light_pictures(text: str) -> str:
+    """A notebook whose pictures have few colours: a run keeps its notebook, and git keeps every run."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = few_colours(output["data"]["image/png"])
+    return json.dumps(notebook, indent=1) + "\n"
+
+
+def few_colours(png: str) -> str:
+    """A picture in base64, of 64 colours if that makes it smaller."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        picture.convert("RGB").quantize(64).save(buffer, format="png", optimize=True)
+    light = base64.b64encode(buffer.getvalue()).decode()
+    return min(light, png, key=len)
 
 
 def stale(folder: Path, notebooks: Path = Path("book")) -> list[str]:

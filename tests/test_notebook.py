@@ -1,5 +1,7 @@
 """Strict notebooks: nothing runs on a misspelt parameter, nothing runs twice, nothing stale goes unnoticed."""
 
+import base64
+import io
 import json
 import os
 import signal
@@ -10,14 +12,16 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pointseg import notebook as notebooks
 from pointseg.ledger import Run
-from pointseg.notebook import checked, compare_results, read_notebook, run_notebook, stale
+from pointseg.notebook import checked, compare_results, read_notebook, run_notebook, stale, with_light_pictures
 from pointseg.structures import InputError
 
 HEAD = """
@@ -238,6 +242,21 @@ def test_nbval_finds_a_changed_cell_in_an_executed_notebook(place):
     verdicts = [line.split("::")[0] for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))]
     assert sum(v.startswith("FAILED") for v in verdicts) == 1 and f"FAILED {changed}" in told
     assert sum(v.startswith("PASSED") and v.endswith("notebook.ipynb") for v in verdicts) >= 2
+
+
+def test_kept_pictures_have_few_colours_and_stay_recognisable():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    noise[:32] = (10, 200, 30)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, format="png")
+    png = base64.b64encode(buffer.getvalue()).decode()
+    text = json.dumps({"cells": [{"outputs": [{"data": {"image/png": png}}, {"text": "kept"}]}, {"source": "1"}]})
+    kept = json.loads(with_light_pictures(text))
+    light = kept["cells"][0]["outputs"][0]["data"]["image/png"]
+    assert len(light) < len(png) / 2 and kept["cells"][0]["outputs"][1] == {"text": "kept"}
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(light))).convert("RGB"))
+    assert np.abs(seen[:32].astype(int) - (10, 200, 30)).max() < 12
+    assert with_light_pictures(json.dumps(kept)) == json.dumps(kept, indent=1) + "\n"  # no lighter: left alone
 
 
 def test_speeds_are_no_results(tmp_path):
