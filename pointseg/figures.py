@@ -138,5 +138,9 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def compact() -> None:
-    """From here on a notebook shows its figures as such PNGs. Called after `%matplotlib inline`, which sets its own."""
-    get_ipython().display_formatter.formatters["image/png"].for_type(Figure, png)
+    """From here on a notebook shows its figures as such PNGs. Called after `%matplotlib inline`, which sets its own.
+
+    Outside a notebook there is nothing to show and nothing happens.
+    """
+    if shell := get_ipython():
+        shell.display_formatter.formatters["image/png"].for_type(Figure, png)

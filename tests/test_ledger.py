@@ -175,7 +175,7 @@ def test_a_runs_hash_follows_what_it_imports_and_nothing_else(monkeypatch):
 
 
 def test_shipped_weights_count_where_networks_do(monkeypatch):
-    roots = ["pointseg.train"], ["pointseg.nets.vit"]
+    roots = ["pointseg.feed"], ["pointseg.nets.vit"]
     before = [fingerprint.library_hash(names) for names in roots]
     monkeypatch.setattr(fingerprint, "_weights", lambda: ["other weights"])
     after = [fingerprint.library_hash(names) for names in roots]

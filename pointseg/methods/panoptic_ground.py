@@ -32,7 +32,7 @@ class PanopticMethod(nn.Module):
         return cls(things, len(categories) - things, scale, replace(cls.CONFIGS[scale], **overrides))
 
     def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        """The student alone. [PSF Alg. 1]"""
+        """The student alone."""
         rule = MergeRule(confidence=self.config.confidence, candidates=self.config.candidates)
         return predictions(self._student(), images, sizes, rule)
 
