@@ -20,6 +20,7 @@ import yaml
 from pointseg.ledger import Run, flat, kept_runs
 
 REPRODUCED, DIRECTION, FAILED, NOT_RUN = "reproduced", "direction holds", "not reproduced", "not run"
+HEADLINES = ("val/voc_mAP50_11pt", "student/val/voc_mAP50_11pt", "val/PQ", "pseudo/mIoU")
 BADGE = {REPRODUCED: "reproduced", DIRECTION: "direction", FAILED: "failed", NOT_RUN: "none", "stale": "stale"}
 
 
@@ -280,13 +281,22 @@ def stale_runs(folder: Path, reasons: Callable[[Path], list[str]]) -> dict[str, 
     return {name: why for name, why in found.items() if why}
 
 
+def headline(scores: dict[str, float]) -> str:
+    """The scores that tables ask for, and all others on demand."""
+    line = lambda name: f"{html.escape(name)} {scores[name]:.1f}"  # noqa: E731
+    first = [line(name) for name in HEADLINES if name in scores]
+    rest = [line(name) for name in scores if name not in HEADLINES]
+    more = f"<details><summary>{len(rest)} more</summary>{'<br>'.join(rest)}</details>" if rest else ""
+    return "<br>".join(first) + more
+
+
 def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
     """Every kept run with an anchor of its own: what it is, how it ended, its scores, where its files lie."""
     rows = []
     for run in kept_runs(folder):
         recipe, result = run.read("recipe.json"), run.result
         scores = flat(result.get("metrics", {}))
-        shown = "<br>".join(f"{html.escape(k)} {v:.1f}" for k, v in list(scores.items())[:12])
+        shown = headline(scores)
         state = html.escape(run.status) + (f" {badge('stale')}" if (stale or {}).get(run.id) else "")
         settings = html.escape(", ".join(f"{k}={v}" for k, v in recipe.get("config", {}).items()))
         what = f'<a id="{run.id}"></a><code>{run.id}</code>'

@@ -122,3 +122,9 @@ def test_all_printed_cells_of_the_four_papers_are_listed(root):
     cells = report.trial(root / "book" / "claims.yml", root / "runs").cells()
     assert {c.paper for c in cells} == {"AS", "EXITS", "EPLD", "P2M"}
     assert any(c.printed == 53.2 and c.paper == "AS" for c in cells)
+
+
+def test_a_run_shows_what_tables_ask_for_and_hides_the_rest():
+    text = report.headline({"val/AP": 1.0, "val/PQ": 64.62, "speed": 3.0})
+    assert text.startswith("val/PQ 64.6<details>") and "2 more" in text and "val/AP 1.0" in text
+    assert report.headline({"val/PQ": 1.0}) == "val/PQ 1.0"
