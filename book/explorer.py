@@ -94,7 +94,7 @@ display(HTML(page.embed(pictures, failures.presets(chosen, rows))))
 # explorer
 # ```
 #
-# A second argument names the network: a file written by `pointseg`, any ViT that timm knows (`"timm:NAME"` asks timm
+# A second argument names the network: a file written by `pointseg`, the `model.pt` of a trained run, any ViT that timm knows (`"timm:NAME"` asks timm
 # for its weights). Settings are traits that can be read and set (`explorer.alpha = 0.5`), and so are the answers
 # (`explorer.key_points`, `explorer.box`, `explorer.mask_array`). Points kept with *Keep this point* become a points
 # file for training with `explorer.save_points("points.json")`.

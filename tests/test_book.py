@@ -10,6 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
+import jupytext
+import nbformat
 import pytest
 import yaml
 
@@ -111,6 +113,18 @@ def test_no_picture_of_a_page_is_larger_than_its_limit(html):
     pictures = [p for s in ("png", "jpg", "webp", "svg") for p in (html / "_images").glob(f"*.{s}")]
     assert pictures
     assert [p.name for p in pictures if p.stat().st_size > figures.LARGEST_FIGURE] == []
+
+
+@pytest.mark.browser
+def test_every_chapter_can_be_downloaded_as_source_and_as_notebook(html, root):
+    sources = [path for path in chapters(root) if path.suffix == ".py"]
+    assert len(sources) > 8
+    for path in sources:
+        page = (html / f"{path.stem}.html").read_text()
+        assert all(f'href="_sources/{path.stem}{kind}"' in page for kind in (".ipynb", ".py")), path.name
+        notebook = nbformat.read(html / "_sources" / f"{path.stem}.ipynb", 4)
+        nbformat.validate(notebook)
+        assert len(notebook.cells) == len(jupytext.read(path).cells)
 
 
 def chapters(root: Path) -> list[Path]:

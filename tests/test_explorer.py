@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from playwright.sync_api import expect
 
+from pointseg import recipe
+from pointseg.checkpoint import save_model
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.point_file import read_points
 from pointseg.explorer import widget
@@ -27,7 +29,7 @@ from pointseg.nets.vit import TokenViT
 from pointseg.ops.keypoints import spread_seeds
 from pointseg.ops.objects import Objects, Scene
 from pointseg.ops.shift import Tokens, shift
-from pointseg.structures import Points
+from pointseg.structures import InputError, Points
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -418,3 +420,13 @@ def test_failures_are_found_and_become_presets(scenes):
         assert set(preset["state"]) <= set(STATE)
     worst = found["ground"]
     assert all(0 <= value <= 1 for value in worst.strength.values())
+
+
+def test_the_model_of_a_run_is_looked_into_and_one_without_a_vit_is_refused(scenes, tmp_path):
+    for name in ("attentionshift", "points_alone"):
+        chosen = recipe.make(name)
+        save_model(tmp_path / f"{name}.pt", chosen.build(CATEGORIES), chosen, CATEGORIES)
+    explorer = widget.KeyPointExplorer([scenes[0].image], tmp_path / "attentionshift.pt")
+    assert explorer.vit.dim == recipe.make("attentionshift").build(CATEGORIES).vit.dim == 32
+    with pytest.raises(InputError, match="points_alone has no ViT"):
+        widget.KeyPointExplorer([scenes[0].image], tmp_path / "points_alone.pt")

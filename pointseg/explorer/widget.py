@@ -16,6 +16,7 @@ import traitlets
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from pointseg.checkpoint import load_model
 from pointseg.data.images import read_image
 from pointseg.data.point_file import MANUAL, ImagePoints, PointFile, write_points
 from pointseg.explorer.bundle import make_bundle, run
@@ -165,9 +166,11 @@ class KeyPointExplorer(anywidget.AnyWidget):
 
 
 def _network(backbone: TokenViT | str | Path) -> TokenViT:
-    """A network, one of our files, or a timm name (random, or with the weights timm has: "timm:NAME")."""
+    """A network, one of our files, a run's model, or a timm name (random, or with timm's weights: "timm:NAME")."""
     if isinstance(backbone, TokenViT):
         return backbone
+    if Path(backbone).suffix == ".pt":
+        return _trained(Path(backbone))
     if Path(backbone).suffix == ".safetensors" or Path(backbone).exists():
         return read_backbone(Path(backbone))
     name = str(backbone).removeprefix("timm:")
@@ -175,6 +178,14 @@ def _network(backbone: TokenViT | str | Path) -> TokenViT:
     if name != str(backbone):
         load_backbone(vit, name)
     return vit
+
+
+def _trained(model: Path) -> TokenViT:
+    """The ViT of a method that a run has trained."""
+    method, recipe, _ = load_model(model)
+    if not isinstance(getattr(method, "vit", None), TokenViT):
+        raise InputError(f"{model}: {recipe.method} has no ViT to look into")
+    return method.vit
 
 
 def _path(picture: str | Path | np.ndarray) -> Path | None:
