@@ -39,7 +39,7 @@ from pointseg.notebook import stale
 
 # %matplotlib inline
 figures.compact()
-run = shown.newest(Path(runs))
+run = report.newest(Path(runs), "cost_measure.py")
 metrics = run.result["metrics"] if run else None
 
 # %% tags=["remove-input"]

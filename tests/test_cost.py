@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -186,17 +187,19 @@ def made_up(runs, name, metrics, finished, scale="small"):
     run = Run(folder)
     run.write("recipe.json", {"method": "cost", "scale": scale})
     run.write("env.json", {"device": "an <abacus>"})
-    run.write("result.json", {"status": "ok", "finished": finished, "metrics": metrics})
+    run.write("result.json", {"status": "ok", "notebook": f"{name.split('-')[0]}.py", "finished": finished,
+                              "metrics": metrics})  # fmt: skip
     return run
 
 
 def test_the_newest_kept_run_is_read(tmp_path):
-    assert shown.newest(tmp_path) is None
+    newest = partial(report.newest, tmp_path, "cost_measure.py")
+    assert newest() is None
     made_up(tmp_path, "cost_measure-small-1", {}, "2026-01-02")
     made_up(tmp_path, "cost_measure-small-2", {}, "2026-01-01")
     made_up(tmp_path, "cost_measure-smoke-3", {}, "2026-01-03", scale="smoke")
     made_up(tmp_path, "attentionshift-small-4", {}, "2026-01-04")
-    assert shown.newest(tmp_path).id == "cost_measure-small-1"
+    assert newest().id == "cost_measure-small-1" and newest(method="other") is None
 
 
 def test_tables_of_a_run(tmp_path, metrics):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pointseg.ledger import Run, kept_runs
+from pointseg.ledger import Run
 
-NAME = "cost_measure"
 NOT_MEASURED = "not measured here"
 Row = dict[str, Any]
 
@@ -20,12 +18,6 @@ OFFICIAL = {
     "Point2Mask": 9.25,
     "PSPS": 0.36,
 }
-
-
-def newest(runs: Path) -> Run | None:
-    """The cost run that finished last."""
-    found = [run for run in kept_runs(runs) if run.id.startswith(f"{NAME}-") and run.status == "ok"]
-    return max(found, key=lambda run: run.result.get("finished", ""), default=None)
 
 
 def link(run: Run) -> str:
