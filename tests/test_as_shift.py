@@ -60,10 +60,10 @@ def slow_beta(points, tokens, owners, floor):
     return beta
 
 
-def slow_move(points, tokens, owners, beta, alpha):
+def slow_move(points, tokens, plus, owners, beta, alpha):
     moved = []
     for k, point in enumerate(points):
-        cell = [token for token, owner in zip(tokens, owners) if owner == k]
+        cell = [token for token, drawing, owner in zip(tokens, plus, owners) if owner == k and drawing]
         if not cell:
             moved.append(point)
             continue
@@ -74,7 +74,7 @@ def slow_move(points, tokens, owners, beta, alpha):
     return moved
 
 
-def slow_shift(seeds, tokens, alpha, iterations, rule, floor):
+def slow_shift(seeds, tokens, plus, alpha, iterations, rule, floor):
     """One instance, its own tokens only: [AS Eq. 2], [AS Eq. 5], [AS Eq. 6], [AS Eq. 7] word by word."""
     points, held = list(seeds), None
     for turn in range(iterations + 1):
@@ -85,7 +85,7 @@ def slow_shift(seeds, tokens, alpha, iterations, rule, floor):
             owners = slow_owners(slow_scores(points, tokens, rule, alpha, None))
             beta = slow_beta(points, tokens, owners, floor)
         if turn < iterations:
-            points, held = slow_move(points, tokens, owners, beta, alpha), owners
+            points, held = slow_move(points, tokens, plus, owners, beta, alpha), owners
     return np.stack(points), owners
 
 
@@ -114,15 +114,16 @@ def test_eq02_to_eq07_shift_equals_the_double_loop(rule):
         tokens, inside, seeds = ragged_case(draw)
         alpha = draw.choice([0.1, 1.0, 10.0] if rule == "softmax" else [0.1, 1.0, 10.0, math.inf])
         turns, floor = int(draw.integers(0, 6)), draw.choice([1e-2, 1e-1])
-        done = shift(
-            torch.tensor(seeds), Tokens.of(torch.tensor(tokens), torch.tensor(inside)), alpha, turns, rule, floor
-        )
+        plus = draw.random(inside.shape) < draw.choice([0.0, 0.5, 1.0], p=[0.1, 0.5, 0.4])
+        held = Tokens.of(*map(torch.tensor, (tokens, inside, plus)))
+        done = shift(torch.tensor(seeds), held, alpha, turns, rule, floor)
         for i in range(len(tokens)):
-            points, owners = slow_shift(seeds[i], tokens[i][inside[i]], alpha, turns, rule, floor)
+            mine = inside[i]
+            points, owners = slow_shift(seeds[i], tokens[i][mine], plus[i][mine], alpha, turns, rule, floor)
             scale = max(np.abs(points).max(), 1e-9)
             assert np.abs(done.features[i].numpy() - points).max() / scale < 1e-5
-            assert done.owner[i][inside[i]].tolist() == owners
-            assert (done.owner[i][~inside[i]] == -1).all()
+            assert done.owner[i][mine].tolist() == owners
+            assert (done.owner[i][~mine] == -1).all()
 
 
 def test_eq02_shares_sum_to_one_and_ignore_tokens_outside():
@@ -155,6 +156,17 @@ def test_eq03_is_eq07_with_alpha_infinite():
     held = Tokens.of(tokens, inside)
     assert torch.allclose(shift(seeds, held, math.inf, 1).features, plain)
     assert torch.allclose(shift(seeds, held, 1e9, 1).features, plain, atol=1e-6)
+
+
+def test_eq03_a_key_point_is_the_mean_of_the_foreground_tokens_it_owns():
+    """Phi+ under the sums of [AS Eq. 3] and [AS Eq. 7]: what is owned but not foreground draws nothing."""
+    tokens = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
+    everything, plus = torch.ones(1, 3, dtype=torch.bool), torch.tensor([[True, True, False]])
+    done = shift(tokens[:, :1], Tokens.of(tokens, everything, plus), math.inf, 1)
+    assert torch.allclose(done.features[0, 0], torch.tensor([0.9, 0.3]))
+    assert done.owner.tolist() == [[0, 0, 0]]
+    nowhere = shift(tokens[:, :1], Tokens.of(tokens, everything, ~everything), 1.0, 3)
+    assert torch.equal(nowhere.features, tokens[:, :1])
 
 
 def test_eq05_weights_sum_to_one_in_the_cell_and_favour_the_near():

@@ -147,7 +147,7 @@ def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
     found = library_map(numbers, state, int(place.seed), monkeypatch)
     parts = Labeller(config, numbers.stride).parts(numbers.tokens[None], place, found[None])
     seeds = spread_seeds(parts.foreground, config.keypoints, place.seed)
-    held = Tokens.of(numbers.tokens[parts.index[0]][None], parts.inside)
+    held = Tokens.of(numbers.tokens[parts.index[0]][None], parts.inside, parts.foreground.gather(1, parts.index))
     path = shift(numbers.tokens[seeds[0]][None], held, config.alpha, config.iterations, keep_path=True).path
     coarse = parts.masks().unflatten(1, place.grid)[:, None].float()
     pixels = F.interpolate(coarse, scale_factor=numbers.stride, mode="bilinear")[0] > 0.5

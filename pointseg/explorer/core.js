@@ -154,15 +154,16 @@ export function shiftOnce(points, tokens, d, similarity, owner, beta, alpha) {
 }
 
 // All rounds; entry i holds the key-points after i rounds, their similarity to the tokens and who owns each token.
-// [AS Eq. 2], [AS Eq. 5-7]
-export function shift(seeds, tokens, d, { alpha, rounds, floor = 1e-10 }) {
+// Tokens of `foreground` alone, Phi+, draw the key-points that own them. [AS Eq. 2], [AS Eq. 5-7]
+export function shift(seeds, tokens, d, { alpha, rounds, floor = 1e-10, foreground = null }) {
   const directions = normalised(tokens, d), K = seeds.length / d, path = [];
   let points = Float64Array.from(seeds);
   for (let i = 0; ; i++) {
     const similarity = cosine(points, directions, d), owner = owners(similarity, K);
     path.push({ points, similarity, owner });
     if (i === rounds) return path;
-    points = shiftOnce(points, tokens, d, similarity, owner, bandwidths(similarity, owner, K, floor), alpha);
+    const drawing = foreground ? owner.map((k, t) => (foreground[t] ? k : -1)) : owner;
+    points = shiftOnce(points, tokens, d, similarity, drawing, bandwidths(similarity, owner, K, floor), alpha);
   }
 }
 

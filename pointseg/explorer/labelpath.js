@@ -66,7 +66,7 @@ export function shifted(picture, state) {
   const index = inBox.flatMap((inside, t) => (inside ? [t] : []));
   const seeds = core.spreadSeeds(high, state.keypoints, seed);
   const held = core.rowsOf(tokens, dim, index);
-  const path = core.shift(core.rowsOf(tokens, dim, seeds), held, dim, state);
+  const path = core.shift(core.rowsOf(tokens, dim, seeds), held, dim, { ...state, foreground: index.map((t) => high[t]) });
   return { seed, attention, instance, box, inBox, high, index, seeds, held, path };
 }
 

@@ -71,6 +71,7 @@ class Config:
     shift: bool = True  # [AS Tab. 3]
     keypoints: int = 20  # UNSTATED [AS Sec. 3.2]: K of the official code
     iterations: int = 10  # [AS Sec. 3.2], [AS Tab. 4]
+    drawn_by: Literal["foreground", "box"] = "foreground"  # [AS Eq. 3], [AS Eq. 7]; "box": official code
     alpha: float = 1.0  # [AS Tab. 4]
     owner: Ownership = "share"  # [AS Eq. 2]
     bandwidth_floor: float = 1e-10  # UNSTATED [AS Eq. 6]: official code
@@ -140,12 +141,12 @@ class Labeller:
         if not c.shift:
             token = random_seeds(high, c.keypoints, seed)
             return replace(known, token=token, valid=torch.ones_like(token, dtype=torch.bool))
-        held = Tokens.gathered(tokens, scene.image, index, inside)
+        area = high.gather(1, index)
+        held = Tokens.gathered(tokens, scene.image, index, inside, area if c.drawn_by == "foreground" else None)
         start = tokens[scene.image[:, None], spread_seeds(high, c.keypoints, seed)]
         shifted = shift(start, held, c.alpha, c.iterations, c.owner, c.bandwidth_floor, keep_path)
         final, valid, filtered = shifted.features, shifted.cells.any(-1), None
         if c.filtering:
-            area = high.gather(1, index)
             filtered = filter_keypoints(final, shifted.cells, area, c.filter_threshold, c.merge_threshold)
             final, valid = filtered.features, filtered.valid
         token = index.gather(1, nearest_tokens(final, held.directions, inside))

@@ -27,18 +27,20 @@ class Tokens:
     directions: Tensor  # [n, S, D]
     lengths: Tensor  # [n, S]
     inside: Tensor  # [n, S] bool
+    foreground: Tensor  # [n, S] bool: Phi+, the tokens that key-points are means of
 
     @classmethod
-    def of(cls, features: Tensor, inside: Tensor) -> Tokens:
-        """From features [n, S, D] and the mask of those that count [n, S]."""
-        return cls(F.normalize(features, dim=-1), features.norm(dim=-1), inside)
+    def of(cls, features: Tensor, inside: Tensor, foreground: Tensor | None = None) -> Tokens:
+        """From features [n, S, D], the mask of those that count [n, S] and of Phi+, which is all of them when None."""
+        plus = inside if foreground is None else inside & foreground
+        return cls(F.normalize(features, dim=-1), features.norm(dim=-1), inside, plus)
 
     @classmethod
-    def gathered(cls, features: Tensor, image: Tensor, index: Tensor, inside: Tensor) -> Tokens:
+    def gathered(cls, features: Tensor, image: Tensor, index: Tensor, inside: Tensor,
+                 foreground: Tensor | None = None) -> Tokens:  # fmt: skip
         """The tokens `index` [n, S] of each instance's own image [n], out of features [b, T, D]."""
-        whole = cls.of(features, inside)
-        pick = image[:, None], index
-        return cls(whole.directions[pick], whole.lengths[pick], inside)
+        pick, plus = (image[:, None], index), inside if foreground is None else inside & foreground
+        return cls(F.normalize(features, dim=-1)[pick], features.norm(dim=-1)[pick], inside, plus)
 
     def features_at(self, index: Tensor) -> Tensor:
         """[n, K, D] the features of tokens [n, K]."""
@@ -105,7 +107,10 @@ def bandwidth(similarity: Tensor, cells: Tensor, floor: float) -> Tensor:
 
 
 def density_weights(similarity: Tensor, cells: Tensor, beta: Tensor, alpha: float) -> Tensor:
-    """[n, K, S] weights w: sum 1 over each cell, 0 outside it, NaN if it is empty. inf weighs alike. [AS Eq. 5]"""
+    """[n, K, S] weights w: sum 1 over each cell, 0 outside it, NaN if it is empty. inf weighs alike. [AS Eq. 5]
+
+    Of cells cut down to Phi+ they are the weights of Eq. 7 over their sum: a mean in the direction of the printed sum.
+    """
     exponent = similarity * (1 / (alpha * beta))[..., None]
     return torch.where(cells, exponent, -torch.inf).softmax(-1)
 
@@ -113,7 +118,7 @@ def density_weights(similarity: Tensor, cells: Tensor, beta: Tensor, alpha: floa
 def weighted_means(weights: Tensor, tokens: Tokens, before: Tensor) -> Tensor:
     """[n, K, D] key-points as weighted means of their cells. [AS Eq. 7]; with even weights [AS Eq. 3]
 
-    UNSTATED [AS Eq. 7]: a key-point that owns no token (NaN weights) stays where it was.
+    UNSTATED [AS Eq. 7]: a key-point that owns no token of Phi+ (NaN weights) stays where it was.
     """
     moved = (weights * tokens.lengths[:, None]) @ tokens.directions
     return torch.where(moved.isnan(), before, moved)
@@ -140,7 +145,7 @@ def shift(
     floor: float = 1e-10,  # UNSTATED [AS Eq. 6]: beta is 0 for a cell of one token; floor of the official code
     keep_path: bool = False,
 ) -> Shifted:
-    """Shift key-points from `seeds` [n, K, D] among the tokens inside. [AS Eq. 2], [AS Eq. 5-7]"""
+    """Key-points shifted from `seeds` [n, K, D]: tokens inside have owners, Phi+ draws. [AS Eq. 2], [AS Eq. 5-7]"""
     if owner == "softmax" and math.isinf(alpha):
         raise ValueError("softmax ownership needs a finite alpha: with alpha = inf every key-point scores alike")
     points, path, owners = seeds, [], []
@@ -148,7 +153,8 @@ def shift(
     cells, beta = ownership(similarity, tokens.inside, None, alpha, owner, floor)
     for _ in range(iterations):
         path, owners = ([*path, points], [*owners, owner_of(cells)]) if keep_path else (path, owners)
-        points = weighted_means(density_weights(similarity, cells, beta, alpha), tokens, points)
+        pulling = cells & tokens.foreground[:, None]
+        points = weighted_means(density_weights(similarity, pulling, beta, alpha), tokens, points)
         similarity = cosine(points, tokens.directions)
         cells, beta = ownership(similarity, tokens.inside, cells, alpha, owner, floor)
     path, owners = ([*path, points], [*owners, owner_of(cells)]) if keep_path else (path, owners)
