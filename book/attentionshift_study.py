@@ -20,6 +20,7 @@
 start: str = ""  # id of a run of attentionshift whose model is in work/
 scale: str = "small"
 pictures: int = 300  # training pictures that the numbers are taken from
+asked: int = 100  # training pictures that every other setting is tried on
 shown: list = [0, 1, 2, 3, 4, 5]  # training pictures in Figure 5, the first three of them in Figure 6
 out: str = ""  # the run's folder
 
@@ -34,13 +35,27 @@ from pointseg.corpus import open_corpus
 from pointseg.data.supervision import collate
 from pointseg.ledger import Run, unrecorded
 from pointseg.ops.keypoints import nearest_tokens, token_centres
-from pointseg.studies import label_path_study
+from pointseg.studies import keypoint_study, label_path_study
 from pointseg.views import view_scores
 
 run = Run(Path(out)) if out else unrecorded(f"study-{start}")
 run.folder.mkdir(parents=True, exist_ok=True)
 method, recipe, categories = load_model((run.sibling(start) if out else Run(Path("runs") / start)).scratch / "model.pt")
 corpus = open_corpus(recipe)
+shifted, boxed = {"filtering": False}, {"drawn_by": "box"}
+CASES = {
+    "no shift, any token of high A^I": {"shift": False, "filtering": False},
+    "shift": shifted,
+    "shift and filtering": {},
+    "shift, means over the box": shifted | boxed,
+    "shift and filtering, means over the box": boxed,
+    "shift, no iteration": shifted | {"iterations": 0},
+    "shift, alpha without limit": shifted | {"alpha": float("inf")},
+    "shift, bandwidth at least 0.1": shifted | {"bandwidth_floor": 0.1},
+    "shift, soft-max ownership": shifted | {"owner": "softmax"},
+    "shift, official boxes": shifted | {"box_rule": "centre"},
+    "shift, objects compete": shifted | {"compete": True},
+}
 torch.manual_seed(0)
 run.write("recipe.json", {"method": "attentionshift_study", "scale": scale, "seed": recipe.seed, "start": start})
 
@@ -50,6 +65,14 @@ run.write("recipe.json", {"method": "attentionshift_study", "scale": scale, "see
 # %%
 metrics = {"label_path": label_path_study(method, corpus, pictures)}
 metrics["label_path"]
+
+# %% [markdown]
+# ## What teaches the mask head
+# Where the key-points lie that the mask head is told are object, had this model's label path been set otherwise.
+
+# %%
+metrics["key_points"] = keypoint_study(method, corpus, CASES, asked)
+metrics["key_points"]
 
 # %% [markdown]
 # ## Views of a picture

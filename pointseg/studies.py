@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pointseg.corpus import Corpus
 from pointseg.evaluation import batches
-from pointseg.methods.attentionshift import AttentionShift
-from pointseg.metrics.shift_study import HALF, ShiftStudy, covers_half, token_truth
+from pointseg.methods.attentionshift import AttentionShift, Labeller
+from pointseg.metrics.shift_study import HALF, ShiftStudy, covers_half, share_on_object, token_truth
+from pointseg.nets.vit import ViTOutput
 from pointseg.ops.instance_map import unit_range
 from pointseg.ops.objects import Scene
 from pointseg.structures import Batch, Truth
@@ -46,15 +50,41 @@ def label_path_study(method: AttentionShift, corpus: Corpus, count: int, size: i
         seen = method.vit(batch.images, trace=True)
         study.add(found, method.features(seen, batch.sizes), scene.image, masks, parts)
         share, _ = token_truth(masks, parts, found.attention.shape[1])
-        for depth, rows in enumerate(depth_maps(method, batch, scene).unbind(1), start=1):
+        for depth, rows in enumerate(depth_maps(method, seen, batch, scene).unbind(1), start=1):
             depths[depth].append(covers_half(rows >= HALF, share))
     covered = {f"A^S of {depth} blocks covers half": 100 * float(torch.cat(v).mean()) for depth, v in depths.items()}
     return study.scores() | covered
 
 
-def depth_maps(method: AttentionShift, batch: Batch, scene: Scene) -> Tensor:
+def depth_maps(method: AttentionShift, seen: ViTOutput, batch: Batch, scene: Scene) -> Tensor:
     """[n, depths, T] self-attention maps in 0..1 of every depth that the method could choose."""
-    objects, seen = method.objects(batch), method.vit(batch.images, trace=True)
+    objects = method.objects(batch)
     _, _, query = method.matched(seen, objects, batch)
     stack = method.attention_maps(seen, objects, query, batch.sizes)
     return unit_range(stack.flatten(0, 1), scene.repeated(stack.shape[1]).real).unflatten(0, stack.shape[:2])
+
+
+@torch.no_grad()
+def keypoint_study(
+    method: AttentionShift, corpus: Corpus, cases: Mapping[str, Mapping[str, Any]], count: int, size: int = 20
+) -> dict[str, dict[str, float]]:
+    """What would teach the mask head if the label path were set otherwise: by case of changed settings, the percentage
+    of key-points on their object, a mean over objects, and how many key-points an object has."""
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    methods = {name: reset(method.eval(), changes) for name, changes in cases.items()}
+    for batch, masks, parts in pictured(corpus, count, size):
+        for name, changed in methods.items():
+            seen, _ = changed.explain(batch)
+            share, _ = token_truth(masks, parts, seen.attention.shape[1])
+            on, many = share_on_object(seen.token, seen.valid, share), seen.valid.sum(1)
+            found[name].append(torch.stack([100 * on, many.float()], -1))
+    means = {name: torch.cat(rows).nanmean(0).tolist() for name, rows in found.items()}
+    return {name: {"on the object": on, "an object": many} for name, (on, many) in means.items()}
+
+
+def reset(method: AttentionShift, changes: Mapping[str, Any]) -> AttentionShift:
+    """The same networks with other settings of the label path."""
+    other = copy.copy(method)
+    other.config = replace(method.config, **changes)
+    other.labeller = Labeller(other.config, method.vit.stride)
+    return other

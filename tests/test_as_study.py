@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from pointseg.metrics.shift_study import ShiftStudy, covers_half, frozen_share, lonely, part_recall, purity, token_truth
+from pointseg.metrics.shift_study import (
+    ShiftStudy,
+    covers_half,
+    frozen_share,
+    lonely,
+    part_recall,
+    purity,
+    share_on_object,
+    token_truth,
+)
 from pointseg.ops.parts import Parts
 from pointseg.ops.shift import Tokens, shift
 
@@ -59,6 +68,13 @@ def test_a_token_shows_the_part_that_most_of_its_object_pixels_show():
     assert share.tolist() == [[0.75, 0]]
     assert part.tolist() == [[1, 0]]
     assert token_truth(masks, torch.zeros(1, 2, 4, dtype=torch.long), 2)[1].tolist() == [[0, 0]]
+
+
+def test_share_of_key_points_on_the_object_by_hand():
+    share = torch.tensor([[1.0, 0.5, 0.0, 0.0]]).expand(2, -1)
+    token, valid = torch.tensor([[0, 1, 2], [2, 3, 0]]), torch.tensor([[True, True, True], [True, False, True]])
+    assert share_on_object(token, valid, share).tolist() == [0.5, 0.5]
+    assert share_on_object(token, ~valid, share).isnan().tolist() == [True, False]
 
 
 def test_frozen_key_points_point_where_a_token_does():

@@ -9,7 +9,7 @@ from pointseg import recipe
 from pointseg.corpus import open_corpus
 from pointseg.ops.components import tight_boxes
 from pointseg.structures import Truth
-from pointseg.studies import label_path_study, own, pictured
+from pointseg.studies import keypoint_study, label_path_study, own, pictured, reset
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,17 @@ def test_numbers_are_percentages_of_every_iteration_and_depth(corpus):
     scores = label_path_study(method, corpus, 4, 2)
     assert {"A^S covers half", "purity, iteration 3", "A^S of 2 blocks covers half"} <= set(scores)
     assert all(0 <= value <= 100 for value in scores.values())
+
+
+def test_cases_change_the_label_path_and_nothing_else(corpus):
+    torch.manual_seed(0)
+    method = corpus.recipe.build(corpus.categories)
+    before = method.config
+    every = {"filtering": False}
+    cases = {"as it is": {}, "all key-points": every, "bare tokens": every | {"shift": False}}
+    scores = keypoint_study(method, corpus, cases, 4, 2)
+    assert list(scores) == list(cases) and method.config == method.labeller.config == before
+    kept = {name: row["an object"] for name, row in scores.items()}
+    assert kept["as it is"] < kept["all key-points"] <= kept["bare tokens"] == before.keypoints
+    assert all(0 <= row["on the object"] <= 100 for row in scores.values())
+    assert reset(method, {"shift": False}).vit is method.vit

@@ -27,6 +27,7 @@ class ShiftStudy:
         share, part = token_truth(masks, part_maps, features.shape[1])
         self.values["A^S covers half"].append(covers_half(parts.attention >= HALF, share))
         self.values["A^I covers half"].append(covers_half(parts.instance_map >= HALF, share))
+        self.values["key-points on the object"].append(share_on_object(parts.token, parts.valid, share))
         if parts.shifted is None:
             return
         true, known = part.gather(1, parts.index), (part > 0).any(1)
@@ -58,6 +59,11 @@ def token_truth(masks: Tensor, part_maps: Tensor, tokens: int) -> tuple[Tensor, 
 def covers_half(area: Tensor, share: Tensor) -> Tensor:
     """[n] 1 where an area [n, T] holds more than half of the object, by token. [AS Sec. 1]"""
     return ((area * share).sum(1) > 0.5 * share.sum(1)).float()
+
+
+def share_on_object(token: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    """[n] how much of the tokens [n, K] of the valid key-points is object, from the share of every token [n, T]."""
+    return (share.gather(1, token) * valid).sum(1) / valid.sum(1)
 
 
 def part_recall(reached: Tensor, part_map: Tensor) -> Tensor:
