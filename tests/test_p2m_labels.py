@@ -186,7 +186,7 @@ def test_warm_up_and_stages_follow_the_step_and_survive_a_resume():
     fresh.load_state_dict(model.state_dict())
     assert fresh.steps_seen == 10
     sum(later.values()).backward()
-    stopped = model.net.branch.boundary_head[0].weight.grad
+    stopped = model.branch.boundary_head[0].weight.grad
     assert stopped is not None and stopped.abs().sum() > 0
 
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 import yaml
 
-from pointseg import recipe
+from pointseg import experiment, recipe
 from pointseg.ledger import Run
 from pointseg.nets.start import stored_weights
 from pointseg.notebook import checked, read_notebook, run_notebook, stale
 from pointseg.report import fits, read_claims
 from pointseg.reproduce import expanded, planned, run_of
+from pointseg.structures import InputError
 
 
 def recipes(root, tier):
@@ -78,5 +79,11 @@ def test_a_run_starts_from_the_first_stage_of_another_and_needs_it_on_disk(root,
     assert all(torch.equal(other[name], one[name]) for name in other if name.startswith("vit."))
     with pytest.raises(RuntimeError, match="no such file"):
         run_notebook(notebook, row | {"start": "gone"}, runs=runs)
-    with pytest.raises(RuntimeError, match="points_alone has no first stage"):
+    with pytest.raises(RuntimeError, match="no first stage of this method, it has no student"):
         run_notebook(notebook, row | {"method": "points_alone"}, runs=runs)
+
+
+def test_a_method_without_a_first_stage_is_one_line(monkeypatch):
+    monkeypatch.setattr(experiment, "method_class", lambda name: object)
+    with pytest.raises(InputError, match="start: psps has no first stage to start from"):
+        experiment.first_stage(recipe.make("psps"))

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
-from pointseg.nets.panoptic_segformer import PanopticSegFormer
+from pointseg.nets.label_branch import LabelBranch
+from pointseg.nets.panoptic_segformer import PanopticSegFormer, architecture_of
 from pointseg.nets.panoptic_student import predictions
 from pointseg.nets.point_panoptic import PointPanoptic
 from pointseg.ops.panoptic_merge import MergeRule
-from pointseg.structures import Category, Prediction
+from pointseg.ops.point_labels import ImageMaps, LabelledImage
+from pointseg.structures import Batch, Category, Panoptic, Points, Prediction
 
 # DEVIATION [PSF Alg. 1]: below the official code's 0.25. A student trained for minutes finds things long before its
 # focal class scores grow; at 0.25 most of what it found would be thrown away.
@@ -20,9 +23,10 @@ SMALL_CONFIDENCE = 0.15
 
 
 class PanopticMethod(nn.Module):
-    """images -> panoptic maps. A method has `config` and either a bare `student` or a `net` that holds one."""
+    """images -> panoptic maps. What a method holds beside its `student` takes part in training only."""
 
     TASK: ClassVar[str] = "panoptic"
+    FIRST_STAGE: ClassVar[tuple[str, ...]] = ("student.backbone", "student.encoder")
     CONFIGS: ClassVar[dict[str, Any]]  # scale -> the method's Config
 
     @classmethod
@@ -31,16 +35,41 @@ class PanopticMethod(nn.Module):
         things = sum(c.is_thing for c in categories)
         return cls(things, len(categories) - things, scale, replace(cls.CONFIGS[scale], **overrides))
 
+    def __init__(self, things: int, stuff: int, scale: str, config: Any):
+        super().__init__()
+        self.config, self.things = config, things
+        architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
+        self.student = PanopticSegFormer(things, stuff, architecture, config.pretrained)
+
     def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
         """The student alone."""
         rule = MergeRule(confidence=self.config.confidence, candidates=self.config.candidates)
-        return predictions(self._student(), images, sizes, rule)
+        return predictions(self.student, images, sizes, rule)
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        """The student's groups, and the label branch at full rate where there is one."""
-        branch = list(self.net.branch.parameters()) if hasattr(self, "net") else []
-        return self._student().param_groups(lr, weight_decay, branch)
+        """The student's groups, and at full rate what learns beside it."""
+        beside = [p for name, p in self.named_parameters() if not name.startswith("student.")]
+        return self.student.param_groups(lr, weight_decay, beside)
 
-    def _student(self) -> PanopticSegFormer:
-        net: PointPanoptic | None = getattr(self, "net", None)
-        return self.student if net is None else net.student
+
+class LabellingMethod(PanopticMethod):
+    """images and points -> panoptic maps. A branch beside the student labels the pictures that the student learns."""
+
+    SUPERVISION: ClassVar[str] = "points"
+    FIRST_STAGE: ClassVar[tuple[str, ...]] = (*PanopticMethod.FIRST_STAGE, "branch.semantic")
+
+    def __init__(self, things: int, stuff: int, scale: str, config: Any, boundary: bool):
+        super().__init__(things, stuff, scale, config)
+        self.branch = LabelBranch(self.student, things + stuff, config.semantic, config.feature_width, boundary)
+
+    @property
+    def net(self) -> PointPanoptic:
+        return PointPanoptic(self.student, self.branch)
+
+    def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
+        """The pseudo label of one image [3, H, W] without padding; here lies the method."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def pseudo_labels(self, batch: Batch) -> list[Panoptic]:
+        return [label.as_panoptic() for label in self.net.label_each(self.net.read(batch), self.label_image)]

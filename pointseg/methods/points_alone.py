@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pointseg.methods.base import Training
 from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
-from pointseg.nets.panoptic_segformer import PanopticSegFormer, architecture_of
 from pointseg.nets.panoptic_student import canvas_padding, student_losses
 from pointseg.ops.panoptic_losses import PanopticTarget
 from pointseg.ops.point_labels import LabelledImage
@@ -65,17 +64,11 @@ class PointsAlone(PanopticMethod):
     SUPERVISION: ClassVar[str] = "points"
     CONFIGS = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=500, batch=16),
+        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=400, batch=16),
         # UNSTATED [EPLD Tab. 6]: as the other rows of that table
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0, clip=0.1,
                           epochs=20, batch=16),
     }  # fmt: skip
-
-    def __init__(self, things: int, stuff: int, scale: str, config: Config):
-        super().__init__()
-        self.config, self.things = config, things
-        architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
-        self.student = PanopticSegFormer(things, stuff, architecture, config.pretrained)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         canvas = tuple(batch.images.shape[-2:])

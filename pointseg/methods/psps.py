@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pointseg.methods.base import Training
-from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
-from pointseg.nets.panoptic_segformer import architecture_of
-from pointseg.nets.point_panoptic import PointPanoptic
+from pointseg.methods.panoptic_ground import SMALL_CONFIDENCE, LabellingMethod
 from pointseg.ops.lab import colour_edges, window
 from pointseg.ops.paths import (
     entering_steps,
@@ -31,7 +29,7 @@ from pointseg.ops.point_labels import (
     semantic_map,
 )
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
-from pointseg.structures import Batch, Panoptic, Points
+from pointseg.structures import Batch, Points
 
 # UNSTATED [PSPS]: the official code's. The student's losses grow from 0 during warm-up, these count from the start.
 WEIGHTS = {"point": 1.0, "presence": 2.0, "colour": 3.0, "manifold": 1.0}
@@ -47,6 +45,8 @@ class Config:
     colour_dilation: int = 2  # UNSTATED [PSPS]: the official code
     feature_width: int = 128  # UNSTATED [PSPS]: the official code
     warmup_steps: int = 14_659  # UNSTATED [PSPS]: one COCO epoch, in the official code
+    semantic: Literal["queries", "cells"] = "queries"  # UNSTATED [PSPS]: the official code; "cells" see CellClasses
+    stage: Literal["points", "whole"] = "whole"  # "points": the shared first stage, the semantic map from points alone
     backbone: str = ""  # "" is the scale's own: ResNet-50 at scale paper
     neck: str = ""  # "" is the scale's own
     queries: int = 0  # 0 is the scale's own
@@ -55,8 +55,9 @@ class Config:
     candidates: int = 100  # UNSTATED [PSF Sec. 3.6]: the official code
 
 
-# DEVIATION [PSPS]: small pictures get a finer path grid and smaller squares; a /16 grid of 128 pixels has 64 cells
-SMALL = Config(path_stride=4, point_side=5.0, colour_dilation=1, feature_width=32, warmup_steps=150,
+# DEVIATION [PSPS]: small pictures get a finer path grid and smaller squares; a /16 grid of 128 pixels has 64 cells.
+# Few steps from random weights get a semantic head that learns from few
+SMALL = Config(path_stride=4, point_side=5.0, colour_dilation=1, feature_width=32, warmup_steps=100, semantic="cells",
                candidates=20, confidence=SMALL_CONFIDENCE)  # fmt: skip
 CONFIGS = {"smoke": replace(SMALL, warmup_steps=2), "small": SMALL, "paper": Config()}
 
@@ -77,24 +78,20 @@ def nearest_labels(semantic: SemanticMap, distance: Tensor, label: Tensor, size:
     return PseudoLabel(torch.where(fine.stuff(), -1, owner), stuff)
 
 
-class PSPS(PanopticMethod):
+class PSPS(LabellingMethod):
     """images and points -> panoptic maps."""
 
     KEY: ClassVar[str] = "PSPS"
-    SUPERVISION: ClassVar[str] = "points"
     CONFIGS = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
-        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=500, batch=16),
+        "small": Training(lr=2e-3, weight_decay=1e-2, clip=1.0, steps=400, batch=16),
         # UNSTATED [PSPS]: the official VOC recipe, 20 epochs with a drop at 15; COCO: 12 with a drop at 8, batch 8
         "paper": Training(lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0, clip=0.1,
                           epochs=20, batch=16),
     }  # fmt: skip
 
     def __init__(self, things: int, stuff: int, scale: str, config: Config):
-        super().__init__()
-        self.config, self.things = config, things
-        architecture = architecture_of(scale, config.backbone, config.neck, config.queries)
-        self.net = PointPanoptic(things, stuff, architecture, config.pretrained, config.feature_width, boundary=False)
+        super().__init__(things, stuff, scale, config, boundary=False)
 
     def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
         """The pseudo label of one image [3, H, W] without padding."""
@@ -110,6 +107,9 @@ class PSPS(PanopticMethod):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         reading = self.net.read(batch)
+        if self.config.stage == "points":
+            told = self.net.point_losses(reading, self.config.point_side)
+            return {name: WEIGHTS[name] * loss for name, loss in told.items()}
         labels = self.net.label_each(reading, self.label_image)
         ramp = min(1.0, step / max(1, self.config.warmup_steps))
         neighbours = window(self.config.colour_radius, self.config.colour_dilation)
@@ -118,7 +118,3 @@ class PSPS(PanopticMethod):
         return ({name: WEIGHTS[name] * share * loss for name, loss in semantic.items()}
                 | {"manifold": WEIGHTS["manifold"] * self.net.manifold_loss(reading, labels)}
                 | {name: ramp * loss for name, loss in student.items()})  # fmt: skip
-
-    @torch.no_grad()
-    def pseudo_labels(self, batch: Batch) -> list[Panoptic]:
-        return [label.as_panoptic() for label in self.net.label_each(self.net.read(batch), self.label_image)]

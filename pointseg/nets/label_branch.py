@@ -4,38 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointseg.nets.deformable_encoder import Memory
 from pointseg.nets.panoptic_segformer import PanopticSegFormer
+from pointseg.nets.semantic_heads import CellClasses, QueriedClasses
 from pointseg.ops.point_labels import LabelMaps
 
 
 class LabelBranch(nn.Module):
-    """One query a class for the semantic map; two small nets on the detached memory for the others.
+    """A head for the semantic map; two small nets on the detached memory for the others.
 
     UNSTATED [P2M Sec. 3.4]: heads, sizes and detaching are the official code's; PSPS has the same without boundary.
     """
 
-    def __init__(self, student: PanopticSegFormer, classes: int, feature_width: int, boundary: bool):
+    def __init__(self, student: PanopticSegFormer, classes: int, semantic: str, feature_width: int, boundary: bool):
         super().__init__()
         width = student.architecture.width
-        self.semantic = student.class_queries(classes, student.architecture.stuff_layers)
-        self.scale, self.shift = nn.Parameter(torch.ones(classes)), nn.Parameter(torch.zeros(classes))
+        self.semantic = (CellClasses if semantic == "cells" else QueriedClasses)(student, classes)
         self.levels = student.architecture.mask_levels
         self.feature_head = pixel_net(width, feature_width)
         self.boundary_head = pixel_net(width, 1) if boundary else None
 
     def forward(self, memory: Memory) -> LabelMaps:
-        presence, masks = self.semantic(memory)
-        scaled = masks.float() * self.scale[:, None, None] + self.shift[:, None, None]
-        logits = scaled * presence.float().sigmoid()[..., None, None]
+        logits, presence = self.semantic(memory)
         joined = joined_levels(memory, self.levels).detach()
         features = F.normalize(self.feature_head(joined).float(), dim=1)
         boundary = None if self.boundary_head is None else self.boundary_head(joined).float().sigmoid()
-        return LabelMaps(logits, presence.float(), features, boundary)
+        return LabelMaps(logits, presence, features, boundary)
 
 
 def pixel_net(width: int, outward: int) -> nn.Sequential:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.nets.deformable_encoder import Memory
 from pointseg.nets.label_branch import LabelBranch
-from pointseg.nets.panoptic_segformer import Architecture, PanopticSegFormer
+from pointseg.nets.panoptic_segformer import PanopticSegFormer
 from pointseg.nets.panoptic_student import canvas_padding, student_losses
 from pointseg.ops.lab import rgb_to_lab, shrunken
 from pointseg.ops.panoptic_losses import thing_share
@@ -49,14 +49,12 @@ class Reading:
         return self.memory.padding_of(0)
 
 
-class PointPanoptic(nn.Module):
+@dataclass(frozen=True)
+class PointPanoptic:
     """Backbone and encoder feed two branches; only the student is used after training."""
 
-    def __init__(self, things: int, stuff: int, architecture: Architecture, pretrained: bool, feature_width: int,
-                 boundary: bool):  # fmt: skip
-        super().__init__()
-        self.student = PanopticSegFormer(things, stuff, architecture, pretrained)
-        self.branch = LabelBranch(self.student, things + stuff, feature_width, boundary)
+    student: PanopticSegFormer
+    branch: LabelBranch
 
     def read(self, batch: Batch) -> Reading:
         padding = canvas_padding(batch.sizes, batch.images.shape[-2:], batch.images.device)
@@ -72,16 +70,18 @@ class PointPanoptic(nn.Module):
             labels.append(labeller(maps, image, points) if len(points) else LabelledImage.void((h, w), points))
         return labels
 
-    def semantic_losses(self, reading: Reading, point_side: float, offsets: list[tuple[int, int]]) -> dict[str, Tensor]:
-        """Sums over layers of what points and neighbouring colours say of the semantic map; no weights yet."""
+    def point_losses(self, reading: Reading, point_side: float) -> dict[str, Tensor]:
+        """Sums over layers of what the points say of the semantic map; no weights yet."""
         batch, maps = reading.batch, reading.maps
         grown = dilated_points(batch.points, (len(batch), *reading.grid), point_side, reading.canvas)
-        lab = rgb_to_lab(shrunken(batch.images, reading.grid))
-        return {
-            "point": sum(partial_cross_entropy(logits, grown) for logits in maps.logits),
-            "presence": presence_loss(maps.presence, batch.points),
-            "colour": sum(local_colour_loss(z.log_softmax(1), lab, offsets, reading.padding) for z in maps.logits),
-        }
+        point = sum(partial_cross_entropy(logits, grown) for logits in maps.logits)
+        return {"point": point, "presence": presence_loss(maps.presence, batch.points)}
+
+    def semantic_losses(self, reading: Reading, point_side: float, offsets: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """The same, and what neighbouring colours say."""
+        lab, logits = rgb_to_lab(shrunken(reading.batch.images, reading.grid)), reading.maps.logits
+        colour = sum(local_colour_loss(z.log_softmax(1), lab, offsets, reading.padding) for z in logits)
+        return self.point_losses(reading, point_side) | {"colour": colour}
 
     def manifold_loss(self, reading: Reading, labels: list[LabelledImage]) -> Tensor:
         placed = [label.on_grid(reading.canvas, reading.grid) for label in labels]
