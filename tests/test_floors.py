@@ -24,6 +24,7 @@ FLOORS = (
         "corpus",
         "evaluation",
         "studies",
+        "panoptic_study",
         "views",
         "cost",
         "world",

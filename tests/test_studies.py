@@ -8,7 +8,8 @@ import torch
 from pointseg import recipe
 from pointseg.corpus import open_corpus
 from pointseg.ops.components import tight_boxes
-from pointseg.structures import Truth
+from pointseg.panoptic_study import pseudo_panoptic_quality
+from pointseg.structures import Panoptic, Truth
 from pointseg.studies import keypoint_study, label_path_study, own, pictured, reset
 
 
@@ -60,3 +61,28 @@ def test_cases_change_the_label_path_and_nothing_else(corpus):
     assert kept["as it is"] < kept["all key-points"] <= kept["bare tokens"] == before.keypoints
     assert all(0 <= row["on the object"] <= 100 for row in scores.values())
     assert reset(method, {"shift": False}).vit is method.vit
+
+
+class Knowing(torch.nn.Linear):
+    """Labels every picture with its truth, of the things that `keep` leaves."""
+
+    def __init__(self, corpus, keep):
+        super().__init__(1, 1)
+        self.truths, self.keep = {i: corpus.train.truth(row) for row, i in enumerate(corpus.train.ids)}, keep
+
+    def pseudo_labels(self, batch):
+        return [self.painted(self.truths[image_id]) for image_id in batch.image_ids]
+
+    def painted(self, truth):
+        kept = truth.pick(~truth.is_crowd & (self.keep | ~truth.is_thing))
+        rows = torch.arange(1, len(kept.label) + 1)[:, None, None]
+        return Panoptic((kept.masks * rows).amax(0), kept.label)
+
+
+def test_the_truth_as_a_pseudo_label_has_full_quality_and_without_things_none_of_theirs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus = open_corpus(recipe.make("psps", layout="panoptic"))
+    full = pseudo_panoptic_quality(Knowing(corpus, True), corpus.recipe, corpus, 6)
+    stuff = pseudo_panoptic_quality(Knowing(corpus, False), corpus.recipe, corpus, 6)
+    assert full["PQ"] == full["PQ_th"] == full["PQ_st"] == 100
+    assert stuff["PQ_th"] == 0 and stuff["PQ_st"] == 100

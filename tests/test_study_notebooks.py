@@ -45,6 +45,18 @@ def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
     assert (run.folder / "side_by_side.png").exists()
 
 
+def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, place, monkeypatch):
+    models = [place[1]["point2mask"], place[1]["panoptic_full"]]
+    run = asked(root, place, monkeypatch, "panoptic_study.py", models=models, pictures=4, shown=[0, 2])
+    quality = run.result["metrics"]["pseudo"]
+    assert list(quality) == models[:1]  # full masks make no pseudo labels
+    assert {"PQ", "PQ_th", "PQ_st"} <= set(quality[models[0]])
+    for name in ("figure_a1.png", "figure_a2.png"):
+        assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
+    with pytest.raises(RuntimeError, match="this study is of panoptic methods"):
+        asked(root, place, monkeypatch, "panoptic_study.py", models=[place[1]["attentionshift"]])
+
+
 def test_other_points_than_centres_are_trained_on(root, place, monkeypatch):
     run = asked(root, place, monkeypatch, "points_study.py", kind="jitter", jitter_px=3.0)
     assert run.read("recipe.json")["points"] == {"kind": "jitter", "n": 1, "seed": 0, "jitter_px": 3.0}

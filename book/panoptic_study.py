@@ -1,0 +1,107 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What trained panoptic methods see
+#
+# `pointseg run book/panoptic_study.py -p 'models=[RUN, RUN]' -p scale=small` takes the models of finished runs and leaves
+# the quality of their pseudo labels and pictures of their answers in `runs/`; the chapters on PSPS and Point2Mask read
+# them. Nothing is trained.
+
+# %% tags=["parameters"]
+models: list = []  # ids of runs of panoptic methods whose models are in work/
+scale: str = "small"
+seed: int = 0
+pictures: int = 300  # training pictures whose pseudo labels are compared with the truth
+shown: list = [0, 1, 2, 3, 4, 5]  # training and held-out pictures in the figures
+out: str = ""  # the run's folder
+
+# %%
+from pathlib import Path
+
+import torch
+
+from pointseg import figures
+from pointseg.checkpoint import load_model
+from pointseg.corpus import open_corpus
+from pointseg.data.supervision import collate
+from pointseg.ledger import Run, unrecorded
+from pointseg.methods.panoptic_ground import LabellingMethod
+from pointseg.metrics.pseudo import pseudo_masks
+from pointseg.panoptic_study import boundary_maps, pseudo_panoptic_quality
+from pointseg.structures import InputError
+
+run = Run(Path(out)) if out else unrecorded("panoptic-study")
+run.folder.mkdir(parents=True, exist_ok=True)
+run.write("recipe.json", {"method": "panoptic_study", "scale": scale, "seed": seed, "models": models})
+torch.manual_seed(seed)
+loaded = {name: load_model(run.sibling(name).scratch / "model.pt") for name in models}
+strangers = [name for name, (method, _, _) in loaded.items() if method.TASK != "panoptic"]
+if strangers or not loaded:
+    raise InputError(f"models: {', '.join(strangers) or 'none given'}; this study is of panoptic methods")
+
+# %% [markdown]
+# ## Pseudo labels against the truth
+
+# %%
+metrics = {"pseudo": {}}
+for name, (method, recipe, _) in loaded.items():
+    if isinstance(method, LabellingMethod):
+        metrics["pseudo"][name] = pseudo_panoptic_quality(method, recipe, open_corpus(recipe), pictures)
+run.write("metrics.json", metrics)
+metrics
+
+# %% [markdown]
+# ## Figure A1: learnt boundaries
+
+# %%
+first = {}  # the first model of each method with one point a target speaks for it in the pictures
+for method, recipe, _ in loaded.values():
+    if recipe.points.n == 1:
+        first.setdefault(recipe.method, (method, recipe))
+corpus = open_corpus(next(iter(loaded.values()))[1])
+marked = corpus.marked()
+batch = collate([marked[i] for i in shown])
+taught = {name: one for name, (one, _) in first.items() if isinstance(one, LabellingMethod)}
+labels = {name: one.eval().pseudo_labels(batch) for name, one in taught.items()}
+seen = {name: boundary_maps(one, batch) for name, one in taught.items() if one.branch.boundary_head is not None}
+rows = ["picture, points", *(f"boundary, {name}" for name in seen), *(f"pseudo label, {name}" for name in labels), "truth"]
+figure, axes = figures.multiples([row for row in rows for _ in shown], columns=len(shown), size=1.5)
+for column, picture in enumerate(batch.images):
+    line = list(axes[column :: len(shown)])
+    figures.show(line[0], picture)
+    figures.points(line[0], batch.points[column].xy, size=20)
+    for axis, plane in zip(line[1:], seen.values()):
+        figures.heat(axis, picture, plane[column])
+    for axis, said in zip(line[1 + len(seen) :], labels.values()):
+        figures.masks(axis, picture, pseudo_masks(said[column]))
+    figures.masks(line[-1], picture, corpus.train.truth(marked.indices[shown[column]]).masks)
+figures.save(figure, run.folder / "figure_a1.png")
+
+# %% [markdown]
+# ## Figures A2 and A3: what the students answer on held-out pictures
+
+# %%
+held = collate([corpus.unmarked()[i] for i in shown])
+said = {}
+for name, (method, _) in first.items():
+    with torch.no_grad():
+        said[name] = method.eval().predict(held.images, held.sizes)
+rows = ["picture", *said, "truth"]
+figure, axes = figures.multiples([row for row in rows for _ in shown], columns=len(shown), size=1.5)
+for column, picture in enumerate(held.images):
+    line = axes[column :: len(shown)]
+    figures.show(line[0], picture)
+    for axis, answers in zip(line[1:], said.values()):
+        figures.masks(axis, picture, pseudo_masks(answers[column].panoptic))
+    figures.masks(line[-1], picture, corpus.val.truth(shown[column]).masks)
+figures.save(figure, run.folder / "figure_a2.png")
