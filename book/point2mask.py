@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from IPython.display import HTML, display
+from IPython.display import HTML, Image, display
 
 from pointseg import figures, report
 from pointseg.data.bestiary import CATEGORIES, draw
@@ -279,6 +279,16 @@ display(HTML(report.table(["setting and paper-scale default", "source"], rows)))
 
 # %% tags=["remove-input"]
 display(HTML(report.printed_table(held, "P2M", "A1")))
+
+# %% [markdown]
+# {doc}`panoptic_from_points` sets the pseudo labels of every row beside their students. Figure A1, the boundaries that
+# Point2Mask learnt from its own labels, and the labels of both methods on training pictures:
+
+# %% mystnb={"image": {"alt": "Figure A1: training pictures with their points, learnt boundary maps, pseudo labels of the methods, and the truth"}} tags=["remove-input"]
+study = report.newest(Path(runs), "panoptic_study.py")
+display(HTML(f"<p>Run {report.source(study)}</p>"))
+if study:
+    display(Image(study.folder / "figure_a1.png"))
 
 # %% [markdown]
 # Table A2, the number of rounds, and Table A3, the weight of the boundary map.
