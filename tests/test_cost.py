@@ -141,7 +141,11 @@ def test_ways_of_one_comparison_agree():
     table, loop = (work() for work in counting_works(*drawn_maps(64, 3)).values())
     np.testing.assert_allclose(table, loop, atol=1e-9)
     labels = label_works(label_problem((96, 128)))
-    assert agreement(labels["Point2Mask"](), labels["Point2Mask, solved at full size"]()) > 0.9
+    same = []
+    for seed in range(3):
+        works = label_works(label_problem((192, 256), seed=seed))
+        same.append(agreement(works["Point2Mask"](), works["Point2Mask, solved at full size"]()))
+    assert sum(same) / 3 > 0.98  # a solve among the pixels of stuff instead would reach 0.92
     assert labels["PSPS"]().shape == (96, 128)
     works = shift_works(ShiftSize(instances=2, keypoints=3, iterations=2, dim=8, side=6, box=1.0))
     assert works["whole"]().shape == (2, 3, 8) and works["bare products"]().shape == (2, 3, 36)

@@ -156,7 +156,7 @@ def full_size_owner(problem: LabelProblem, method: point2mask.Point2Mask) -> Ten
     centres = point2mask.centroids(before, things, first, size)
     again = resized(shortest_paths(prices, grid_cells(centres, size, grid)), size)
     units = likely_nearest(again, likelihood)[~stuff].bincount(minlength=len(first)).to(cost.dtype)
-    u = point2mask.transported(cost, units, stuff, config)
+    u = point2mask.transported(cost, units, (~stuff).to(cost.dtype), config)
     return torch.where(stuff, -1, cheapest_supplier(cost, u))
 
 

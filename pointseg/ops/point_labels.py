@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -51,15 +52,20 @@ class SemanticMap:
     def enlarged(self, size: tuple[int, int]) -> SemanticMap:
         return replace(self, prob=resized(self.prob, size))
 
+    @cached_property
+    def best(self) -> tuple[Tensor, Tensor]:
+        """[h, w] largest probability and the class that has it; at full size this is a good part of a label's time."""
+        largest = self.prob.max(0)
+        return largest.values, self.classes[largest.indices]
+
     def stuff(self) -> Tensor:
         """[h, w] bool: the map prefers a stuff class."""
-        return self.classes[self.prob.max(0).indices] >= self.things
+        return self.best[1] >= self.things
 
     def stuff_target(self, sure: float = 0.5) -> Tensor:
         """[h, w] stuff class where the map is sure of one, IGNORE elsewhere. UNSTATED [PSPS]: the code's 0.5."""
-        best = self.prob.max(0)
-        wanted = self.classes[best.indices]
-        return torch.where((best.values >= sure) & (wanted >= self.things), wanted, IGNORE)
+        certainty, wanted = self.best
+        return torch.where((certainty >= sure) & (wanted >= self.things), wanted, IGNORE)
 
     def likelihood(self, label: Tensor) -> Tensor:
         """[n, h, w]: how likely a pixel is of target i's class or of any stuff. UNSTATED [PSPS]: the official code."""
