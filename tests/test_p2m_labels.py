@@ -104,11 +104,11 @@ def test_centroids_move_inside_their_mask_and_stay_where_the_middle_is_outside()
 
 def test_unit_numbers_count_the_cells_nearest_to_the_centroids():
     prices, cells, points, stuff, size = grid_problem(0)
-    distance, likelihood = shortest_paths(prices, cells), torch.ones(4, *stuff.shape)
+    distance, likelihood = shortest_paths(prices, cells), torch.ones(1, *stuff.shape)
     semantic = SemanticMap(torch.stack([(~stuff).float(), stuff.float()]), torch.tensor([0, 2]), 2)
     units = unit_numbers(prices, distance, semantic, points, torch.arange(4), size)
     assert units.sum() == (~stuff).sum()
-    before = torch.where(stuff, -1, likely_nearest(distance, likelihood))
+    before = torch.where(stuff, -1, likely_nearest(distance, likelihood, torch.zeros(4).long()))
     centres = centroids(before, points, torch.arange(4), size)
     again = shortest_paths(prices, (centres[:, 1] // 4).long() * stuff.shape[1] + (centres[:, 0] // 4).long())
     nearest = again.argmin(0)[~stuff]

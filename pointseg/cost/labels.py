@@ -152,10 +152,10 @@ def full_size_owner(problem: LabelProblem, method: point2mask.Point2Mask) -> Ten
     prices = point2mask.pixel_to_point_cost(coarse.prob, resized(maps.boundary, grid), features, config)
     distance, first = target_distances(prices, things, size)
     cost, stuff, likelihood = resized(distance, size), fine.stuff(), fine.likelihood(things.label[first])
-    before = torch.where(stuff, -1, likely_nearest(cost, likelihood))
+    before = torch.where(stuff, -1, likely_nearest(cost, *likelihood))
     centres = point2mask.centroids(before, things, first, size)
     again = resized(shortest_paths(prices, grid_cells(centres, size, grid)), size)
-    units = likely_nearest(again, likelihood)[~stuff].bincount(minlength=len(first)).to(cost.dtype)
+    units = likely_nearest(again, *likelihood)[~stuff].bincount(minlength=len(first)).to(cost.dtype)
     u = point2mask.transported(cost, units, (~stuff).to(cost.dtype), config)
     return torch.where(stuff, -1, cheapest_supplier(cost, u))
 

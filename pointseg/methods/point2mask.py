@@ -106,10 +106,10 @@ def unit_numbers(prices: Tensor, distance: Tensor, semantic: SemanticMap, things
     """
     grid, stuff = semantic.prob.shape[-2:], semantic.stuff()
     likelihood = semantic.likelihood(things.label[first])
-    before = torch.where(stuff, -1, likely_nearest(resized(distance, grid), likelihood))
+    before = torch.where(stuff, -1, likely_nearest(resized(distance, grid), *likelihood))
     centres = centroids(before, things, first, size)
     again = shortest_paths(prices, grid_cells(centres, size, distance.shape[-2:]))
-    after = likely_nearest(resized(again, grid), likelihood)[~stuff]
+    after = likely_nearest(resized(again, grid), *likelihood)[~stuff]
     return after.bincount(minlength=len(distance)).to(distance.dtype)
 
 

@@ -74,7 +74,7 @@ def nearest_labels(semantic: SemanticMap, distance: Tensor, label: Tensor, size:
     stuff = fine.stuff_target()
     if not len(label):
         return PseudoLabel(torch.full_like(stuff, -1), stuff)
-    owner = likely_nearest(resized(distance, size), fine.likelihood(label))
+    owner = likely_nearest(resized(distance, size), *fine.likelihood(label))
     return PseudoLabel(torch.where(fine.stuff(), -1, owner), stuff)
 
 

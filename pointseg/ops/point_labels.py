@@ -67,11 +67,13 @@ class SemanticMap:
         certainty, wanted = self.best
         return torch.where((certainty >= sure) & (wanted >= self.things), wanted, IGNORE)
 
-    def likelihood(self, label: Tensor) -> Tensor:
-        """[n, h, w]: how likely a pixel is of target i's class or of any stuff. UNSTATED [PSPS]: the official code."""
-        own = self.prob[torch.searchsorted(self.classes, label)]
-        own += self.prob[self.classes >= self.things].sum(0)
-        return own
+    def likelihood(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """How likely a pixel is of each thing class here or of any stuff [K, h, w], and the row [n] of every target.
+
+        UNSTATED [PSPS]: the official code's weight of a target.
+        """
+        stuff = self.classes >= self.things
+        return self.prob[~stuff] + self.prob[stuff].sum(0), torch.searchsorted(self.classes, label)
 
 
 def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> SemanticMap:
@@ -85,12 +87,19 @@ def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> 
     return SemanticMap(torch.maximum(logits.softmax(0)[classes], certain.to(logits.dtype)), classes, things)
 
 
-def likely_nearest(distance: Tensor, likelihood: Tensor) -> Tensor:
-    """[h, w] argmax_i (1 - D_i / max D) * likelihood_i; distances [n, h, w]. UNSTATED [PSPS]: the official code."""
-    near = distance * (-1 / distance.max().clamp(min=1e-12))
-    near += 1
-    near *= likelihood
-    return near.max(0).indices
+def likely_nearest(distance: Tensor, likelihood: Tensor, kind: Tensor) -> Tensor:
+    """[h, w] argmax_i (1 - D_i / max D) * likelihood of i's class. UNSTATED [PSPS]: the official code.
+
+    distance [n, h, w], likelihood [K, h, w], kind [n] row of it. Plane by plane, so that each stays in a CPU's cache.
+    """
+    share = likelihood / distance.max().clamp(min=1e-12)
+    best = torch.full_like(distance[0], -torch.inf)
+    owner = torch.zeros_like(best, dtype=torch.long)
+    for i, row in enumerate(kind.tolist()):
+        score = torch.addcmul(likelihood[row], distance[i], share[row], value=-1)
+        owner.masked_fill_(score > best, i)
+        best = torch.maximum(best, score)
+    return owner
 
 
 def resized(plane: Tensor, grid: tuple[int, int]) -> Tensor:

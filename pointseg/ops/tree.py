@@ -25,14 +25,27 @@ class Forest:
     shape: tuple[int, int, int]  # b, h, w
 
     @cached_property
+    def rank(self) -> Tensor:
+        """[N] node of each pixel: the inverse of `order`."""
+        rank = torch.empty_like(self.order)
+        rank[self.order] = torch.arange(len(rank), device=rank.device)
+        return rank
+
+    @cached_property
     def factor(self) -> SuperLU:
-        """I - U', lower triangular: one stored entry for a node and one for its parent."""
+        """I - U', lower triangular: a node's column holds 1 for itself and -affinity for each child.
+
+        Breadth first, children follow one another in the order of their parents: node k's entry is number k + parent.
+        """
         affinity, parent = self.affinity.cpu().numpy(), self.parent.cpu().numpy()
-        nodes = np.arange(len(parent))
-        child = nodes[affinity > 0]
-        entries = np.concatenate([np.ones_like(affinity), -affinity[child]])
-        rows, columns = np.concatenate([nodes, child]), np.concatenate([nodes, parent[child]])
-        triangle = csc_array((entries, (rows, columns)), shape=(len(nodes), len(nodes)))
+        node, count = np.arange(len(parent)), len(parent)
+        begin = np.arange(count + 1)
+        begin[1:] += np.bincount(parent[1:], minlength=count).cumsum()
+        rows, entries = np.empty(2 * count - 1, dtype=np.int32), np.empty(2 * count - 1, dtype=affinity.dtype)
+        rows[begin[:-1]], entries[begin[:-1]] = node, 1
+        below = node[1:] + parent[1:]
+        rows[below], entries[below] = node[1:], -affinity[1:]
+        triangle = csc_array((entries, rows, begin), shape=(count, count))
         return splu(triangle, permc_spec="NATURAL", diag_pivot_thresh=0.0, options=AS_IT_STANDS)
 
     @cached_property
@@ -142,7 +155,6 @@ class _PathSums(torch.autograd.Function):
 def tree_filter(values: Tensor, tree: Forest) -> Tensor:
     """Mean of values [b, C, h, w] over a picture, weighted by exp(-path length in its tree). [P2M-S Eq. 7]"""
     b, h, w = tree.shape
-    nodes = values.transpose(0, 1).reshape(-1, b * h * w)[:, tree.order]
+    nodes = values.transpose(0, 1).reshape(-1, b * h * w).index_select(1, tree.order)
     filtered = _PathSums.apply(nodes, tree) / tree.normaliser
-    back = torch.empty_like(filtered).index_copy(1, tree.order, filtered)
-    return back.reshape(-1, b, h, w).transpose(0, 1)
+    return filtered.index_select(1, tree.rank).reshape(-1, b, h, w).transpose(0, 1)
