@@ -130,6 +130,20 @@ table_of(lambda: shown.label_table(metrics["labels"]))
 # - *Training step*: a whole step of AttentionShift at scale small; *labels* is the map, boxes, shift, filter and mask
 #   points in it, *attention* the roll-out that comes before.
 
+# %% [markdown]
+# ## The memory of a training step
+#
+# One picture of COCO's size with ten things and ten kinds of stuff, 133 classes, in bf16 at scale paper: AttentionShift
+# on a ViT-S/16, Point2Mask on a ResNet-50. It is counted on a CPU, as the most that tensors made during the step held
+# at one time (gradients and the optimiser's moments are among them); they have the same sizes on a GPU, where libraries
+# may ask for working space beside them. Two pictures need at most twice as much, and the weights once.
+
+# %% tags=["remove-input"]
+table_of(lambda: shown.memory_table(metrics["memory"]))
+
+# %% [markdown]
+# ## What was asked for
+
 # %% tags=["remove-input"]
 table_of(lambda: shown.asked_table(metrics))
 

@@ -68,6 +68,13 @@ same = survey.same_labels(extent)
 print(f"{len(labels)} rows")
 
 # %% [markdown]
+# ## The memory of a training step at scale paper
+
+# %%
+memory = survey.memory_rows(extent)
+memory
+
+# %% [markdown]
 # ## A GPU, where there is one
 
 # %%
@@ -78,7 +85,8 @@ print("not measured here: no GPU" if gpu is None else f"{len(gpu[1])} rows")
 # lists, not numbers by name: the index of runs compares scores, and times of one machine are none
 metrics = {
     "machines": [machine.as_dict()] + ([] if gpu is None else [gpu[0].as_dict()]),
-    "network": network, "labels": labels, "same_labels": same, "gpu": [] if gpu is None else gpu[1],
+    "network": network, "labels": labels, "same_labels": same, "memory": memory,
+    "gpu": [] if gpu is None else gpu[1],
     "extent": asdict(extent),
 }
 run.write("metrics.json", metrics)

@@ -181,7 +181,8 @@ def metrics(tmp_path_factory):
         "machines": [MACHINE.as_dict()], "gpu": [],
         "network": network + [row | {"network": "ViT-S/16", "tokens": 105} for row in network],
         "labels": survey.label_rows(extent, patience, tmp_path_factory.mktemp("empty") / "none"),
-        "same_labels": survey.same_labels(extent), "extent": {"depth": extent.depth},
+        "same_labels": survey.same_labels(extent), "memory": survey.memory_rows(extent),
+        "extent": {"depth": extent.depth},
     }  # fmt: skip
 
 
@@ -211,7 +212,7 @@ def test_tables_of_a_run(tmp_path, metrics):
     assert "runs.html#cost_measure-small-1" in shown.source(run) and "&lt;abacus&gt;" in shown.source(run)
     read = run.result["metrics"]
     tables = [shown.machine_table(read), shown.network_table(read["network"]), shown.label_table(read["labels"]),
-              shown.asked_table(read)]  # fmt: skip
+              shown.memory_table(read["memory"]), shown.asked_table(read)]  # fmt: skip
     for head, rows in tables:
         assert rows and all(len(row) == len(head) for row in rows)
         assert report.table(head, rows).count("<tr>") == len(rows) + 1
@@ -224,10 +225,18 @@ def test_a_verdict_is_computed_from_the_run(metrics):
     slow = json.loads(json.dumps(metrics))
     for row in slow["labels"]:
         row["ms"] = 1e4 if row["way"] in ("whole", "PSPS") else 1.0
+    slow["memory"][0] |= {"weights_mb": 100.0, "peak_mb": 11_950.0}
+    slow["memory"][1] |= {"weights_mb": 100.0, "peak_mb": 11_949.0}
     verdicts = {one.what: one.verdict for one in shown.asked(slow)}
     assert verdicts["key-point shift, seconds"] == "missed" and verdicts["pseudo label of PSPS, seconds"] == "missed"
     assert verdicts["pseudo label of Point2Mask, seconds"] == "met"
     assert verdicts["roll-out: all of the dense way over all of ours"] == ""
+    assert [v for what, v in verdicts.items() if "two pictures" in what] == ["missed", "met"]
+
+
+def test_a_step_holds_gradients_and_moments_beside_the_weights(metrics):
+    for row in metrics["memory"]:
+        assert row["peak_mb"] > 3 * row["weights_mb"] > 0
 
 
 @pytest.mark.parametrize("value, text", [(None, "-"), (53406.2, "53,406"), (0.01234, "0.0123"), (7.0, "7")])

@@ -19,7 +19,7 @@ from pointseg.nets.vit import TokenViT
 from pointseg.ops.objects import Scene
 from pointseg.recipe import make, method_class
 from pointseg.structures import Batch, Category, Points
-from pointseg.train import Trainer
+from pointseg.train import Trainer, uses_bf16
 
 # A step reads every weight forward and backward, writes and reads its gradient, reads and writes the optimiser's
 # two moments and the weight itself: ten times four bytes a weight.
@@ -38,6 +38,7 @@ class Piece:
     work: Work
     moved: int
     precision: str = "float32"
+    weights: int = 0  # bytes of the parameters, where memory is asked for
 
 
 def token_count(vit: TokenViT, size: tuple[int, int]) -> int:
@@ -77,16 +78,19 @@ def vit_pieces(vit: TokenViT, network: str, size: tuple[int, int], rows: int, de
 
 
 def step_piece(name: str, scale: str, batch: Batch, categories: Sequence[Category], device: torch.device,
-               **config: Any) -> Piece:  # fmt: skip
+               precision: str = "auto", **config: Any) -> Piece:  # fmt: skip
     """One optimiser step of a method at a scale: forward, labels, losses, backward, update."""
-    recipe = make(name, scale=scale, training={"batch": len(batch), "steps": 10_000}, config=config)
+    recipe = make(
+        name, scale=scale, precision=precision, training={"batch": len(batch), "steps": 10_000}, config=config
+    )
     method = method_class(name).build(categories, scale, **config)
     trainer = Trainer(method, recipe, device)
     size = tuple(batch.images.shape[-2:])
     tokens = token_count(method.vit, size) if hasattr(method, "vit") else 0
-    moved = PASSES_OF_A_STEP * weight_bytes(method) + batch.images.nbytes
-    precision = "bf16" if device.type == "cuda" else "float32"
-    return Piece(f"{name} step", scale, size, tokens, len(batch), lambda: trainer.advance(batch), moved, precision)
+    weights = weight_bytes(method)
+    moved = PASSES_OF_A_STEP * weights + batch.images.nbytes
+    told = "bf16" if uses_bf16(recipe, device) else "float32"
+    return Piece(f"{name} step", scale, size, tokens, len(batch), lambda: trainer.advance(batch), moved, told, weights)
 
 
 def creatures(size: int, images: int) -> Batch:

@@ -99,7 +99,8 @@ class Asked:
 def asked(metrics: Row) -> list[Asked]:
     """What the label paths were asked for, and how they stand."""
     rows = metrics["labels"]
-    return [*asked_of_shift(rows), *asked_of_rollout(rows, metrics["extent"]["depth"]), *asked_of_pictures(metrics)]
+    return [*asked_of_shift(rows), *asked_of_rollout(rows, metrics["extent"]["depth"]), *asked_of_pictures(metrics),
+            *asked_of_memory(metrics["memory"])]  # fmt: skip
 
 
 def asked_of_shift(rows: Sequence[Row]) -> list[Asked]:
@@ -144,6 +145,24 @@ def asked_of_pictures(metrics: Row) -> list[Asked]:
         Asked("tree and filter, ms", filtered, "at most 10", lambda x: x <= 10),
         Asked("panoptic quality: plain loop over one table", loop, "at least 10", lambda x: x >= 10),
     ]  # fmt: skip
+
+
+def asked_of_memory(rows: Sequence[Row]) -> list[Asked]:
+    """Two pictures hold at most twice what one holds beside the weights."""
+    return [
+        Asked(f"training step of {row['method']} at scale {row['scale']}, two pictures, GB at most",
+              (row["weights_mb"] + 2 * row["peak_mb"]) / 1e3, "below 24", lambda x: x < 24)
+        for row in rows
+    ]  # fmt: skip
+
+
+def memory_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    head = ["method", "scale", "picture", "weights, MB", "held by a step of one picture beside them, MB"]
+    cells = [
+        [row["method"], row["scale"], "{} x {}".format(*row["size"]), number(row["weights_mb"]), number(row["peak_mb"])]
+        for row in rows
+    ]
+    return head, cells
 
 
 def asked_table(metrics: Row) -> tuple[list[str], list[list[str]]]:

@@ -32,6 +32,7 @@ from pointseg.structures import Category
 CPU = torch.device("cpu")
 COCO = tuple(Category(k + 1, str(k), k < 80) for k in range(133))  # as many things and stuff as COCO panoptic has
 PAPER_SIZE = (800, 1333)
+STEPS = (("attentionshift", {}), ("point2mask", {"pretrained": False}))  # the methods whose whole step is measured
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,16 @@ class Extent:
     shift_side: int  # of the token grid of the shift
     picture: tuple[int, int]  # of the panoptic pseudo label
     counted: tuple[int, int]  # side of drawn pictures and number of all pictures for panoptic quality
+    held: tuple[str, tuple[int, int]]  # scale and picture of the steps whose memory is counted
     rows: int = 10  # whose attention is asked for
     depth: int = 7  # blocks of the roll-out
 
 
 EXTENTS = {
-    "smoke": Extent(128, 4, (64,), (32,), (64,), 2, 64, 65, 8, (64, 96), (64, 2)),
+    "smoke": Extent(128, 4, (64,), (32,), (64,), 2, 64, 65, 8, (64, 96), (64, 2),
+                    ("smoke", (64, 96))),
     "small": Extent(2048, 400, (64, 128, 192, 256, 384, 512), (224, 384, 512), (64, 128, 192, 256), 12, 128,
-                    4301, 64, (600, 800), (512, 20)),
+                    4301, 64, (600, 800), (512, 20), ("paper", PAPER_SIZE)),
 }  # fmt: skip
 
 
@@ -105,10 +108,21 @@ def gpu_rows(patience: Patience) -> tuple[Machine, list[dict[str, Any]]] | None:
         for size in ((224, 224), (512, 512), PAPER_SIZE):
             pieces = vit_pieces(TokenViT(name, queries=100), network, size, 10, device, "bf16")
             rows += measured(pieces, machine, device, patience.repeats, patience.budget_s)
-    for method, config in (("attentionshift", {}), ("point2mask", {"pretrained": False})):
+    for method, config in STEPS:
         piece = step_piece(method, "paper", blots(PAPER_SIZE, 2, 10, COCO), COCO, device, **config)
         rows += measured([piece], machine, device, patience.repeats, patience.budget_s)
     return machine, rows
+
+
+def memory_rows(extent: Extent) -> list[dict[str, Any]]:
+    """Megabytes that a training step of one picture holds in bf16. Tensors have the same sizes on every device."""
+    scale, size = extent.held
+    rows = []
+    for method, config in STEPS:
+        piece = step_piece(method, scale, blots(size, 1, 10, COCO), COCO, CPU, precision="bf16", **config)
+        rows.append({"method": method, "scale": scale, "size": size, "weights_mb": piece.weights / 1e6,
+                     "peak_mb": peak_bytes(piece.work, CPU) / 1e6})  # fmt: skip
+    return rows
 
 
 def panoptic_works(extent: Extent, annotations: Path) -> tuple[str, dict[str, Work]]:
