@@ -106,6 +106,23 @@ def test_every_row_of_the_tables_trains_and_labels(row):
     check_labels(method.student_labels(batch), batch)
 
 
+@pytest.mark.parametrize("drawn_by", ["foreground", "box"])
+def test_eq03_a_single_key_point_becomes_the_mean_of_what_draws_it(drawn_by):
+    """[AS Eq. 3]: one key-point owns the whole box; the foreground in it draws, or, in the official code, all of it."""
+    chosen = {"keypoints": 1, "iterations": 1, "alpha": float("inf"), "filtering": False, "drawn_by": drawn_by}
+    method, batch = build(**chosen).eval(), make_batch([2, 3])
+    with torch.no_grad():
+        parts, where = method.explain(batch)
+        tokens = method.features(method.vit(batch.images, trace=True), batch.sizes)
+    narrower = 0
+    for row, image in enumerate(where.image.tolist()):
+        inside = parts.index[row][parts.inside[row]]
+        drawing = inside[parts.foreground[row, inside]] if drawn_by == "foreground" else inside
+        narrower += len(drawing) < len(inside)
+        assert torch.allclose(parts.shifted.features[row, 0], tokens[image, drawing].mean(0), atol=1e-5)
+    assert narrower or drawn_by == "box"
+
+
 def check_labels(labels, batch):
     """A row an object: masks of the picture's size, never empty, boxes with an area."""
     assert [len(each.masks) for each in labels] == [2, 0, 3]

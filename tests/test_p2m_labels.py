@@ -61,6 +61,29 @@ def test_eq03_beta_zero_removes_the_boundary_and_ties_go_to_the_first():
     assert (label.things[40:, :56] == 0).all()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_likely_nearest_target_equals_a_pixel_by_pixel_search(seed):
+    """argmax_i (1 - D_i / max D) (P of i's class or of any stuff), written down literally."""
+    draw = np.random.default_rng(seed)
+    classes, label = torch.tensor([0, 3, 4, 7, 9]), torch.tensor(draw.choice([0, 3, 4], size=draw.integers(1, 6)))
+    semantic = SemanticMap(torch.tensor(draw.dirichlet(np.ones(5), (6, 7))).permute(2, 0, 1), classes, things=5)
+    distance = torch.tensor(draw.random((len(label), 6, 7)))
+    found = likely_nearest(distance, *semantic.likelihood(label))
+    column = {int(c): k for k, c in enumerate(classes)}
+    for r, c in np.ndindex(6, 7):
+        prob = semantic.prob[:, r, c].tolist()
+        fits = [prob[column[int(k)]] + prob[3] + prob[4] for k in label]
+        scores = [(1 - float(d) / float(distance.max())) * fit for d, fit in zip(distance[:, r, c], fits)]
+        assert found[r, c] == int(np.argmax(scores))
+
+
+def test_stuff_is_asked_for_only_where_the_map_is_sure():
+    prob = torch.tensor([[[0.2, 0.3, 0.9]], [[0.6, 0.4, 0.1]]])
+    semantic = SemanticMap(prob, torch.tensor([1, 2]), things=2)
+    assert semantic.stuff().tolist() == [[True, True, False]]
+    assert semantic.stuff_target().tolist() == [[2, IGNORE, IGNORE]]
+
+
 def test_points_in_one_cell_both_keep_a_pixel():
     maps, _ = two_cats()
     points = points_of((8.2, 60.2, 0, 1), (9.7, 61.5, 1, 2), (30, 4, 2, 3))
