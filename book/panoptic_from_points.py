@@ -213,7 +213,7 @@ display(HTML(report.table(["setting", "paper", "small"], changed)))
 # - *Learnt queries* need tens of epochs to spread over a picture. At scale small every cell proposes a class and a box,
 #   and the surest ones become the queries.
 # - *A semantic map from points alone.* In the official codes a learnt query for each class is decoded to a mask, on a
-#   backbone that knows a thousand classes from ImageNet. With neither, five hundred steps teach such queries next to
+#   backbone that knows a thousand classes from ImageNet. Without it, a few hundred steps teach such queries next to
 #   nothing about kinds of things. At scale small every cell of the finest level is therefore classified by one linear
 #   look (`CellClasses`), and a *first stage* teaches it, with backbone and neck, from the points alone. One such stage for
 #   each seed, layout and number of points serves every row, the one with full masks included.
@@ -230,8 +230,6 @@ display(HTML(report.printed_table(held, "P2M", "A1")))
 # %% [markdown]
 # Ours alone, with the floor of bare points: what the student scores on held-out pictures, and beside it the pseudo labels
 # that taught it, held against the truth of training pictures (measured afterwards, by one look at all models).
-# The row with full masks on the COCO layout is older than the first stage and trained without it; it is no ceiling for the
-# rows beside it until it has run again.
 
 # %% tags=["remove-input"]
 study = report.newest(Path(runs), "panoptic_study.py")
