@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pointseg.ledger import Run, flat, kept_runs
+from pointseg.ledger import Run, flat, kept_runs, strict
 
 REPRODUCED, DIRECTION, FAILED, NOT_RUN = "reproduced", "direction holds", "not reproduced", "not run"
 HEADLINES = ("val/voc_mAP50_11pt", "student/val/voc_mAP50_11pt", "val/PQ", "pseudo/mIoU")
@@ -85,7 +85,7 @@ def source(run: Run | None) -> str:
 
 def fits(selector: dict[str, Any], recipe: dict[str, Any]) -> bool:
     """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings."""
-    if recipe.get("config", {}) != selector.get("config", {}):
+    if recipe.get("config", {}) != strict(selector.get("config", {})):
         return False
     wanted = {k: selector[k] for k in ("method", "data", "student", "layout") if k in selector}
     points = recipe.get("points", {})
@@ -104,6 +104,20 @@ def values_of(selector: dict, score: str, runs: Iterable[Finished], scale: str) 
 def order_holds(smaller: Sequence[Value], larger: Sequence[Value]) -> bool:
     """Whether two rows stand in the printed order on the mean over seeds."""
     return mean(smaller) < mean(larger)
+
+
+def on_shared_seeds(rows: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
+    """The values of the seeds that every row has: rows are compared like with like."""
+    seeds = set.intersection(*({v.seed for v in row} for row in rows))
+    return [tuple(v for v in row if v.seed in seeds) for row in rows]
+
+
+def verdict_on(rows: Sequence[Sequence[Value]], needed: int) -> str:
+    """Whether rows at scale small stand in the printed order, given enough seeds that all of them share."""
+    shared = on_shared_seeds(rows)
+    if min(len({v.seed for v in row}) for row in shared) < needed:
+        return NOT_RUN
+    return DIRECTION if all(order_holds(a, b) for a, b in pairwise(shared)) else FAILED
 
 
 def mean(values: Sequence[Value]) -> float:
@@ -135,13 +149,17 @@ class Trial:
             return ()
         return values_of(selector, selector["scores"][column], self.runs, scale)
 
-    def orders_of(self, paper: str, table: str, row: int, column: str) -> list[tuple[int, int]]:
-        """Pairs (smaller row, larger row) of neighbours in a printed order that this row takes part in."""
+    def pairs_of(self, paper: str, table: str, row: int, column: str) -> list[tuple[tuple[int, int], int]]:
+        """Pairs (smaller row, larger row) of neighbours in a printed order that this row takes part in, and seeds."""
         found = []
         for order in self.claims.get("orders", []):
             if (order["paper"], order["table"], order["column"]) == (paper, table, column):
-                found += [pair for pair in pairwise(order["rows"]) if row in pair]
+                found += [(pair, self.needed_for(order)) for pair in pairwise(order["rows"]) if row in pair]
         return found
+
+    def needed_for(self, order: dict[str, Any]) -> int:
+        """Seeds that decide an order: a sweep may name fewer than the rest."""
+        return order.get("seeds", self.needed)
 
     def cell(self, paper: str, table: str, row: int, column: str, printed: float) -> Cell:
         place = (paper, table, row, column)
@@ -154,12 +172,11 @@ class Trial:
 
     def by_order(self, paper: str, table: str, row: int, column: str) -> str:
         """The verdict at scale small: every order the row takes part in, given enough seeds on both sides."""
-        pairs = self.orders_of(paper, table, row, column)
-        sides = [[self.values(paper, table, r, column, "small") for r in pair] for pair in pairs]
-        decided = [(a, b) for a, b in sides if min(len(a), len(b)) >= self.needed]
-        if not decided or len(decided) < len(pairs):
-            return NOT_RUN
-        return DIRECTION if all(order_holds(a, b) for a, b in decided) else FAILED
+        words = {
+            verdict_on([self.values(paper, table, r, column, "small") for r in pair], needed)
+            for pair, needed in self.pairs_of(paper, table, row, column)
+        }
+        return next((word for word in (NOT_RUN, FAILED, DIRECTION) if word in words), NOT_RUN)
 
     def cells(self) -> list[Cell]:
         """One a printed number of every table of every paper."""
@@ -177,12 +194,13 @@ class Trial:
         return [self.order_row(order) for order in self.claims.get("orders", [])]
 
     def order_row(self, order: dict[str, Any]) -> dict[str, Any]:
+        """What was held against an order: the seeds that all its rows share, or all there is while they share none."""
         values = [self.values(order["paper"], order["table"], r, order["column"], "small") for r in order["rows"]]
-        if min(len(v) for v in values) < self.needed:
-            verdict = NOT_RUN
-        else:
-            verdict = DIRECTION if all(order_holds(a, b) for a, b in pairwise(values)) else FAILED
-        return order | {"verdict": verdict, "values": values}
+        shared = on_shared_seeds(values)
+        return order | {
+            "verdict": verdict_on(values, self.needed_for(order)),
+            "values": shared if shared[0] else values,
+        }
 
 
 def is_number(value: Any) -> bool:

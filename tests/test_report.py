@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from pointseg import report
 from pointseg.ledger import Run
@@ -73,6 +74,33 @@ def test_the_wrong_order_is_not_reproduced(tmp_path, add):
     seeds(add, "base", [30, 31, 29], maps="self")
     seeds(add, "full", [25, 30, 20])
     assert words(tmp_path) == [report.FAILED, report.FAILED]
+
+
+def test_rows_are_compared_on_the_seeds_they_share(tmp_path, add):
+    """The full row is ahead by far on seeds that the base row was never run with, and behind on the shared one."""
+    seeds(add, "full", [30, 90, 90])
+    add("base0", 35, 0, maps="self")
+    sweep = CLAIMS | {"orders": [CLAIMS["orders"][0] | {"seeds": 1}]}
+    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
+    held = report.Trial(sweep, report.finished(tmp_path / "runs"))
+    assert [c.verdict for c in held.cells()] == [report.FAILED, report.FAILED]
+    row = held.order_rows()[0]
+    assert row["verdict"] == report.FAILED and [[v.score for v in side] for side in row["values"]] == [[35], [30]]
+
+
+def test_an_infinite_setting_finds_its_run(tmp_path, add):
+    """A recipe is written as JSON, which knows no infinity."""
+    add("vanilla", 50, 0, alpha="inf")
+    selector = yaml.safe_load("{method: as, config: {alpha: .inf}}")
+    runs = report.finished(tmp_path / "runs")
+    assert [v.score for v in report.values_of(selector, "val/AP50", runs, "small")] == [50]
+
+
+def test_the_same_seed_twice_is_one_seed(tmp_path, add):
+    seeds(add, "base", [30, 31, 29], maps="self")
+    for k in range(3):
+        add(f"full{k}", 50 + k, 0)
+    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
 
 
 def test_two_seeds_smoke_runs_and_crashed_runs_decide_nothing(tmp_path, add):
