@@ -351,6 +351,14 @@ glue("largest_spread", f"{max(map(report.spread, steps)):.1f}" if known else "(n
 # {glue:text}`printed_gain` points, ours {glue:text}`gain`, while a single one of these rows varies by up to
 # {glue:text}`largest_spread` (standard deviation over seeds). The verdict above compares means.
 #
+# The sweeps of Tables 4 and 5 have one seed. So, for each, how far its best row lies above its worst, and how far the seeds
+# of one and the same row lie apart (standard deviation): a sweep whose rows differ no more than seeds do says nothing
+# about an order, whatever the computed verdict is.
+
+# %% tags=["remove-input"]
+display(HTML(report.sweeps_table(held, "AS")))
+
+# %% [markdown]
 # Table 2, the COCO protocol.
 
 # %% tags=["remove-input"]

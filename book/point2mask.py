@@ -298,6 +298,13 @@ for number in ("A2", "A3"):
     display(HTML(report.printed_table(held, "P2M", number)))
 
 # %% [markdown]
+# Sweeps have one seed. How far their best row lies above their worst, beside what the seed alone does to one row (standard
+# deviation):
+
+# %% tags=["remove-input"]
+display(HTML(report.sweeps_table(held, "P2M")))
+
+# %% [markdown]
 # ### Is eighty the best, or just early?
 #
 # The supplement finds most at a middle number of rounds. Beside its table: after so many rounds on the path costs of a few

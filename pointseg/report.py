@@ -293,6 +293,21 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
     )  # fmt: skip
 
 
+def sweeps_table(held: Trial, paper: str) -> str:
+    """How far the rows of each sweep lie apart, printed and ours, beside what the seed alone does to one of them."""
+    lines = []
+    for order in (o for o in held.order_rows() if o["paper"] == paper and "seeds" in o):
+        place = (paper, order["table"])
+        printed = next(t for t in held.claims["papers"][paper]["tables"] if t["id"] == order["table"])["rows"]
+        whole = [held.values(*place, r, order["column"], "small") for r in order["rows"]]
+        scores = [[printed[r][order["column"]] for r in order["rows"]]]
+        scores += [[mean(v) for v in order["values"]]] if all(order["values"]) else []
+        ranges = [f"{max(row) - min(row):.1f}" for row in scores] + ["-"] * (2 - len(scores))
+        lines.append([html.escape(order["says"]), *ranges, f"{max(map(spread, whole)):.1f}"])
+    head = ["sweep", "best over worst row, printed", "best over worst row, ours", "spread of one row over seeds"]
+    return table(head, lines)
+
+
 def stale_runs(folder: Path, reasons: Callable[[Path], list[str]]) -> dict[str, list[str]]:
     """Run id -> why a kept notebook's run no longer matches what made it, for those that do not."""
     found = {run.id: reasons(run.folder) for run in kept_runs(folder) if "key" in run.result}
