@@ -303,7 +303,8 @@ def sweeps_table(held: Trial, paper: str) -> str:
         scores = [[printed[r][order["column"]] for r in order["rows"]]]
         scores += [[mean(v) for v in order["values"]]] if all(order["values"]) else []
         ranges = [f"{max(row) - min(row):.1f}" for row in scores] + ["-"] * (2 - len(scores))
-        lines.append([html.escape(order["says"]), *ranges, f"{max(map(spread, whole)):.1f}"])
+        repeated = [spread(values) for values in whole if len(values) > 1]
+        lines.append([html.escape(order["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"])
     head = ["sweep", "best over worst row, printed", "best over worst row, ours", "spread of one row over seeds"]
     return table(head, lines)
 

@@ -99,7 +99,10 @@ def test_an_infinite_setting_finds_its_run(tmp_path, add):
 def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
     sweep = CLAIMS | {"orders": [CLAIMS["orders"][0] | {"seeds": 1}]}
     line = lambda: report.sweeps_table(report.Trial(sweep, report.finished(tmp_path / "runs")), "AS")  # noqa: E731
-    seeds(add, "full", [30, 33, 36])
+    add("full0", 30, 0)
+    assert "<td>15.2</td><td>-</td><td>-</td>" in line()
+    add("full1", 33, 1)
+    add("full2", 36, 2)
     assert "<td>15.2</td><td>-</td><td>3.0</td>" in line()
     add("base0", 35, 0, maps="self")
     assert "<td>15.2</td><td>5.0</td><td>3.0</td>" in line()
