@@ -103,10 +103,10 @@ def run(options) -> None:
 
 
 def train(options) -> None:
-    from pointseg.notebook import run_notebook
+    from pointseg.reproduce import trained
 
     given = {"method": options.method, "scale": options.scale, "seed": str(options.seed)} | parameters(options.p)
-    print(run_notebook(options.notebook, given, force=options.force, runs=options.runs))
+    print(trained(given, options.notebook, options.first_stage, options.force, options.runs))
 
 
 def pretrain(options) -> None:
@@ -199,6 +199,8 @@ def add_running(commands) -> None:
     training.add_argument("--scale", default="smoke")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--notebook", type=Path, default=Path("book/experiment.py"))
+    training.add_argument("--first-stage", type=int, metavar="STEPS", help="train this long from points alone before; "
+                          "0: not at all (default: 1000 at scale small, else 0)")  # fmt: skip
     for parser in (notebook, training):
         parser.add_argument("-p", metavar="NAME=VALUE", action="append", default=[])
         parser.add_argument("--force", action="store_true", help="run again even where the run exists")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,23 @@ import yaml
 
 from pointseg.ledger import Run, home, write_index
 from pointseg.notebook import prepared, run_notebook
-from pointseg.recipe import METHODS
+from pointseg.recipe import METHODS, method_class
 from pointseg.structures import InputError
 
 NOTEBOOK = Path("book/experiment.py")
 PLAN = Path("book/plan.yml")
+TEACHER = {"instances": "attentionshift", "panoptic": "psps"}  # the method whose first stage serves all of a task
+FIRST_STEPS = {"small": 1000}  # of the first stage that a single training puts before itself
+SHARED = (
+    "data",
+    "layout",
+    "scale",
+    "seed",
+    "points",
+    "n",
+    "points_seed",
+    "settings",
+)  # with the row that starts from it
 
 
 def reproduce(tier: str, runs: Path = Path("runs")) -> list[Path]:
@@ -26,6 +39,24 @@ def reproduce(tier: str, runs: Path = Path("runs")) -> list[Path]:
         done.append(run_notebook(home() / NOTEBOOK, parameters, runs=runs))
     write_index(runs)
     return done
+
+
+def trained(given: Mapping[str, Any], notebook: Path, steps: int | None, force: bool, runs: Path) -> Path:
+    """One run, after a first stage from points alone as in the plan; by default where the scale has one."""
+    steps = FIRST_STEPS.get(given["scale"], 0) if steps is None else steps
+    if steps and "start" not in given and "stage" not in str(given.get("config", "")):
+        book, first = notebook.with_name(NOTEBOOK.name), first_stage_of(given, steps)
+        lost = not (prepared(book, first, runs)[2].scratch / "model.pt").exists()  # weights are not kept with a run
+        given = {**given, "start": run_notebook(book, first, force=lost, runs=runs).name}
+        print(f"first stage: {runs / given['start']}", flush=True)
+    return run_notebook(notebook, given, force=force, runs=runs)
+
+
+def first_stage_of(given: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Parameters of the first stage that a row with these parameters starts from."""
+    teacher = TEACHER[method_class(given["method"]).TASK]
+    rest = {name: given[name] for name in SHARED if name in given}
+    return rest | {"method": teacher, "config": {"stage": "points"}, "training": {"steps": steps}}
 
 
 def planned(tier: str, runs: Path = Path("runs")) -> list[dict[str, Any]]:

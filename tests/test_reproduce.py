@@ -9,7 +9,7 @@ from pointseg.ledger import Run
 from pointseg.nets.start import stored_weights
 from pointseg.notebook import checked, read_notebook, run_notebook, stale
 from pointseg.report import fits, read_claims
-from pointseg.reproduce import expanded, planned, run_of
+from pointseg.reproduce import expanded, first_stage_of, planned, run_of, trained
 from pointseg.structures import InputError
 
 
@@ -81,6 +81,18 @@ def test_a_run_starts_from_the_first_stage_of_another_and_needs_it_on_disk(root,
         run_notebook(notebook, row | {"start": "gone"}, runs=runs)
     with pytest.raises(RuntimeError, match="no first stage of this method, it has no student"):
         run_notebook(notebook, row | {"method": "points_alone"}, runs=runs)
+
+
+def test_a_single_training_puts_the_first_stage_of_its_task_before_itself(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook, runs = root / "book" / "experiment.py", tmp_path / "runs"
+    given = {"method": "point2mask", "scale": "smoke", "seed": "0", "n": "2"}
+    folder = trained(given, notebook, steps=2, force=False, runs=runs)
+    first = Run(runs / Run(folder).read("recipe.json")["start"])
+    told = first.read("recipe.json")
+    assert (told["method"], told["config"]["stage"], told["points"]["n"]) == ("psps", "points", 2)
+    assert Run(folder).status == first.status == "ok" and len(list(runs.glob("*/result.json"))) == 2
+    assert first_stage_of({"method": "maskrcnn", "scale": "small"}, 5)["method"] == "attentionshift"
 
 
 def test_a_method_without_a_first_stage_is_one_line(monkeypatch):
