@@ -36,8 +36,9 @@ from pointseg.corpus import open_corpus
 from pointseg.data.supervision import collate
 from pointseg.ledger import Run, unrecorded
 from pointseg.methods.panoptic_ground import LabellingMethod
+from pointseg.methods.point2mask import Point2Mask
 from pointseg.metrics.pseudo import pseudo_masks
-from pointseg.panoptic_study import boundary_maps, pseudo_panoptic_quality
+from pointseg.panoptic_study import boundary_maps, pseudo_panoptic_quality, quality_by_solver
 from pointseg.structures import InputError
 
 run = Run(Path(out)) if out else unrecorded("panoptic-study")
@@ -53,9 +54,12 @@ if strangers or not loaded:
 # ## Pseudo labels against the truth
 
 # %%
-metrics = {"pseudo": {}}
+metrics = {"pseudo": {}, "solver": {}}
 for name, (method, recipe, _) in loaded.items():
-    if isinstance(method, LabellingMethod):
+    if isinstance(method, Point2Mask):
+        metrics["solver"][name] = quality_by_solver(method, recipe, open_corpus(recipe), pictures)
+        metrics["pseudo"][name] = metrics["solver"][name][method.config.solver]
+    elif isinstance(method, LabellingMethod):
         metrics["pseudo"][name] = pseudo_panoptic_quality(method, recipe, open_corpus(recipe), pictures)
 run.write("metrics.json", metrics)
 metrics
