@@ -85,7 +85,7 @@ def source(run: Run | None) -> str:
 
 def fits(selector: dict[str, Any], recipe: dict[str, Any]) -> bool:
     """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings."""
-    if recipe.get("config", {}) != strict(selector.get("config", {})):
+    if strict(recipe.get("config", {})) != strict(selector.get("config", {})):
         return False
     wanted = {k: selector[k] for k in ("method", "data", "student", "layout") if k in selector}
     points = recipe.get("points", {})
