@@ -303,7 +303,7 @@ seen = study.result["metrics"] if study else {"pseudo": {}, "solver": {}}
 ways = {"nearest point": "none", "80 rounds": "sinkhorn", "optimum": "converged"}
 rows = []
 for title, layout in (("VOC layout", "voc-panoptic"), ("COCO layout", "panoptic")):
-    of = {kind: {f.run.id for f in held.runs if (f.recipe["method"], f.recipe["layout"]) == (kind, layout)}
+    of = {kind: {f.run.id for f in held.runs if (f.recipe["method"], f.recipe.get("layout")) == (kind, layout)}
           for kind in ("psps", "point2mask")}  # fmt: skip
     cells = [[quality["PQ"] for name, quality in seen["pseudo"].items() if name in of["psps"]]]
     cells += [[one[way]["PQ"] for name, one in seen["solver"].items() if name in of["point2mask"]] for way in ways.values()]
