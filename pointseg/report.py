@@ -84,10 +84,15 @@ def source(run: Run | None) -> str:
 
 
 def fits(selector: dict[str, Any], recipe: dict[str, Any]) -> bool:
-    """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings."""
+    """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings.
+
+    Printed rows stand beside runs on Bestiary; other data have to be asked for.
+    """
     if strict(recipe.get("config", {})) != strict(selector.get("config", {})):
         return False
-    wanted = {k: selector[k] for k in ("method", "data", "student", "layout") if k in selector}
+    if recipe.get("data", "bestiary") != selector.get("data", "bestiary"):
+        return False
+    wanted = {k: selector[k] for k in ("method", "student", "layout") if k in selector}
     points = recipe.get("points", {})
     return all(recipe.get(k) == v for k, v in wanted.items()) and all(
         points.get(k) == v for k, v in selector.get("points", {}).items()

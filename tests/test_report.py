@@ -108,6 +108,13 @@ def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
     assert "<td>15.2</td><td>5.0</td><td>3.0</td>" in line()
 
 
+def test_other_data_stand_beside_no_printed_row():
+    nuclei = {"method": "as", "layout": "coco", "data": "data/dsb2018"}
+    assert not report.fits({"method": "as", "layout": "coco"}, nuclei)
+    assert report.fits({"method": "as", "layout": "coco"}, nuclei | {"data": "bestiary"})
+    assert report.fits({"method": "as", "data": "data/dsb2018"}, nuclei)
+
+
 def test_the_same_seed_twice_is_one_seed(tmp_path, add):
     seeds(add, "base", [30, 31, 29], maps="self")
     for k in range(3):
