@@ -46,7 +46,8 @@ def trained(given: Mapping[str, Any], notebook: Path, steps: int | None, force: 
     steps = FIRST_STEPS.get(given["scale"], 0) if steps is None else steps
     if steps and "start" not in given and "stage" not in str(given.get("config", "")):
         book, first = notebook.with_name(NOTEBOOK.name), first_stage_of(given, steps)
-        lost = not (prepared(book, first, runs)[2].scratch / "model.pt").exists()  # weights are not kept with a run
+        stage = prepared(book, first, runs)[2]
+        lost = stage.status == "ok" and not (stage.scratch / "model.pt").exists()  # weights are not kept with a run
         given = {**given, "start": run_notebook(book, first, force=lost, runs=runs).name}
         print(f"first stage: {runs / given['start']}", flush=True)
     return run_notebook(notebook, given, force=force, runs=runs)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from pointseg import experiment, recipe
+from pointseg import experiment, recipe, reproduce
 from pointseg.ledger import Run
 from pointseg.nets.start import stored_weights
 from pointseg.notebook import checked, read_notebook, run_notebook, stale
@@ -93,6 +93,20 @@ def test_a_single_training_puts_the_first_stage_of_its_task_before_itself(root, 
     assert (told["method"], told["config"]["stage"], told["points"]["n"]) == ("psps", "points", 2)
     assert Run(folder).status == first.status == "ok" and len(list(runs.glob("*/result.json"))) == 2
     assert first_stage_of({"method": "maskrcnn", "scale": "small"}, 5)["method"] == "attentionshift"
+
+
+@pytest.mark.parametrize("status, force", [("", False), ("interrupted", False), ("ok", True)])
+def test_a_first_stage_goes_on_where_it_stopped_and_lost_weights_are_made_again(
+    root, tmp_path, monkeypatch, status, force
+):
+    asked, notebook, given = [], root / "book" / "experiment.py", {"method": "psps", "scale": "smoke"}
+    monkeypatch.setattr(reproduce, "run_notebook", lambda path, given, force, runs: asked.append(force) or tmp_path)
+    stage = reproduce.prepared(notebook, first_stage_of(given, 2), tmp_path)[2]
+    if status:
+        stage.folder.mkdir()
+        stage.write("result.json", {"status": status})
+    trained(given, notebook, steps=2, force=False, runs=tmp_path)
+    assert asked == [force, False]
 
 
 def test_a_method_without_a_first_stage_is_one_line(monkeypatch):
