@@ -313,8 +313,8 @@ display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)],
 # %% [markdown]
 # Transport does help, where it is solved: the optimum is above the nearest point on every model. Eighty rounds from zero stop
 # most of the way before it, as the table of rounds below shows from another side, and so leave the labels nearly as they
-# were. That explains why Point2Mask's student does not pass PSPS's here. Whether a student taught by the optimum does has
-# not been run.
+# were. That is the likely reason why Point2Mask's student does not pass PSPS's here; whether a student taught by
+# the optimum does has not been run.
 
 # %% [markdown]
 # Table A2, the number of rounds, and Table A3, the weight of the boundary map.

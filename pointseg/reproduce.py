@@ -17,16 +17,8 @@ NOTEBOOK = Path("book/experiment.py")
 PLAN = Path("book/plan.yml")
 TEACHER = {"instances": "attentionshift", "panoptic": "psps"}  # the method whose first stage serves all of a task
 FIRST_STEPS = {"small": 1000}  # of the first stage that a single training puts before itself
-SHARED = (
-    "data",
-    "layout",
-    "scale",
-    "seed",
-    "points",
-    "n",
-    "points_seed",
-    "settings",
-)  # with the row that starts from it
+# what a first stage has in common with the rows that start from it
+SHARED = ("data", "layout", "scale", "seed", "points", "n", "points_seed", "settings")
 
 
 def reproduce(tier: str, runs: Path = Path("runs")) -> list[Path]:
@@ -45,12 +37,17 @@ def trained(given: Mapping[str, Any], notebook: Path, steps: int | None, force: 
     """One run, after a first stage from points alone as in the plan; by default where the scale has one."""
     steps = FIRST_STEPS.get(given["scale"], 0) if steps is None else steps
     if steps and "start" not in given and "stage" not in str(given.get("config", "")):
-        book, first = notebook.with_name(NOTEBOOK.name), first_stage_of(given, steps)
-        stage = prepared(book, first, runs)[2]
-        lost = stage.status == "ok" and not (stage.scratch / "model.pt").exists()  # weights are not kept with a run
-        given = {**given, "start": run_notebook(book, first, force=lost, runs=runs).name}
+        first = first_stage_of(given, steps)
+        given = {**given, "start": with_weights(notebook.with_name(NOTEBOOK.name), first, runs).name}
         print(f"first stage: {runs / given['start']}", flush=True)
     return run_notebook(notebook, given, force=force, runs=runs)
+
+
+def with_weights(notebook: Path, first: Mapping[str, Any], runs: Path) -> Path:
+    """The run of a first stage. Weights are not kept with a run: where they are lost they are made again."""
+    stage = prepared(notebook, first, runs)[2]
+    lost = stage.status == "ok" and not (stage.scratch / "model.pt").exists()
+    return run_notebook(notebook, first, force=lost, runs=runs)
 
 
 def first_stage_of(given: Mapping[str, Any], steps: int) -> dict[str, Any]:
@@ -83,11 +80,10 @@ def expanded(entry: dict[str, Any], runs: Path = Path("runs")) -> list[dict[str,
 
 
 def renew_first_stage(parameters: dict[str, Any], wanted: list[dict[str, Any]], runs: Path) -> None:
-    """Weights are not kept with a run: they are made again where a row that has not run needs them."""
+    """Where a row that has not run needs its first stage, that stage has its weights."""
     start = parameters.get("start")
-    if start and run_of(parameters, runs).status != "ok" and not (Run(runs / start).scratch / "model.pt").exists():
-        first = next(one for one in wanted if run_of(one, runs).id == start)
-        run_notebook(home() / NOTEBOOK, first, force=True, runs=runs)
+    if start and run_of(parameters, runs).status != "ok":
+        with_weights(home() / NOTEBOOK, next(one for one in wanted if run_of(one, runs).id == start), runs)
 
 
 def run_of(parameters: dict[str, Any], runs: Path) -> Run:
