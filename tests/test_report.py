@@ -116,8 +116,8 @@ def test_other_data_stand_beside_no_printed_row():
 
 
 def test_the_same_seed_twice_is_one_seed(tmp_path, add):
-    seeds(add, "base", [30, 31, 29], maps="self")
     for k in range(3):
+        add(f"base{k}", 30 + k, 0, maps="self")
         add(f"full{k}", 50 + k, 0)
     assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
 
