@@ -25,7 +25,6 @@ shown: list = [12, 14, 28, 31]  # held-out pictures of Bestiary
 method: str = "psps"
 
 # %% tags=["remove-cell"]
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -238,21 +237,9 @@ students = {
     "points alone": ("points_alone", 1), "PSPS, one point": ("psps", 1), "Point2Mask, one point": ("point2mask", 1),
     "PSPS, ten points": ("psps", 10), "Point2Mask, ten points": ("point2mask", 10), "full masks": ("panoptic_full", 1),
 }  # fmt: skip
-kinds = ("PQ", "PQ_th", "PQ_st")
-
-
-def line(name, layout):
-    """A row of cells: the students' scores, then those of their pseudo labels."""
-    kind, n = students[name]
-    selector = {"method": kind, "layout": layout, "points": {"n": n}}
-    own = [report.values_of(selector, f"val/{k}", held.runs, "small") for k in kinds]
-    labels = [[replace(v, score=quality[v.run][k]) for v in own[0] if v.run in quality] for k in kinds]
-    return [name, *map(report.number, own), *map(report.number, labels)]
-
-
 for title, layout in (("VOC layout: one background", "voc-panoptic"), ("COCO layout: several kinds of stuff", "panoptic")):
-    head = [title, *(f"student {k}" for k in kinds), *(f"pseudo label {k}" for k in kinds)]
-    display(HTML(report.table(head, [line(name, layout) for name in students])))
+    rows = {name: {"method": kind, "layout": layout, "points": {"n": n}} for name, (kind, n) in students.items()}
+    display(HTML(report.taught_table(held, title, rows, quality)))
 display(HTML(f"<p>Pseudo labels: run {report.source(study)}</p>"))
 
 # %% [markdown]

@@ -10,7 +10,7 @@ import html
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -286,6 +286,17 @@ def own_table(held: Trial, what: str, rows: dict[str, dict[str, Any]], scores: d
     cells = [[html.escape(name), *(number(values_of(selector, score, held.runs, "small")) for score in scores.values())]
              for name, selector in rows.items()]  # fmt: skip
     return table([what, *map(html.escape, scores)], cells)
+
+
+def taught_table(held: Trial, what: str, rows: dict[str, dict[str, Any]], quality: dict[str, dict[str, float]]) -> str:
+    """PQ of students, and beside it that of the pseudo labels that taught them: `quality` has it, by run."""
+    kinds, cells = ("PQ", "PQ_th", "PQ_st"), []
+    for name, selector in rows.items():
+        own = [values_of(selector, f"val/{kind}", held.runs, "small") for kind in kinds]
+        seen = [v for v in own[0] if v.run in quality]
+        labels = [[replace(v, score=quality[v.run][kind]) for v in seen] for kind in kinds]
+        cells.append([html.escape(name), *map(number, own), *map(number, labels)])
+    return table([what, *(f"student {kind}" for kind in kinds), *(f"pseudo label {kind}" for kind in kinds)], cells)
 
 
 def orders_table(held: Trial, paper: str | None = None) -> str:

@@ -1,6 +1,8 @@
 """Verdicts follow from runs alone: each word of the four can be had, and none without what it needs."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -144,6 +146,20 @@ def test_ours_never_stands_in_the_printed_column(tmp_path, add):
     first = page.split("<tr>")[2]
     assert "<td>base</td><td>38.0</td><td><a" in first and "11.0 ± 0.0" in first and "n=3" in first
     assert 'href="runs.html#base0"' in first
+
+
+def test_a_students_labels_are_those_of_its_own_model():
+    def student(name, seed, pq):
+        recipe = {"method": "psps", "scale": "small", "seed": seed}
+        return report.Finished(Run(Path(name)), recipe, {f"val/{kind}": pq for kind in ("PQ", "PQ_th", "PQ_st")})
+
+    held = report.Trial(CLAIMS, [student("a", 0, 60.0), student("b", 1, 62.0)])
+    quality = {"b": {"PQ": 70.0, "PQ_th": 71.0, "PQ_st": 72.0}, "another": {"PQ": 1.0, "PQ_th": 1.0, "PQ_st": 1.0}}
+    page = report.taught_table(held, "taught by", {"PSPS": {"method": "psps"}, "no run": {"method": "x"}}, quality)
+    shown = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    text = [re.sub(r"<[^>]+>|&nbsp;", "", cell) for cell in shown]
+    assert text[:2] == ["PSPS", "61.0 ± 1.4 n=2"] and text[4:7] == ["70.0 n=1", "71.0 n=1", "72.0 n=1"]
+    assert text[7:] == ["no run", *"------"]
 
 
 def test_the_command_prints_orders_and_counts(tmp_path, add, capsys):
