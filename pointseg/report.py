@@ -299,6 +299,17 @@ def taught_table(held: Trial, what: str, rows: dict[str, dict[str, Any]], qualit
     return table([what, *(f"student {kind}" for kind in kinds), *(f"pseudo label {kind}" for kind in kinds)], cells)
 
 
+def gains_table(held: Trial, what: str, pairs: dict[str, tuple[dict[str, Any], dict[str, Any]]], score: str) -> str:
+    """How far the first of two rows of ours lies above the second: on the mean, and on each seed that both have."""
+    cells = []
+    for name, pair in pairs.items():
+        upper, lower = on_shared_seeds([values_of(selector, score, held.runs, "small") for selector in pair])
+        gains = [a.score - b.score for a, b in zip(upper, lower)]
+        line = [f"{statistics.fmean(gains):+.1f}", ", ".join(f"{gain:+.1f}" for gain in gains)] if gains else ["-", "-"]
+        cells.append([html.escape(name), *line])
+    return table([what, "mean", "seed by seed"], cells)
+
+
 def orders_table(held: Trial, paper: str | None = None) -> str:
     """What the papers say about orders, what we saw, and the verdict."""
     rows = [r for r in held.order_rows() if paper in (None, r["paper"])]
