@@ -341,9 +341,10 @@ display(HTML(report.gains_table(held, "student's PQ", pairs, "val/PQ")))
 
 # %% [markdown]
 # Seeds lie about as far apart as students of the optimum stand above the others; most of what their labels gain does not
-# arrive. With one point the two methods are equal. With ten, Point2Mask is ahead, on the COCO layout on every seed, though
-# transport then costs its labels some quality. What is left as a cause is the learnt boundary map, where PSPS looks at colour
-# edges, and the loss along the tree, which PSPS does not have. Which of them it is has not been measured.
+# arrive. With one point the two methods are equal within their seeds, also where the order of their means holds. With ten,
+# Point2Mask is ahead, on the COCO layout on every seed, though transport then costs its labels some quality. What is left as
+# a cause is the learnt boundary map, where PSPS looks at colour edges, and the loss along the tree, which PSPS does not
+# have. Which of them it is has not been measured.
 
 # %% [markdown]
 # Table A2, the number of rounds, and Table A3, the weight of the boundary map.
