@@ -49,7 +49,7 @@ class Pretraining:
     warm_up: int = 10_000  # views
     cool_down: float = 0.2  # the last share of the views, over which the rate falls to zero
     # views after which features are probed
-    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 160_000)
+    probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 160_000, 320_000, 640_000, 960_000)
     probe_pictures: int = 96
     vit: ViTConfig = field(default_factory=ViTConfig)
     mae: MAEConfig = field(default_factory=lambda: MAEConfig(colour=0.5, block=2, latent=1.0, masks=2))
