@@ -316,8 +316,8 @@ display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)],
 # %% [markdown]
 # With one point, transport does help where it is solved: the optimum is above the nearest point on every model. Eighty
 # rounds from zero stop most of the way before it, as the table of rounds below shows from another side, and so leave the
-# labels nearly as they were. With ten points it does harm, the more the better it is solved: the nearest of ten points is
-# a good answer already, and the units, which are counted and not known, move borders away from it.
+# labels nearly as they were. With ten points it does harm, the more the better it is solved; likely because the nearest of
+# ten points is a good answer already, and the units, which are counted and not known, move borders away from it.
 #
 # So are students of the optimum better students? One point a target, VOC layout, the three seeds of Table A1:
 
