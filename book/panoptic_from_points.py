@@ -216,8 +216,8 @@ display(HTML(report.table(["setting", "paper", "small"], changed)))
 #   nothing about kinds of things. At scale small every cell of the finest level is therefore classified by one linear
 #   look (`CellClasses`), and a *first stage* teaches it, with backbone and neck, from the points alone. One such stage for
 #   each seed, layout and number of points serves every row. A stage from ten points is a better start than one from one
-#   point, whatever teaches afterwards; full masks therefore start once from either, and a row is to be held against
-#   the ceiling with its own start.
+#   point, as the two rows of full masks show, which start once from either. A row is to be held against the ceiling with
+#   its own start.
 # - *Bare points.* The floor of the table is the same student without any pseudo label: masks are asked for at labelled
 #   pixels only, and all boxes have one size.
 #

@@ -304,7 +304,8 @@ def gains_table(held: Trial, what: str, pairs: dict[str, tuple[dict[str, Any], d
     cells = []
     for name, pair in pairs.items():
         upper, lower = on_shared_seeds([values_of(selector, score, held.runs, "small") for selector in pair])
-        gains = [a.score - b.score for a, b in zip(upper, lower)]
+        at = lambda row, seed: mean([v for v in row if v.seed == seed])  # noqa: E731
+        gains = [at(upper, seed) - at(lower, seed) for seed in sorted({v.seed for v in upper})]
         line = [f"{statistics.fmean(gains):+.1f}", ", ".join(f"{gain:+.1f}" for gain in gains)] if gains else ["-", "-"]
         cells.append([html.escape(name), *line])
     return table([what, "mean", "seed by seed"], cells)

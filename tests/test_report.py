@@ -166,7 +166,14 @@ def test_gains_are_taken_seed_by_seed_where_both_rows_have_the_seed():
     def run(method, seed, pq):
         return report.Finished(Run(Path(method)), {"method": method, "scale": "small", "seed": seed}, {"val/PQ": pq})
 
-    runs = [run("a", 0, 60.0), run("a", 1, 61.0), run("a", 3, 90.0), run("b", 1, 63.0), run("b", 0, 59.0)]
+    runs = [
+        run("a", 0, 60.0),
+        run("a", 1, 61.0),
+        run("a", 3, 90.0),
+        run("b", 1, 63.0),
+        run("b", 0, 58.0),
+        run("b", 0, 60.0),
+    ]
     pairs = {"a over b": ({"method": "a"}, {"method": "b"}), "a over c": ({"method": "a"}, {"method": "c"})}
     page = report.gains_table(report.Trial(CLAIMS, runs), "gain", pairs, "val/PQ")
     assert re.findall(r"<td[^>]*>(.*?)</td>", page) == ["a over b", "-0.5", "+1.0, -2.0", "a over c", "-", "-"]
