@@ -1,0 +1,119 @@
+"""Everything that trains or predicts, on a pretended GPU: no tensor is left behind, and the results are those of a CPU."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from elsewhere import Elsewhere, pretended_gpu
+
+from pointseg import recipe as recipes
+from pointseg.corpus import open_corpus
+from pointseg.cost.network import blots, step_piece, vit_pieces
+from pointseg.data.supervision import MaskDataset, collate
+from pointseg.evaluation import label_train, predictions, score_pseudo_labels
+from pointseg.nets.vit import TokenViT
+from pointseg.pretrain import Pretrainer, Pretraining, probe_picture
+from pointseg.structures import Category
+from pointseg.train import Trainer
+
+METHODS = sorted(recipes.METHODS)
+
+
+@pytest.fixture
+def gpu():
+    with pretended_gpu() as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return tmp_path_factory.mktemp("project")
+
+
+def test_what_a_gpu_refuses_is_refused(gpu):
+    there, here = torch.arange(4.0, device=gpu), torch.arange(4.0)
+    for mix in (
+        lambda: there + here, lambda: torch.stack([there, here]), lambda: here[there.long()],
+        lambda: there.masked_fill(here > 1, 0), lambda: torch.where(there > 1, there, here),
+        lambda: here.add_(there),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match="on cuda:0 and on cpu"):
+            mix()
+    for taken in (there.numpy, lambda: np.asarray(there)):
+        with pytest.raises(TypeError, match="no numpy array"):
+            taken()
+    with pytest.raises(RuntimeError, match="generator"):
+        torch.rand(2, device=gpu, generator=torch.Generator())
+
+
+def test_what_a_gpu_allows_is_allowed(gpu):
+    there, here = torch.arange(4.0, device=gpu), torch.arange(4.0)
+    assert (there + torch.tensor(1.0)).tolist() == [1, 2, 3, 4]
+    assert there[here.long()].tolist() == there.cpu().tolist() == here.copy_(there).tolist() == [0, 1, 2, 3]
+    assert there.device == there[1:].device == torch.zeros_like(there).device == here.to(there).device == gpu
+    assert isinstance(there.cpu().numpy(), np.ndarray)
+
+
+def test_gradients_come_back(gpu):
+    here = torch.ones(3, requires_grad=True)
+    (here.to(gpu) * torch.arange(3.0, device=gpu)).sum().backward()
+    assert here.grad.tolist() == [0, 1, 2] and not isinstance(here.grad, Elsewhere)
+
+
+def trained(name, device, precision):
+    """Losses of three steps, the predictions of val and the scores of the pseudo labels."""
+    recipe = recipes.make(name, scale="smoke", precision=precision)
+    corpus = open_corpus(recipe)
+    weak = recipes.method_class(name).SUPERVISION == "points"
+    dataset = corpus.marked() if weak else MaskDataset(corpus.train, None, 0)
+    torch.manual_seed(0)
+    method = recipe.build(dataset.categories)
+    trainer = Trainer(method, recipe.for_images(len(dataset)), device)
+    batch = collate([dataset[i] for i in range(2)])
+    losses = [trainer.advance(batch)[0] for _ in range(3)]
+    method.eval()
+    with torch.no_grad():  # inference tensors cannot be wrapped
+        found = list(predictions.__wrapped__(method, recipe, corpus))
+    labels = label_train(method, recipe, corpus)
+    scores = score_pseudo_labels(labels, corpus) if labels.labels else {}
+    return SimpleNamespace(losses=losses, found=found, scores=scores, device=next(method.parameters()).device)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_learns_labels_and_predicts_there_as_here(name, project, monkeypatch):
+    """In float32 the GPU's own engines (paths by sweeps, trees by doubling, fused attention) tell the CPU's numbers."""
+    monkeypatch.chdir(project)
+    with pretended_gpu() as device:
+        there = trained(name, device, "float32")
+    here = trained(name, "cpu", "float32")
+    assert there.device == device and len(there.found) == len(here.found) == 4
+    for ours, theirs in zip(there.losses, here.losses):
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-4)
+    assert there.scores == pytest.approx(here.scores, rel=0.02, abs=0.5, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_runs_in_half_precision(name, project, monkeypatch, gpu):
+    monkeypatch.chdir(project)
+    seen = trained(name, gpu, "auto")
+    assert all(np.isfinite(list(losses.values())).all() for losses in seen.losses) and len(seen.found) == 4
+
+
+def test_pretraining_runs_there(gpu):
+    config = Pretraining(views=64, alone=16, batch=8, pictures=8, size=32)
+    pictures = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
+    trainer = Pretrainer(config, gpu)
+    losses = [trainer.advance(pictures) for _ in range(4)]
+    assert trainer.model.listens and np.isfinite(losses).all()
+    assert len({str(p.device) for p in trainer.model.parameters()}) == 1
+
+
+def test_the_work_that_is_timed_runs_there(gpu):
+    """What the chapter on cost measures on a GPU: parts of a ViT, and steps at scale paper's build."""
+    vit = TokenViT("vit_tiny_patch16_224", queries=10)
+    for piece in vit_pieces(vit, "ViT", (64, 96), 4, gpu, "bf16"):
+        piece.work()
+    categories = tuple(Category(k + 1, str(k), k < 3) for k in range(5))
+    for name, config in (("attentionshift", {}), ("point2mask", {"pretrained": False})):
+        step_piece(name, "smoke", blots((64, 96), 2, 3, categories), categories, gpu, **config).work()
