@@ -32,9 +32,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown, display
+from myst_nb import glue
 
 from pointseg import figures, report
 from pointseg.cost import shown
+from pointseg.cost.survey import PROCESSES
 from pointseg.notebook import stale
 
 # %matplotlib inline
@@ -105,6 +107,32 @@ if run and metrics["gpu"]:
     table_of(lambda: shown.network_table(metrics["gpu"]))
 else:
     display(Markdown("*Not measured here*: the machine of this run has no GPU. The notebook measures one where it is."))
+
+# %% [markdown]
+# ## Making batches
+#
+# A step that waits for its pictures wastes the device. The table tells what one process needs for a batch at scale
+# small, augmented and collated, and from which length on a step waits for at most a tenth of its time: without loader
+# processes a batch is made between two steps; with n of them one is ready n times as often, while the step goes on.
+# They are asked for by `-p 'settings={"workers": n}'`; the pictures and their order stay the same, whatever n is.
+
+# %% tags=["remove-input"]
+table_of(lambda: shown.feeding_table(metrics["feeding"], PROCESSES))
+
+# %% tags=["remove-cell"]
+trained = [one.scores for one in report.finished(Path(runs)) if one.recipe["scale"] == "small"]
+waited = [scores["data_wait_share"] for scores in trained if "data_wait_share" in scores]
+glue("worst_wait", f"{100 * max(waited):.1f} %" if waited else shown.NOT_MEASURED, display=False)
+
+# %% [markdown]
+# Every training run records the share of its time that it waited (`data_wait_share`; each step's in `speed.jsonl`).
+# On the CPUs that made the runs of this book, without loader processes, it is {glue:text}`worst_wait` at worst. On a GPU:
+
+# %% tags=["remove-input"]
+if run and metrics["waiting"]:
+    table_of(lambda: shown.waiting_table(metrics["waiting"]))
+else:
+    display(Markdown("*Not measured here*: the machine of this run has no GPU. The notebook measures it where there is one."))
 
 # %% [markdown]
 # ## The label paths

@@ -75,6 +75,13 @@ memory = survey.memory_rows(extent)
 memory
 
 # %% [markdown]
+# ## Making batches
+
+# %%
+feeding, waiting = survey.feeding_rows(extent, patience), survey.waiting_rows(extent)
+feeding
+
+# %% [markdown]
 # ## A GPU, where there is one
 
 # %%
@@ -86,6 +93,7 @@ print("not measured here: no GPU" if gpu is None else f"{len(gpu[1])} rows")
 metrics = {
     "machines": [machine.as_dict()] + ([] if gpu is None else [gpu[0].as_dict()]),
     "network": network, "labels": labels, "same_labels": same, "memory": memory,
+    "feeding": feeding, "waiting": waiting,
     "gpu": [] if gpu is None else gpu[1],
     "extent": asdict(extent),
 }

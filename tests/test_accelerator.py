@@ -1,4 +1,4 @@
-"""Everything that trains or predicts, on a pretended GPU: no tensor is left behind, and the results are those of a CPU."""
+"""What trains or predicts, on a pretended GPU: no tensor is left behind, and the results are those of a CPU."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from pointseg.cost.network import blots, step_piece, vit_pieces
 from pointseg.data.supervision import MaskDataset, collate
 from pointseg.evaluation import label_train, predictions, score_pseudo_labels
 from pointseg.nets.vit import TokenViT
-from pointseg.pretrain import Pretrainer, Pretraining, probe_picture
+from pointseg.pretrain import Pretrainer, Pretraining
 from pointseg.structures import Category
 from pointseg.train import Trainer
 

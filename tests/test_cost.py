@@ -1,16 +1,19 @@
 """Cost: operations and bytes by hand, rounds in turn, and a chapter that renders with a run and without one."""
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from torch import nn
 
 from pointseg import report
-from pointseg.cost import clock, shown, survey
+from pointseg.cost import clock, feeding, shown, survey
 from pointseg.cost.counting import counting_works, drawn_maps
 from pointseg.cost.labels import ShiftSize, agreement, label_problem, label_works, rollout_works, shift_works
 from pointseg.cost.network import PASSES_OF_A_STEP, blots, creatures, step_piece, token_count, vit_pieces, weight_bytes
@@ -177,10 +180,14 @@ def metrics(tmp_path_factory):
     torch.set_num_threads(1)
     extent, patience = replace(survey.EXTENTS["smoke"], vit_s=()), survey.Patience(1, 0.0)
     network = survey.network_rows(extent, MACHINE, patience)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("project"))
+        fed = survey.feeding_rows(extent, patience)
     return {
         "machines": [MACHINE.as_dict()], "gpu": [],
         "network": network + [row | {"network": "ViT-S/16", "tokens": 105} for row in network],
         "labels": survey.label_rows(extent, patience, tmp_path_factory.mktemp("empty") / "none"),
+        "feeding": fed, "waiting": [{"method": "psps", "processes": 4, "step_ms": 41.0, "waiting": 0.021}],
         "same_labels": survey.same_labels(extent), "memory": survey.memory_rows(extent),
         "extent": {"depth": extent.depth},
     }  # fmt: skip
@@ -212,7 +219,8 @@ def test_tables_of_a_run(tmp_path, metrics):
     assert "runs.html#cost_measure-small-1" in shown.source(run) and "&lt;abacus&gt;" in shown.source(run)
     read = run.result["metrics"]
     tables = [shown.machine_table(read), shown.network_table(read["network"]), shown.label_table(read["labels"]),
-              shown.memory_table(read["memory"]), shown.asked_table(read)]  # fmt: skip
+              shown.memory_table(read["memory"]), shown.asked_table(read), shown.waiting_table(read["waiting"]),
+              shown.feeding_table(read["feeding"], survey.PROCESSES)]  # fmt: skip
     for head, rows in tables:
         assert rows and all(len(row) == len(head) for row in rows)
         assert report.table(head, rows).count("<tr>") == len(rows) + 1
@@ -237,6 +245,34 @@ def test_a_verdict_is_computed_from_the_run(metrics):
 def test_a_step_holds_gradients_and_moments_beside_the_weights(metrics):
     for row in metrics["memory"]:
         assert row["peak_mb"] > 3 * row["weights_mb"] > 0
+
+
+def test_a_step_is_fed_when_it_waits_a_tenth_at_most():
+    """By hand: a batch of 10 ms between steps of 90 ms; one every 2.5 ms beside steps of 2.25 ms."""
+    assert feeding.shortest_step(0.010, 0) == pytest.approx(0.090)
+    assert feeding.shortest_step(0.010, 4) == pytest.approx(0.00225)
+
+
+def test_the_loop_tells_what_it_waited(monkeypatch):
+    """A batch that takes 50 ms to come, beside a step that takes next to nothing; and one that is there."""
+    tiny.register()
+    quick = tiny.feed(recipe := tiny.recipe(steps=6))
+    quick.dataset.categories = CATEGORIES
+    slow = SimpleNamespace(
+        dataset=quick.dataset, epoch=quick.epoch, batches=lambda start: map(delayed, quick.batches(start))
+    )
+    delayed = lambda batch: time.sleep(0.05) or batch  # noqa: E731
+    for feed, late in ((quick, False), (slow, True)):
+        monkeypatch.setattr(feeding, "feed_of", lambda recipe, processes, feed=feed: feed)
+        [row] = feeding.waits({"tiny": recipe}, [0], 3, 2, CPU)
+        assert (row["waiting"] > 0.6) == late and (row["step_ms"] > 50) == late
+
+
+def test_every_way_of_asking_for_data_is_fed(metrics):
+    assert [row["method"] for row in metrics["feeding"]] == list(feeding.METHODS)
+    assert all(row["ms"] > 0 and row["images"] > 0 for row in metrics["feeding"])
+    head, [first, *_] = shown.feeding_table(metrics["feeding"], (1, 4))
+    assert len(head) == len(first) and float(first[4]) > float(first[5]) > float(first[6])
 
 
 @pytest.mark.parametrize("value, text", [(None, "-"), (53406.2, "53,406"), (0.01234, "0.0123"), (7.0, "7")])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pointseg.cost.feeding import shortest_step
 from pointseg.ledger import Run
 
 NOT_MEASURED = "not measured here"
@@ -161,6 +162,26 @@ def memory_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     cells = [
         [row["method"], row["scale"], "{} x {}".format(*row["size"]), number(row["weights_mb"]), number(row["peak_mb"])]
         for row in rows
+    ]
+    return head, cells
+
+
+def feeding_table(rows: Sequence[Row], processes: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    """Beside the cost of a batch: milliseconds of work from which a step is fed, by the number of loader processes."""
+    head = ["batch of", "pictures", "ms", "median ms", "fed is a step of, ms, without a process",
+            *(f"with {n}" for n in processes)]  # fmt: skip
+    cells = [
+        [row["method"], str(row["images"]), number(row["ms"]), number(row["cpu_median_ms"]),
+         *(number(shortest_step(row["cpu_median_ms"], n)) for n in (0, *processes))]
+        for row in rows
+    ]  # fmt: skip
+    return head, cells
+
+
+def waiting_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    head = ["method", "loader processes", "step, ms", "of it waiting for data"]
+    cells = [
+        [row["method"], str(row["processes"]), number(row["step_ms"]), f"{100 * row['waiting']:.1f} %"] for row in rows
     ]
     return head, cells
 

@@ -11,6 +11,7 @@ import torch
 
 from pointseg.cost.clock import Machine, Work, interleaved, measure_machine, peak_bytes
 from pointseg.cost.counting import counting_works, drawn_maps, real_maps
+from pointseg.cost.feeding import feed_recipes, feed_works, waits
 from pointseg.cost.labels import (
     ShiftSize,
     agreement,
@@ -32,6 +33,7 @@ from pointseg.structures import Category
 CPU = torch.device("cpu")
 COCO = tuple(Category(k + 1, str(k), k < 80) for k in range(133))  # as many things and stuff as COCO panoptic has
 PAPER_SIZE = (800, 1333)
+PROCESSES = (1, 4, 8)  # that make batches beside the loop
 STEPS = (("attentionshift", {}), ("point2mask", {"pretrained": False}))  # the methods whose whole step is measured
 
 
@@ -51,15 +53,17 @@ class Extent:
     picture: tuple[int, int]  # of the panoptic pseudo label
     counted: tuple[int, int]  # side of drawn pictures and number of all pictures for panoptic quality
     held: tuple[str, tuple[int, int]]  # scale and picture of the steps whose memory is counted
+    fed: tuple[str, int]  # scale and number of the pictures whose batches are made
+    waited: tuple[int, int]  # steps whose waiting is told, and those before
     rows: int = 10  # whose attention is asked for
     depth: int = 7  # blocks of the roll-out
 
 
 EXTENTS = {
     "smoke": Extent(128, 4, (64,), (32,), (64,), 2, 64, 65, 8, (64, 96), (64, 2),
-                    ("smoke", (64, 96))),
+                    ("smoke", (64, 96)), ("smoke", 8), (2, 1)),
     "small": Extent(2048, 400, (64, 128, 192, 256, 384, 512), (224, 384, 512), (64, 128, 192, 256), 12, 128,
-                    4301, 64, (600, 800), (512, 20), ("paper", PAPER_SIZE)),
+                    4301, 64, (600, 800), (512, 20), ("paper", PAPER_SIZE), ("small", 256), (40, 10)),
 }  # fmt: skip
 
 
@@ -123,6 +127,25 @@ def memory_rows(extent: Extent) -> list[dict[str, Any]]:
         rows.append({"method": method, "scale": scale, "size": size, "weights_mb": piece.weights / 1e6,
                      "peak_mb": peak_bytes(piece.work, CPU) / 1e6})  # fmt: skip
     return rows
+
+
+def feeding_rows(extent: Extent, patience: Patience) -> list[dict[str, Any]]:
+    """Milliseconds of one process for a batch. The first batches decode their pictures, as a first epoch does."""
+    recipes = feed_recipes(*extent.fed)
+    spent = interleaved(feed_works(recipes), patience.repeats, patience.budget_s)
+    return [
+        {"method": name, "images": recipe.training.batch, "ms": 1e3 * spent[name].cpu_min_s,
+         "cpu_median_ms": 1e3 * spent[name].cpu_median_s, "repeats": spent[name].repeats}
+        for name, recipe in recipes.items()
+    ]  # fmt: skip
+
+
+def waiting_rows(extent: Extent) -> list[dict[str, Any]]:
+    """What the loop waits for its batches on a GPU; nothing where there is none."""
+    if not torch.cuda.is_available():
+        return []
+    device = torch.device("cuda", torch.cuda.current_device())
+    return waits(feed_recipes(*extent.fed), (0, *PROCESSES), *extent.waited, device)
 
 
 def panoptic_works(extent: Extent, annotations: Path) -> tuple[str, dict[str, Work]]:
