@@ -90,7 +90,8 @@ class Pretrainer:
 
     def advance(self, pictures: np.ndarray) -> float:
         """One step; all that is drawn at random depends on (seed, step, process) alone."""
-        images = draw_views(pictures, self.config, self.step)[world.rank() :: world.size()].to(self.device)
+        own = slice(world.rank(), None, world.size())
+        images = draw_views(pictures, self.config, self.step, own, self.device)
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * world.size() + world.rank())
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
@@ -311,18 +312,20 @@ def _draw(seed: int, index: int, size: int) -> np.ndarray:
     return bestiary.draw(seed, "pretrain", index, size).image
 
 
-def draw_views(pictures: np.ndarray, config: Pretraining, step: int) -> Tensor:
-    """A batch [b, 3, size, size] in 0..1: random pictures, square crops and flips of (seed, step)."""
+def draw_views(
+    pictures: np.ndarray, config: Pretraining, step: int, own: slice = slice(None), device: torch.device | str = "cpu"
+) -> Tensor:
+    """A batch [b, 3, size, size] in 0..1, or one's own share: random pictures, square crops and flips of (seed, step)."""
     rng = np.random.default_rng((config.seed, step))
-    rows = rng.integers(0, len(pictures), config.batch)
-    images = torch.from_numpy(pictures[np.sort(rows)]).permute(0, 3, 1, 2).float() / 255
+    rows = np.sort(rng.integers(0, len(pictures), config.batch))
     scale = rng.uniform(config.smallest_crop, 1.0, config.batch)
     shift = rng.uniform(-1, 1, (config.batch, 2)) * (1 - scale[:, None])
     theta = torch.zeros(config.batch, 2, 3)
     theta[:, 0, 0] = torch.from_numpy(scale * rng.choice([-1, 1], config.batch))
     theta[:, 1, 1] = torch.from_numpy(scale)
     theta[:, :, 2] = torch.from_numpy(shift)
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    images = torch.from_numpy(pictures[rows[own]]).to(device).permute(0, 3, 1, 2).float() / 255
+    grid = affine_grid(theta[own].to(device), list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

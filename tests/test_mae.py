@@ -239,6 +239,8 @@ def test_views_depend_on_seed_and_step_alone():
     config = Pretraining(batch=4, size=16)
     assert torch.equal(draw_views(pictures, config, 7), draw_views(pictures, config, 7))
     assert not torch.equal(draw_views(pictures, config, 7), draw_views(pictures, config, 8))
+    shares = [draw_views(pictures, config, 7, slice(rank, None, 2)) for rank in range(2)]
+    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), draw_views(pictures, config, 7))
 
 
 def test_rate_rises_stays_and_falls():
