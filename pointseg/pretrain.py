@@ -315,7 +315,7 @@ def _draw(seed: int, index: int, size: int) -> np.ndarray:
 def draw_views(
     pictures: np.ndarray, config: Pretraining, step: int, own: slice = slice(None), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """A batch [b, 3, size, size] in 0..1, or one's own share: random pictures, square crops and flips of (seed, step)."""
+    """A batch [b, 3, size, size] in 0..1, or one's share of it: random pictures, crops and flips of (seed, step)."""
     rng = np.random.default_rng((config.seed, step))
     rows = np.sort(rng.integers(0, len(pictures), config.batch))
     scale = rng.uniform(config.smallest_crop, 1.0, config.batch)
