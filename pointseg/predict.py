@@ -23,6 +23,7 @@ from pointseg.ledger import write_text
 from pointseg.metrics.rle import box, encode
 from pointseg.recipe import Recipe
 from pointseg.structures import Category, InputError, Prediction, Sample
+from pointseg.train import default_device, uses_bf16
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SHOWN_SCORE = 0.5
@@ -32,6 +33,7 @@ def predict_images(checkpoint: Path, images: Path, out: Path) -> None:
     """Segments one picture or every picture of a folder into `out`: instances.json or panoptic.json, and overlays."""
     paths = pictures(images)
     method, recipe, categories = load_model(checkpoint)
+    method.to(default_device())
     found, entries = [], []
     out.mkdir(parents=True, exist_ok=True)
     for number, path in zip(image_ids(paths), tqdm(paths, desc="predict", disable=None)):
@@ -67,10 +69,11 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 @torch.inference_mode()
 def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
-    """What the method finds in one picture, at the picture's own size."""
-    seen = viewing(recipe)(sample, np.random.default_rng(0))
-    batch = collate([seen])
-    [found] = method.predict(batch.images, batch.sizes)
+    """What the method finds in one picture, at the picture's own size; where the method is, as a run evaluates it."""
+    seen, device = viewing(recipe)(sample, np.random.default_rng(0)), next(method.parameters()).device
+    batch = collate([seen]).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+        [found] = method.predict(batch.images, batch.sizes)
     return at_size(found, sample.image_id, sample.size)
 
 

@@ -10,11 +10,13 @@ from elsewhere import Elsewhere, pretended_gpu
 from pointseg import recipe as recipes
 from pointseg.corpus import open_corpus
 from pointseg.cost.network import blots, step_piece, vit_pieces
+from pointseg.data.bestiary import CATEGORIES
 from pointseg.data.supervision import MaskDataset, collate
 from pointseg.evaluation import label_train, predictions, score_pseudo_labels
 from pointseg.nets.vit import TokenViT
+from pointseg.predict import predict_one
 from pointseg.pretrain import Pretrainer, Pretraining
-from pointseg.structures import Category
+from pointseg.structures import Category, Sample
 from pointseg.train import Trainer
 
 METHODS = sorted(recipes.METHODS)
@@ -98,6 +100,18 @@ def test_a_method_runs_in_half_precision(name, project, monkeypatch, gpu):
     monkeypatch.chdir(project)
     seen = trained(name, gpu, "auto")
     assert all(np.isfinite(list(losses.values())).all() for losses in seen.losses) and len(seen.found) == 4
+
+
+@pytest.mark.parametrize("name", ["maskrcnn", "panoptic_full"])
+def test_a_picture_is_segmented_there_and_comes_back(name, gpu):
+    recipe = recipes.make(name)
+    method = recipe.build(CATEGORIES).to(gpu).eval()
+    picture = Sample(1, torch.randint(0, 255, (3, 50, 70), dtype=torch.uint8))
+    with torch.no_grad():
+        found = predict_one.__wrapped__(method, recipe, picture)
+    part = found.panoptic or found.instances
+    assert {value.device.type for value in vars(part).values() if value is not None} == {"cpu"}
+    assert (part.segments if found.panoptic else part.masks).shape[-2:] == (50, 70)
 
 
 def test_pretraining_runs_there(gpu):
