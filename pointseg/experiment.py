@@ -20,14 +20,14 @@ from pointseg.checkpoint import save_model
 from pointseg.corpus import Corpus, open_corpus
 from pointseg.data.supervision import ImageDataset, MaskDataset, collate
 from pointseg.evaluation import SCORED, answers, label_train, score_pseudo_labels, score_val
-from pointseg.feed import Feed
+from pointseg.feed import Feed, loaders
 from pointseg.ledger import Interrupted, Run, StopFlag
 from pointseg.methods.base import Method
 from pointseg.nets.start import load_first_stage
 from pointseg.progress import Progress
 from pointseg.recipe import Recipe, method_class
 from pointseg.structures import InputError
-from pointseg.train import fit, seed_all
+from pointseg.train import default_device, fit, seed_all
 from pointseg.world import in_world, joined, rank, torchrun
 
 BEFORE_STEPS = 2**31  # the "step" whose seed draws the first weights
@@ -82,7 +82,7 @@ def trained(recipe: Recipe, dataset: ImageDataset, run: Run, prefix: str = "") -
     method = recipe.build(dataset.categories)
     if recipe.start:
         load_first_stage(method, run.sibling(recipe.start).scratch / "model.pt", first_stage(recipe))
-    feed = Feed(dataset, collate, recipe.training.batch, recipe.seed, recipe.workers)
+    feed = Feed(dataset, collate, recipe.training.batch, recipe.seed, loaders(recipe.workers, default_device()))
     progress = Progress(recipe.training.steps, run.folder, prefix=prefix)
     records = fit(method, feed, recipe, run.scratch / f"{prefix}checkpoints")
     with StopFlag() as stop, contextlib.closing(records):

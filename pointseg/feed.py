@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pointseg.structures import Batch, InputError
 from pointseg.world import rank, size
+
+BESIDE_A_GPU = 4  # loading processes for each training process
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -51,6 +55,16 @@ class _Epochs(Dataset):
         epoch, index = key
         self.dataset.set_epoch(epoch)
         return self.dataset[index]
+
+
+def loaders(asked: int, device: torch.device) -> int:
+    """Processes that load images: as many as asked for; -1 is none where the processor itself trains, else a few.
+
+    A GPU is through with a small batch before one process has made the next; the chapter on cost has the numbers.
+    """
+    if asked >= 0:
+        return asked
+    return min(BESIDE_A_GPU, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
 class Feed:

@@ -111,7 +111,7 @@ class Recipe:
     student: str = ""  # a mask method, trained afterwards on the pseudo labels of this one
     precision: str = "auto"  # auto = bf16 on CUDA, float32 on a CPU
     compile: bool = False
-    workers: int = 0  # processes that load images
+    workers: int = -1  # processes that load images; -1 leaves it to the device
     layout: str = "auto"
     start: str = ""  # id of a run whose first stage this one starts from
     train_split: str = "train"

@@ -84,7 +84,7 @@ def trained(name, device, precision):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_labels_and_predicts_there_as_here(name, project, monkeypatch):
-    """In float32 the GPU's own engines (paths by sweeps, trees by doubling, fused attention) tell the CPU's numbers."""
+    """In float32 the GPU's own engines (trees by doubling, fused attention) tell the CPU's numbers."""
     monkeypatch.chdir(project)
     with pretended_gpu() as device:
         there = trained(name, device, "float32")

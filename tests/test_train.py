@@ -15,7 +15,7 @@ from torch import nn
 
 from pointseg import recipe as recipes
 from pointseg.checkpoint import load_model, save_model
-from pointseg.feed import Feed, Order
+from pointseg.feed import Feed, Order, loaders
 from pointseg.ledger import strict
 from pointseg.methods.base import Training, targets_of
 from pointseg.progress import Progress, clock, cut, read_log
@@ -80,6 +80,17 @@ def test_processes_share_the_very_batch_of_one(count, world):
 def test_epochs_and_seeds_differ_in_their_order():
     first = [next(iter(Order(50, 50, seed, start))) for seed, start in [(0, 0), (0, 1), (1, 0)]]
     assert len({tuple(i for _, i in keys) for keys in first}) == 3
+
+
+@pytest.mark.parametrize("asked, device, count", [(-1, "cpu", 0), (3, "cpu", 3), (0, "cuda", 0), (7, "cuda", 7)])
+def test_loaders_are_as_many_as_asked(asked, device, count):
+    assert loaders(asked, torch.device(device)) == count
+
+
+def test_a_gpu_has_loaders_unasked(monkeypatch):
+    for processors, count in ((16, 4), (2, 2)):
+        monkeypatch.setattr("os.cpu_count", lambda n=processors: n)
+        assert loaders(-1, torch.device("cuda")) == count
 
 
 def test_workers_change_nothing():

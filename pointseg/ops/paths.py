@@ -73,12 +73,6 @@ def grid_cells(xy: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tens
     return row * columns + column
 
 
-def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
-    """[m, h, w] price of the cheapest path from each of m cells to every pixel, given prices [8, h, w]."""
-    engine = _paths_by_dijkstra if prices.device.type == "cpu" else _paths_by_sweeps
-    return engine(prices, cells)
-
-
 def step_graph(prices: Tensor) -> csr_array:
     """prices [8, h, w] as a sparse directed graph; free steps get the smallest number, as scipy drops zeros."""
     h, w = prices.shape[-2:]
@@ -92,49 +86,16 @@ def step_graph(prices: Tensor) -> csr_array:
     return csr_array((np.maximum(steps[inside], np.finfo(float).tiny), end, start), shape=(count, count))
 
 
-def _paths_by_dijkstra(prices: Tensor, cells: Tensor) -> Tensor:
+def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
+    """[m, h, w] price of the cheapest path from each of m cells to every pixel, given prices [8, h, w].
+
+    Dijkstra on the processor wherever the prices lie: the grid is small, and a GPU would need thousands of launches.
+    """
     unique, place = cells.unique(return_inverse=True)
     if not len(unique):
         return prices.new_zeros(0, *prices.shape[-2:])
     lengths = dijkstra(step_graph(prices), directed=True, indices=unique.cpu().numpy())
-    return torch.from_numpy(lengths).to(prices.dtype)[place].reshape(len(cells), *prices.shape[-2:])
-
-
-def _paths_by_sweeps(prices: Tensor, cells: Tensor, rounds: int | None = None) -> Tensor:
-    """Min-plus relaxation of all points at once until nothing falls; rows and columns in one scan each.
-
-    A whole line is relaxed by one running minimum: min_k<=j (d_k + s_j - s_k) = s_j + cummin(d - s)_j.
-    """
-    h, w = prices.shape[-2:]
-    steps = prices.double()
-    lengths = steps.new_full((len(cells), h * w), torch.inf)
-    lengths[torch.arange(len(cells), device=cells.device), cells] = 0
-    lengths = lengths.reshape(-1, h, w)
-    for _ in range(rounds or h * w):
-        before = lengths
-        for k, axis in enumerate((-1, -2)):
-            lengths = _relaxed_line(lengths, steps[k], axis)
-            lengths = _relaxed_line(lengths.flip(axis), steps[k + 4].flip(axis), axis).flip(axis)
-        for k in (2, 3, 6, 7):
-            lengths = _relaxed_once(lengths, steps[k], STEPS[k])
-        if torch.equal(before, lengths):
-            break
-    return lengths.to(prices.dtype)
-
-
-def _relaxed_line(lengths: Tensor, steps: Tensor, axis: int) -> Tensor:
-    """lengths [m, h, w] after walking every line in the direction of rising index."""
-    first = torch.zeros_like(steps.narrow(axis, 0, 1))
-    walked = torch.cat([first, steps.narrow(axis, 0, steps.shape[axis] - 1)], axis).cumsum(axis)
-    reached = walked + (lengths - walked).cummin(axis).values
-    return torch.where(reached < lengths - 1e-12, reached, lengths)
-
-
-def _relaxed_once(lengths: Tensor, steps: Tensor, step: tuple[int, int]) -> Tensor:
-    start, end = ends_of_step(lengths, step)
-    relaxed = lengths.clone()
-    torch.minimum(end, start + ends_of_step(steps, step)[0], out=ends_of_step(relaxed, step)[1])
-    return relaxed
+    return torch.from_numpy(lengths).to(prices)[place].reshape(len(cells), *prices.shape[-2:])
 
 
 def target_distances(prices: Tensor, points: Points, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

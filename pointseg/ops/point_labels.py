@@ -158,7 +158,8 @@ class LabelledImage:
     def on_grid(self, canvas: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """(cell [m] of each point, its target [m], masks [t, h, w] of all targets) on a grid over the canvas."""
         cells = grid_cells(self.points.xy, canvas, grid)
-        stuff_class = {int(k): int(c) for k, c in zip(self.owner, self.points.label) if k >= len(self.thing_label)}
+        owners = zip(self.owner.tolist(), self.points.label.tolist())
+        stuff_class = {k: c for k, c in owners if k >= len(self.thing_label)}
         planes = [self.label.things == k for k in range(len(self.thing_label))]
         planes += [self.label.stuff == stuff_class[k] for k in sorted(stuff_class)]
         h, w = self.label.things.shape
