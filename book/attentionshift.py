@@ -441,7 +441,9 @@ display(HTML(report.own_table(held, "points", places, measures)))
 # foreground, as printed, or over the whole box, as in the official code. Then a floor under the bandwidth $\beta_k$, against
 # the collapse that the last table of this section shows; the official code's boxes, symmetric about a centre point;
 # key-points that teach the query tokens too, as the paper's text says and the official settings do not; objects that
-# compete for tokens, as in the official code.
+# compete for tokens, as in the official code; its background points, which come from a map of the ground of their own
+# and not from where $A^I$ is low; and its switches together, with its temperature, ownership of tokens and two rounds of
+# refining. (Its way of filtering and merging differs too and is not among them.)
 
 # %% tags=["remove-cell"]
 by_draw = [v for row in drawn.values() for v in report.values_of(row, measures["mAP50"], held.runs, "small")]
@@ -461,6 +463,12 @@ switches = {"as it is": full | centre} | {
         "boxes symmetric about the point": {"box_rule": "centre"},
         "key-points teach the queries": {"keypoints_as_points": True},
         "objects compete for tokens": {"compete": True},
+        "background points as released": {"background_rule": "released"},
+        "objects compete, background as released": {"compete": True, "background_rule": "released"},
+        "the official code's switches together": {
+            "compete": True, "background_rule": "released", "box_rule": "centre", "drawn_by": "box", "refine_rounds": 2,
+            "alpha": 0.1, "owner": "softmax",
+        },
     }.items()
 }
 display(HTML(report.own_table(held, "switch", switches, measures)))

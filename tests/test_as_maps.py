@@ -6,8 +6,10 @@ from torch.nn.functional import normalize
 
 from pointseg.ops.instance_map import (
     cosine_to,
+    ground_released,
     instance_map_printed,
     instance_map_released,
+    mean_over_image,
     mean_token,
     refined_similarity,
     strongest_only,
@@ -99,3 +101,24 @@ def test_strongest_only_gives_a_token_to_one_instance_of_its_image():
     common = torch.tensor([[0.0, 0.0, 0.5]]).expand(3, 3)
     kept = strongest_only(similarity, image, common)
     assert torch.allclose(kept, torch.tensor([[0.9, 0, 0], [0, 0.6, 0], [0.3, 0.3, 0]]))
+
+
+def test_the_common_map_is_the_mean_over_the_instances_of_an_image():
+    maps = torch.tensor([[0.2, 0.8], [0.9, 0.1], [0.4, 0.2]])
+    common = mean_over_image(maps, torch.tensor([0, 1, 0]))
+    assert torch.allclose(common, torch.tensor([[0.3, 0.5], [0.9, 0.1], [0.3, 0.5]]))
+
+
+def test_ground_by_hand():
+    """Largest likeness 0.8, largest unlikeness 0.5: 1 + (u / 0.5 - l / 0.8) / 2, over its largest value 1.375."""
+    like, unlike = torch.tensor([[0.8, 0.4, 0.2, 0.9]]), torch.tensor([[0.0, 0.25, 0.5, 0.9]])
+    allowed = torch.tensor([[True, True, True, False]])
+    wanted = torch.tensor([[0.5, 1.0, 1.375, 0.0]]) / 1.375
+    assert torch.allclose(ground_released(like, unlike, allowed), wanted)
+
+
+def test_a_token_that_no_instance_won_is_not_ground_for_that():
+    """Without likeness it reaches 0.8 of the highest ground only where it looks like ground itself."""
+    like, unlike = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.1, 1.0]])
+    ground = ground_released(like, unlike, torch.ones(1, 3, dtype=torch.bool))[0]
+    assert (ground >= 0.8).tolist() == [False, False, True]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointseg.methods.attentionshift import SCALES, AttentionShift
+from pointseg.methods.attentionshift import SCALES, AttentionShift, Labeller
 from pointseg.methods.maskrcnn import MaskRCNN
 from pointseg.nets.start import load_first_stage
 from pointseg.ops.objects import Objects
@@ -91,7 +91,13 @@ ROWS = {
     "alpha inf": {"alpha": float("inf")},
     "alpha 0.1": {"alpha": 0.1},
     "N 0": {"iterations": 0},
-    "released": {"owner": "softmax", "refine_rounds": 2, "compete": True, "box_rule": "centre"},
+    "released": {
+        "owner": "softmax",
+        "refine_rounds": 2,
+        "compete": True,
+        "box_rule": "centre",
+        "background_rule": "released",
+    },
     "printed": {"instance_map": "printed", "owner": "cosine", "depth": 0, "keypoints_as_points": True},
     "point map": {"attention": "point", "depth": 2},
 }
@@ -268,9 +274,10 @@ def test_what_the_student_learns_does_not_reach_the_label_path():
     assert all(p.grad is None for p in method.points.parameters())
 
 
-def test_padding_does_not_change_the_labels():
+@pytest.mark.parametrize("rules", [{}, {"compete": True, "background_rule": "released", "refine_rounds": 2}])
+def test_padding_does_not_change_the_labels(rules):
     """The same picture with room added right and below: same depth map, same boxes, same masks."""
-    method, batch = build(attention="point", depth=0).eval(), make_batch([2])
+    method, batch = build(attention="point", depth=0, **rules).eval(), make_batch([2])
     with torch.no_grad():
         tokens = torch.randn(1, 64, 16)
     from pointseg.ops.objects import Scene
@@ -285,4 +292,15 @@ def test_padding_does_not_change_the_labels():
     ours = method.labeller.parts(tokens, small, attention)
     theirs = method.labeller.parts(more.flatten(1, 2), wide, larger.flatten(1))
     assert torch.equal(ours.boxes, theirs.boxes)
+    assert torch.equal(ours.background.unflatten(1, (8, 8)), theirs.background.unflatten(1, (10, 12))[:, :8, :8])
     assert torch.equal(ours.masks().unflatten(1, (8, 8)), theirs.masks().unflatten(1, (10, 12))[:, :8, :8])
+
+
+@pytest.mark.parametrize("rule, taken", [("low", [0, 3]), ("released", [0, 1])])
+def test_background_is_low_or_as_the_official_code_takes_it(rule, taken):
+    """In a box of four tokens: A^I below 0.1, or at least four fifths of the highest ground in the box, 0.72."""
+    instance = torch.tensor([[0.05, 0.5, 1.0, 0.09, 0.0]])
+    ground = torch.tensor([[0.9, 0.73, 0.3, 0.71, 1.0]])
+    in_box = torch.tensor([[True, True, True, True, False]])
+    labeller = Labeller(replace(SCALES["smoke"], background_rule=rule), 8)
+    assert labeller.background(instance, ground, in_box)[0].nonzero()[:, 0].tolist() == taken

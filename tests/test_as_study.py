@@ -50,7 +50,17 @@ def test_study_speaks_of_every_iteration_and_of_both_maps():
     assert torch.equal(shifted.owners[-1], shifted.owner)
     area = torch.ones(2, 6, dtype=torch.bool)
     parts = Parts(
-        area.float(), area.float(), area, torch.zeros(2, 4), index, area, shifted, None, index[:, :3], area[:, :3]
+        area.float(),
+        area.float(),
+        area,
+        ~area,
+        torch.zeros(2, 4),
+        index,
+        area,
+        shifted,
+        None,
+        index[:, :3],
+        area[:, :3],
     )
     study = ShiftStudy()
     parts_in_pixels = torch.tensor([[1, 1, 2, 2, 3, 0], [0, 0, 0, 0, 0, 0]]).view(2, 2, 3)

@@ -82,7 +82,9 @@ class Config:
     merge_threshold: float = 0.85  # T_m [AS Tab. 5]
     # masks
     background_points: int = 10  # UNSTATED [AS Sec. 4]: official code draws 10 pixels a box
+    background_rule: Literal["low", "released"] = "low"  # [AS Sec. 4]: low A^I; "released": high on a map of the ground
     background_level: float = 0.1  # UNSTATED [AS Sec. 4]: A^I below this share of its range is background
+    background_share: float = 0.8  # official code: of the largest value in the box of its map of the ground
     # losses
     mil_weight: float = 1.0
     box_weight: float = 1.0
@@ -102,27 +104,37 @@ class Labeller:
     def parts(self, tokens: Tensor, scene: Scene, attention: Tensor, keep_path: bool = False) -> Parts:
         """Patch tokens [b, T, D] and self-attention maps [n, T] to parts; `keep_path` remembers every iteration."""
         attention = maps.unit_range(attention, scene.real)
-        instance = self.instance_map(tokens, scene, attention)
+        instance, ground = self.instance_map(tokens, scene, attention)
         high = (instance >= self.config.seed_threshold) & scene.real
         boxes = self.boxes(instance, scene, self.config.box_threshold)
         in_box = tokens_in_boxes(boxes, scene.grid, self.stride) & scene.real
-        return self.keypoints(tokens, scene, (attention, instance, high & in_box), (boxes, in_box), keep_path)
+        found = (attention, instance, high & in_box, self.background(instance, ground, in_box))
+        return self.keypoints(tokens, scene, found, (boxes, in_box), keep_path)
 
-    def instance_map(self, tokens: Tensor, scene: Scene, attention: Tensor) -> Tensor:
-        """[n, T] A^I in 0..1 of A^S [n, T]. [AS Eq. 1]"""
+    def instance_map(self, tokens: Tensor, scene: Scene, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, T] A^I in 0..1 of A^S [n, T] [AS Eq. 1], and the official code's map of the ground."""
         c, real = self.config, scene.real
         if c.instance_map == "none":
-            return attention
+            return attention, 1 - attention
         plus, minus = maps.token_sets(attention, real, scene.seed, c.foreground, c.background)
         own = tokens[scene.image]
         directions = F.normalize(own, dim=-1)
         like = maps.refined_similarity(maps.mean_token(plus, own), directions, real, c.refine_rounds, c.refine_share)
         unlike = maps.cosine_to(maps.mean_token(minus, own), directions)
         if c.compete:
-            like = maps.strongest_only(like, scene.image, unlike)
+            common = (maps.mean_over_image(attention, scene.image) < c.background) & real
+            like = maps.strongest_only(like, scene.image, maps.cosine_to(maps.mean_token(common, own), directions))
+        ground = maps.ground_released(like, unlike, real)
         if c.instance_map == "printed":
-            return maps.unit_range(maps.instance_map_printed(like, unlike, plus, minus), real)
-        return maps.instance_map_released(like, unlike, real)
+            return maps.unit_range(maps.instance_map_printed(like, unlike, plus, minus), real), ground
+        return maps.instance_map_released(like, unlike, real), ground
+
+    def background(self, instance: Tensor, ground: Tensor, in_box: Tensor) -> Tensor:
+        """[n, T] bool: tokens of the box that are taken for background. [AS Sec. 4]"""
+        if self.config.background_rule == "low":
+            return (instance < self.config.background_level) & in_box
+        inside = ground * in_box
+        return in_box & (inside >= self.config.background_share * inside.amax(1, keepdim=True))
 
     def boxes(self, values: Tensor, scene: Scene, threshold: float) -> Tensor:
         """[n, 4] around the largest component of each binarised map, else the labelled token. [AS Sec. 4]"""
@@ -135,7 +147,7 @@ class Labeller:
 
     def keypoints(self, tokens: Tensor, scene: Scene, found: tuple, box: tuple, keep_path: bool) -> Parts:
         """Seeds, shift, filtering and places of the key-points inside the boxes. [AS Sec. 3.2]"""
-        c, seed, high = self.config, scene.seed, found[-1]
+        c, seed, high = self.config, scene.seed, found[2]
         index, inside = compact(box[1])
         known = Parts(*found, box[0], index, inside, None, None, seed[:, None], seed[:, None] >= 0)
         if not c.shift:
@@ -153,10 +165,9 @@ class Labeller:
         return replace(known, shifted=shifted, filtered=filtered, token=token, valid=valid)
 
     def mask_points(self, parts: Parts, scene: Scene) -> MaskPoints:
-        """Labelled points and key-points as object, pixels of low A^I in the box as background. [AS Sec. 4]"""
+        """Labelled points and key-points as object, pixels of the box outside it as background. [AS Sec. 4]"""
         own = scene.place[:, None]
-        low = (parts.instance_map < self.config.background_level) & parts.in_box()
-        token, exists = tokens_drawn(low, self.config.background_points)
+        token, exists = tokens_drawn(parts.background, self.config.background_points)
         ground = MaskPoints(scattered(token, scene.grid, self.stride), torch.where(exists, 0, -1))
         found = known_points(token_centres(parts.token, scene.grid, self.stride), parts.valid)
         return joined([known_points(own, torch.ones_like(own[..., 0], dtype=torch.bool)), found, ground])

@@ -55,6 +55,16 @@ def instance_map_released(like: Tensor, unlike: Tensor, allowed: Tensor) -> Tens
     return product / product.amax(1, keepdim=True).clamp(min=1e-12)
 
 
+def ground_released(like: Tensor, unlike: Tensor, allowed: Tensor) -> Tensor:
+    """[n, T] 1 + (cos- - cos+) / 2, both over their largest value, over its own largest value.
+
+    Not in the paper; the official code draws background points where this map is high, not where A^I is low.
+    """
+    own, other = (m * allowed / (m * allowed).amax(1, keepdim=True).clamp(min=1e-12) for m in (like, unlike))
+    ground = (1 + (other - own) / 2) * allowed
+    return ground / ground.amax(1, keepdim=True).clamp(min=1e-12)
+
+
 def refined_similarity(prototype: Tensor, directions: Tensor, allowed: Tensor, rounds: int, share: float) -> Tensor:
     """[n, T] cosine map after `rounds` of taking the mean of the tokens above `share` of the map's maximum.
 
@@ -65,6 +75,12 @@ def refined_similarity(prototype: Tensor, directions: Tensor, allowed: Tensor, r
         strong = similarity * (similarity >= share * similarity.amax(1, keepdim=True)) * allowed
         similarity = cosine_to(mean_token(strong.clamp(min=0), directions), directions) * allowed
     return similarity
+
+
+def mean_over_image(attention: Tensor, image: Tensor) -> Tensor:
+    """[n, T] mean of the maps [n, T] of all instances of one's image [n]; the common background is where it is low."""
+    same = (image[:, None] == image).to(attention.dtype)
+    return same @ attention / same.sum(1, keepdim=True)
 
 
 def strongest_only(similarity: Tensor, image: Tensor, common: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class Parts:
     attention: Tensor  # [n, T] A^S in 0..1
     instance_map: Tensor  # [n, T] A^I in 0..1
     foreground: Tensor  # [n, T] bool: high-confidence area of A^I
+    background: Tensor  # [n, T] bool: tokens of the box that are none of the object's
     boxes: Tensor  # [n, 4] pseudo boxes in pixels
     index: Tensor  # [n, S] tokens inside the box
     inside: Tensor  # [n, S] bool: which of them are no padding
