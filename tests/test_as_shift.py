@@ -150,7 +150,7 @@ def test_eq03_is_eq07_with_alpha_infinite():
     inside = torch.ones(2, 8, dtype=torch.bool)
     seeds = tokens[:, :3]
     similarity = cosine(seeds, normalize(tokens, dim=-1))
-    cells = owned_cells(part_maps(similarity, inside), inside)
+    cells = owned_cells(part_maps(similarity, inside), inside).bool()
     plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any() else seeds[i, k]
                                       for k in range(3)]) for i in range(2)])  # fmt: skip
     held = Tokens.of(tokens, inside)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Ownership = Literal["share", "cosine", "softmax"]
@@ -33,14 +32,17 @@ class Tokens:
     def of(cls, features: Tensor, inside: Tensor, foreground: Tensor | None = None) -> Tokens:
         """From features [n, S, D], the mask of those that count [n, S] and of Phi+, which is all of them when None."""
         plus = inside if foreground is None else inside & foreground
-        return cls(F.normalize(features, dim=-1), features.norm(dim=-1), inside, plus)
+        lengths = features.norm(dim=-1)
+        return cls(unit(features, lengths), lengths, inside, plus)
 
     @classmethod
     def gathered(cls, features: Tensor, image: Tensor, index: Tensor, inside: Tensor,
                  foreground: Tensor | None = None) -> Tokens:  # fmt: skip
         """The tokens `index` [n, S] of each instance's own image [n], out of features [b, T, D]."""
-        pick, plus = (image[:, None], index), inside if foreground is None else inside & foreground
-        return cls(F.normalize(features, dim=-1)[pick], features.norm(dim=-1)[pick], inside, plus)
+        plus = inside if foreground is None else inside & foreground
+        lengths, rows = features.norm(dim=-1), (image[:, None] * features.shape[1] + index).flatten()
+        picked = (flat.index_select(0, rows) for flat in (unit(features, lengths).flatten(0, 1), lengths.flatten()))
+        return cls(*(one.unflatten(0, index.shape) for one in picked), inside, plus)
 
     def features_at(self, index: Tensor) -> Tensor:
         """[n, K, D] the features of tokens [n, K]."""
@@ -64,9 +66,14 @@ class Shifted:
         return cells_of(self.owner, self.features.shape[1])
 
 
+def unit(features: Tensor, lengths: Tensor) -> Tensor:
+    """[..., D] features of length one, given their lengths [...]; several times as fast as F.normalize on a CPU."""
+    return features / lengths.clamp(min=1e-12)[..., None]
+
+
 def cosine(prototypes: Tensor, directions: Tensor) -> Tensor:
     """[n, K, S] cosine d(phi, psi_k) of key-points [n, K, D] with unit tokens [n, S, D]."""
-    return F.normalize(prototypes, dim=-1) @ directions.transpose(1, 2)
+    return unit(prototypes, prototypes.norm(dim=-1)) @ directions.transpose(1, 2)
 
 
 def part_maps(similarity: Tensor, inside: Tensor) -> Tensor:
@@ -74,18 +81,19 @@ def part_maps(similarity: Tensor, inside: Tensor) -> Tensor:
 
     UNSTATED [AS Eq. 2]: a negative cosine would turn the share around; it counts as 0, as in the official maps.
     """
-    positive = similarity.relu() * inside[:, None]
-    return positive * (1 / positive.sum(-1, keepdim=True).clamp(min=1e-12))
+    positive = similarity.relu().mul_(inside[:, None].to(similarity.dtype))
+    return positive.mul_(1 / positive.sum(-1, keepdim=True).clamp(min=1e-12))
 
 
 def owned_cells(score: Tensor, inside: Tensor) -> Tensor:
-    """[n, K, S] bool: delta(A^P_k), every token inside given to the key-point with the largest score >= 0. [AS Eq. 3]
+    """[n, K, S] delta(A^P_k): 1 where a key-point has the largest score >= 0 of a token inside, else 0. [AS Eq. 3]
 
     Each later key-point bids a millionth less, so that equal ones do not depend on rounding: the first wins.
+    Numbers and no booleans, since a processor multiplies faster than it chooses.
     """
     place = torch.arange(score.shape[1], device=score.device, dtype=score.dtype)
-    bids = (score + NEXT_TO_NOTHING) * (1 - TIE * place)[:, None]
-    return (bids == bids.amax(1, keepdim=True)) & inside[:, None]
+    bids = (score + NEXT_TO_NOTHING).mul_((1 - TIE * place)[:, None])
+    return bids.eq_(bids.amax(1, keepdim=True)).mul_(inside[:, None].to(score.dtype))
 
 
 def owner_of(cells: Tensor) -> Tensor:
@@ -101,8 +109,7 @@ def cells_of(owner: Tensor, count: int) -> Tensor:
 
 def bandwidth(similarity: Tensor, cells: Tensor, floor: float) -> Tensor:
     """[n, K] adaptive bandwidth beta_k: one minus the mean similarity of a cell, 1 where it is empty. [AS Eq. 6]"""
-    share = cells.to(similarity.dtype)
-    mean = (similarity * share).sum(-1) / share.sum(-1).clamp(min=1)
+    mean = (similarity * cells).sum(-1) / cells.sum(-1).clamp(min=1)
     return (1 - mean).clamp(min=floor)
 
 
@@ -110,9 +117,10 @@ def density_weights(similarity: Tensor, cells: Tensor, beta: Tensor, alpha: floa
     """[n, K, S] weights w: sum 1 over each cell, 0 outside it, NaN if it is empty. inf weighs alike. [AS Eq. 5]
 
     Of cells cut down to Phi+ they are the weights of Eq. 7 over their sum: a mean in the direction of the printed sum.
+    One over a cell, less one, is 0 in it and infinite outside: quicker than a mask.
     """
     exponent = similarity * (1 / (alpha * beta))[..., None]
-    return torch.where(cells, exponent, -torch.inf).softmax(-1)
+    return exponent.sub_(cells.reciprocal().sub_(1)).softmax(-1)
 
 
 def weighted_means(weights: Tensor, tokens: Tokens, before: Tensor) -> Tensor:
@@ -121,7 +129,7 @@ def weighted_means(weights: Tensor, tokens: Tokens, before: Tensor) -> Tensor:
     UNSTATED [AS Eq. 7]: a key-point that owns no token of Phi+ (NaN weights) stays where it was.
     """
     moved = (weights * tokens.lengths[:, None]) @ tokens.directions
-    return torch.where(moved.isnan(), before, moved)
+    return torch.where(moved[..., :1].isnan(), before, moved)
 
 
 def softmax_maps(similarity: Tensor, inside: Tensor, beta: Tensor, alpha: float) -> Tensor:
@@ -151,9 +159,10 @@ def shift(
     points, path, owners = seeds, [], []
     similarity = cosine(points, tokens.directions)
     cells, beta = ownership(similarity, tokens.inside, None, alpha, owner, floor)
+    foreground = tokens.foreground[:, None].to(similarity.dtype)
     for _ in range(iterations):
         path, owners = ([*path, points], [*owners, owner_of(cells)]) if keep_path else (path, owners)
-        pulling = cells & tokens.foreground[:, None]
+        pulling = cells * foreground
         points = weighted_means(density_weights(similarity, pulling, beta, alpha), tokens, points)
         similarity = cosine(points, tokens.directions)
         cells, beta = ownership(similarity, tokens.inside, cells, alpha, owner, floor)
