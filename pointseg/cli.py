@@ -207,7 +207,7 @@ def add_running(commands) -> None:
     mae = command(commands, "pretrain", pretrain, "pretrain a backbone on pictures alone")
     mae.add_argument("kind", choices=("mae",))
     mae.add_argument("--out", type=Path, required=True)
-    mae.add_argument("--views", type=int, default=224_000)
+    mae.add_argument("--views", type=int, default=1_200_000)
     mae.add_argument("--batch", type=int, default=64)
     mae.add_argument("--seed", type=int, default=0)
     images = command(commands, "predict", predict, "segment one picture or a folder with a trained checkpoint")

@@ -36,7 +36,7 @@ HELD_OUT = 1_000_000  # pictures of split "pretrain" from this index on are for 
 class Pretraining:
     """How a backbone is pretrained. Optimiser as He et al. 2022, its rate scaled to a small network and batch."""
 
-    views: int = 224_000  # a picture hidden in one way is one view
+    views: int = 1_200_000  # a picture hidden in one way is one view
     alone: int = 96_000  # of these, how many pass by before the teacher is listened to; it starts as its pupil
     batch: int = 64  # pictures a step, each hidden in one way at first and then in mae.masks ways
     seed: int = 0
