@@ -130,7 +130,7 @@ def memory_rows(extent: Extent) -> list[dict[str, Any]]:
 
 
 def feeding_rows(extent: Extent, patience: Patience) -> list[dict[str, Any]]:
-    """Milliseconds of one process for a batch. The first batches decode their pictures, as a first epoch does."""
+    """Milliseconds of one process for a batch of a first epoch, whose pictures are still to be decoded."""
     recipes = feed_recipes(*extent.fed)
     spent = interleaved(feed_works(recipes), patience.repeats, patience.budget_s)
     return [
