@@ -35,7 +35,7 @@ from pointseg.corpus import open_corpus
 from pointseg.data.supervision import collate
 from pointseg.ledger import Run, unrecorded
 from pointseg.ops.keypoints import nearest_tokens, token_centres
-from pointseg.studies import keypoint_study, label_path_study
+from pointseg.studies import keypoint_study, label_path_study, mask_study
 from pointseg.views import view_scores
 
 run = Run(Path(out)) if out else unrecorded(f"study-{start}")
@@ -55,6 +55,7 @@ CASES = {
     "shift, soft-max ownership": shifted | {"owner": "softmax"},
     "shift, official boxes": shifted | {"box_rule": "centre"},
     "shift, objects compete": shifted | {"compete": True},
+    "shift and filtering, high from a half on": {"seed_threshold": 0.5},
 }
 torch.manual_seed(0)
 run.write("recipe.json", {"method": "attentionshift_study", "scale": scale, "seed": recipe.seed, "start": start})
@@ -73,6 +74,14 @@ metrics["label_path"]
 # %%
 metrics["key_points"] = keypoint_study(method, corpus, CASES, asked)
 metrics["key_points"]
+
+# %% [markdown]
+# ## How masks lie on their objects
+# The pseudo mask of every object, and the detector's answer to its point where it has one.
+
+# %%
+metrics["masks"] = mask_study(method, corpus, asked)
+metrics["masks"]
 
 # %% [markdown]
 # ## Views of a picture

@@ -82,6 +82,25 @@ def keypoint_study(
     return {name: {"on the object": on, "an object": many} for name, (on, many) in means.items()}
 
 
+@torch.no_grad()
+def mask_study(method: AttentionShift, corpus: Corpus, count: int, size: int = 20) -> dict[str, dict[str, float]]:
+    """How pseudo masks, and the detector's masks of the same objects, lie on them: means over objects in percent."""
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    method.eval()
+    for batch, masks, _ in pictured(corpus, count, size):
+        labels = {"pseudo mask": method.pseudo_labels(batch), "detector's mask": method.student_labels(batch)}
+        for name, pictures in labels.items():
+            found[name].append(mask_shares(torch.cat([each.masks for each in pictures]), masks))
+    means = {name: (100 * torch.cat(rows)).nanmean(0).tolist() for name, rows in found.items()}
+    return {name: dict(zip(("of the object covered", "of the mask on it", "IoU"), row)) for name, row in means.items()}
+
+
+def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
+    """[n, 3] of masks and true masks [n, H, W]: share of the object covered, of the mask on it (NaN if empty), IoU."""
+    common, own, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
+    return torch.stack([common / true, common / own, common / (own + true - common)], -1)
+
+
 def reset(method: AttentionShift, changes: Mapping[str, Any]) -> AttentionShift:
     """The same networks with other settings of the label path."""
     other = copy.copy(method)

@@ -9,8 +9,8 @@ from pointseg import recipe
 from pointseg.corpus import open_corpus
 from pointseg.ops.components import tight_boxes
 from pointseg.panoptic_study import pseudo_panoptic_quality
-from pointseg.structures import Panoptic, Truth
-from pointseg.studies import keypoint_study, label_path_study, own, pictured, reset
+from pointseg.structures import Instances, Panoptic, Truth
+from pointseg.studies import keypoint_study, label_path_study, mask_shares, mask_study, own, pictured, reset
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,41 @@ def test_cases_change_the_label_path_and_nothing_else(corpus):
     assert kept["as it is"] < kept["all key-points"] <= kept["bare tokens"] == before.keypoints
     assert all(0 <= row["on the object"] <= 100 for row in scores.values())
     assert reset(method, {"shift": False}).vit is method.vit
+
+
+def test_mask_shares_by_hand():
+    """An object of 4 pixels; a mask of 6 with 3 of them on it, one that is the object, and an empty one."""
+    truth = torch.zeros(3, 2, 5, dtype=torch.bool)
+    truth[:, :, :2] = True
+    mask = torch.zeros_like(truth)
+    mask[0, :, 1:4] = True
+    mask[0, 0, 0], mask[0, 1, 3] = True, False
+    mask[1] = truth[1]
+    shares = mask_shares(mask, truth)
+    torch.testing.assert_close(shares[:2], torch.tensor([[3 / 4, 3 / 6, 3 / 7], [1, 1, 1]]))
+    assert shares[2, 0] == shares[2, 2] == 0 and shares[2, 1].isnan()
+
+
+class Painting(torch.nn.Linear):
+    """Pseudo masks are the objects; the detector's are whole pictures."""
+
+    def __init__(self, corpus):
+        super().__init__(1, 1)
+        self.truths = {i: corpus.train.truth(row) for row, i in enumerate(corpus.train.ids)}
+
+    def pseudo_labels(self, batch):
+        pairs = zip(batch.image_ids, batch.points)
+        return [Instances(own(self.truths[i], p.things().target)[0], None, None, None) for i, p in pairs]
+
+    def student_labels(self, batch):
+        return [dataclasses.replace(one, masks=torch.ones_like(one.masks)) for one in self.pseudo_labels(batch)]
+
+
+def test_masks_that_outgrow_their_objects_cover_them_and_lie_beside_them(corpus):
+    scores = mask_study(Painting(corpus), corpus, 4, 3)
+    assert set(scores["pseudo mask"].values()) == {100}
+    wide = scores["detector's mask"]
+    assert wide["of the object covered"] == 100 and wide["of the mask on it"] == wide["IoU"] < 50
 
 
 class Knowing(torch.nn.Linear):
