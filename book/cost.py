@@ -111,11 +111,11 @@ else:
 # %% [markdown]
 # ## Making batches
 #
-# A step that waits for its pictures wastes the device. The table tells what one process needs for a batch at scale
-# small in a first epoch, decoded, augmented and collated, and from which length on a step waits for at most a tenth of its time: without loader
-# processes a batch is made between two steps; with n of them one is ready n times as often, while the step goes on.
-# Beside a GPU there are four unless `-p 'settings={"workers": n}'` asks for others; the pictures and their order stay the
-# same, whatever n is.
+# A step that waits for its pictures wastes the device. The table tells what one process needs for a batch at scale small in a
+# first epoch, decoded, augmented and collated, and from which length on a step waits for at most a tenth of its time:
+# without loader processes a batch is made between two steps; with n of them one is ready n times as often, while the step
+# goes on. Beside a GPU there are four unless `-p 'settings={"workers": n}'` asks for others; the pictures and their order
+# stay the same, whatever n is.
 
 # %% tags=["remove-input"]
 table_of(lambda: shown.feeding_table(metrics["feeding"], PROCESSES))
