@@ -249,7 +249,7 @@ figure.tight_layout()
 # After {glue:text}`views` views, point IoU went from {glue:text}`point_iou_start` to {glue:text}`point_iou_end`; with
 # the mean of the place taken off, from {glue:text}`point_iou_centred_start` to {glue:text}`point_iou_centred_end`.
 # The class of a single token is told in {glue:text}`token_class_end` of cases, untrained in
-# {glue:text}`token_class_start`; most of that comes late, when the other scores have long stopped to rise. Part purity of
+# {glue:text}`token_class_start`; most of that comes late, when the other scores hardly rise any more. Part purity of
 # the plain features hardly rises: parts lie apart, so clusters of places alone already separate them; only with the place
 # taken off does it say something. The curve of the loss would have told none of this. It jumps where the slow copy begins
 # to be asked, because a second term is added.
