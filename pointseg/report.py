@@ -241,8 +241,8 @@ def number(values: Sequence[Value], digits: int = 1) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """HTML table that scrolls by itself on a narrow screen; cells are HTML already."""
-    top = "".join(f"<th>{h}</th>" for h in head)
+    """HTML table that scrolls by itself on a narrow screen; cells are HTML already. Long names break at underscores."""
+    top = "".join(f"<th>{h.replace('_', '_<wbr>')}</th>" for h in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
 

@@ -208,3 +208,8 @@ def test_a_run_shows_what_tables_ask_for_and_hides_the_rest():
     text = report.headline({"val/AP": 1.0, "val/PQ": 64.62, "speed": 3.0})
     assert text.startswith("val/PQ 64.6<details>") and "2 more" in text and "val/AP 1.0" in text
     assert report.headline({"val/PQ": 1.0}) == "val/PQ 1.0"
+
+
+def test_a_long_name_may_break_and_reads_the_same():
+    head = re.search("<th>(.*?)</th>", report.table(["key_point_shift"], [["a_b"]])).group(1)
+    assert head.split("<wbr>") == ["key_", "point_", "shift"] and "<td>a_b</td>" in report.table(["x"], [["a_b"]])
