@@ -66,6 +66,13 @@ def pages(html: Path) -> list[str]:
     return sorted(str(p.relative_to(html)) for p in html.glob("*.html") if p.stem not in ("genindex", "search"))
 
 
+CUT_VERDICTS = """() => {
+    const right = e => e.getBoundingClientRect().right;
+    const seen = [...document.querySelectorAll(".table-scroll .verdict")].filter(v => v.checkVisibility());
+    return seen.filter(v => right(v) > right(v.closest(".table-scroll")) + 1).map(v => v.innerText);
+}"""
+
+
 def visit(browser, base: str, name: str, viewport: dict) -> dict:
     """What a reader's browser met on one page."""
     page = browser.new_page(viewport=viewport)
@@ -80,6 +87,7 @@ def visit(browser, base: str, name: str, viewport: dict) -> dict:
     met["broken"] = page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
     met["mute"] = page.evaluate("() => [...document.images].filter(i => !i.alt.trim()).map(i => i.src.slice(-80))")
     met["wide"] = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+    met["cut"] = page.evaluate(CUT_VERDICTS)
     page.close()
     return met
 
@@ -88,7 +96,7 @@ def visit(browser, base: str, name: str, viewport: dict) -> dict:
 def test_every_page_is_whole_over_http(html, served, browser):
     for name in pages(html):
         met = visit(browser, served, name, {"width": 1280, "height": 900})
-        assert not any(met[k] for k in ("outside", "errors", "missing", "broken", "mute")), (name, met)
+        assert not any(met[k] for k in ("outside", "errors", "missing", "broken", "mute", "cut")), (name, met)
 
 
 @pytest.mark.browser
@@ -96,16 +104,40 @@ def test_every_page_is_whole_from_disk_and_on_a_phone(html, browser):
     for name in pages(html):
         met = visit(browser, html.as_uri(), name, PHONE)
         fonts = [u for u in met["missing"] if not u.endswith((".woff2", ".woff", ".ttf"))]
-        assert not any(met[k] for k in ("outside", "errors", "broken", "mute")) and not fonts, (name, met)
+        assert not any(met[k] for k in ("outside", "errors", "broken", "mute", "cut")) and not fonts, (name, met)
         assert met["wide"] <= 0, f"{name} is {met['wide']} px wider than a phone"
+
+
+FAINT = """() => {
+    document.documentElement.dataset.theme = "dark";
+    const numbers = c => c.match(/[\\d.]+/g).map(Number), clear = c => numbers(c)[3] === 0;
+    const linear = v => v <= 10 ? v / 3294 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+    const light = c => { const [r, g, b] = numbers(c).map(linear); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const ground = e => e && clear(getComputedStyle(e).backgroundColor) ? ground(e.parentElement) : e;
+    const of = (e, what) => light(getComputedStyle(e)[what]);
+    const contrast = e => { const [a, b] = [of(e, "color"), of(ground(e) ?? document.body, "backgroundColor")];
+                            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); };
+    return [...document.querySelectorAll(".cell_output .text_html :is(p, a, th, td)")].filter(e => contrast(e) < 4.5)
+        .map(e => e.innerText.slice(0, 30));
+}"""
+
+
+@pytest.mark.browser
+def test_what_cells_print_can_be_read_in_the_dark(html, browser):
+    page = browser.new_page(color_scheme="dark")
+    for name in pages(html):
+        page.goto(f"{html.as_uri()}/{name}", wait_until="load")
+        page.add_style_tag(content="* { transition: none !important }")
+        assert page.evaluate(FAINT) == [], name
 
 
 @pytest.mark.browser
 def test_a_faulty_page_is_seen(tmp_path, browser):
     text = '<img src="gone.png"><script src="http://192.0.2.1/x.js"></script><script>throw new Error("no")</script>'
+    text += '<div class="table-scroll" style="overflow: auto"><b class="verdict" style="margin-left: 99em">no</b></div>'
     (tmp_path / "bad.html").write_text(text)
     met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
-    assert met["outside"] and met["errors"] and met["missing"] and met["broken"] and met["mute"]
+    assert met["outside"] and met["errors"] and met["missing"] and met["broken"] and met["mute"] and met["cut"]
 
 
 @pytest.mark.browser
