@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import io
+import itertools
 import json
 import logging
 import os
@@ -160,10 +161,20 @@ def run_notebook(path: Path, parameters: Mapping[str, Any], force: bool = False,
     if force:
         shutil.rmtree(run.folder, ignore_errors=True)
         shutil.rmtree(run.scratch, ignore_errors=True)
+    if run.status == "absent":
+        set_aside(run)
     facts = {"notebook": Path(path).name, "key": vars(key)}
     with run.recording(**facts):
         execute(source, key.parameters, run)
     return run.folder
+
+
+def set_aside(run: Run) -> None:
+    """Checkpoints without the record of their steps, which somebody has removed: nothing is resumed, nothing lost."""
+    if run.scratch.exists():
+        place = next(p for n in itertools.count(1) if not (p := run.scratch.with_name(f"{run.id}.{n}")).exists())
+        run.scratch.rename(place)
+        print(f"{run.folder} has no record: it starts anew; what it left behind is kept in {place}", file=sys.stderr)
 
 
 def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,18 @@ def test_it_runs_once_for_each_content(place):
     other = run_notebook(path, {"power": "3"})
     assert other != folder and compare_results(folder, other) == ["value: 13.5 and 14.5"]
     assert compare_results(folder, other, rtol=0.1) == []
+
+
+def test_checkpoints_whose_record_is_gone_are_set_aside(place, capsys):
+    path = chapter(place / "book")
+    run = Run(run_notebook(path, {}))
+    for times in (1, 2):
+        (run.scratch / "checkpoint").write_text(f"after {times}")
+        shutil.rmtree(run.folder)
+        run_notebook(path, {})
+        aside = run.scratch.with_name(f"{run.id}.{times}")
+        assert (aside / "checkpoint").read_text() == f"after {times}" and not (run.scratch / "checkpoint").exists()
+        assert f"{run.folder} has no record" in capsys.readouterr().err and run.status == "ok"
 
 
 def test_what_else_makes_a_run_stale(place, monkeypatch):
