@@ -178,7 +178,10 @@ def set_aside(run: Run) -> None:
 
 
 def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
-    """Runs the cells in a kernel of their own. A signal reaches the kernel, which may end its step and save."""
+    """Runs the cells in a kernel of their own. A signal reaches the kernel, which may end its step and save.
+
+    What processes started by a cell say goes straight to the terminal; the kernel would catch it and say it twice.
+    """
     import papermill
     from jupyter_client import AsyncKernelManager
 
@@ -200,7 +203,7 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
             papermill.execute_notebook(
                 source.notebook, str(executed), parameters=given, kernel_name=KERNEL, language="python",
                 progress_bar=False, stderr_file=sys.stderr, kernel_manager_class=Known,
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                extra_arguments=["--IPKernelApp.log_level=40", "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
             if stop.asked:

@@ -232,6 +232,21 @@ def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, numb
         assert run.status == "ok"
 
 
+TELLING = """
+# %%
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import sys; print('a child speaks', file=sys.stderr)"], check=True)
+print("the cell speaks", file=sys.stderr)
+"""
+
+
+def test_what_a_cell_or_its_child_says_is_heard_once(place):
+    code = f"from pointseg.notebook import run_notebook; run_notebook({str(chapter(place, TELLING))!r}, {{}})"
+    plain = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}  # ipykernel behaves otherwise in tests
+    heard = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=plain).stderr
+    assert heard.count("a child speaks") == 1 and heard.count("the cell speaks") == 1
+
+
 def test_a_run_that_is_running_is_not_started_twice(place):
     path = chapter(place)
     source = read_notebook(path)
