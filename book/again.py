@@ -26,11 +26,11 @@ atol: float = 1.0  # percent points
 # %%
 import shutil
 
-from pointseg.experiment import experiment
-from pointseg.ledger import home, unrecorded
-from pointseg.ledger import Run
-from pointseg.notebook import compare_results, measured
-from pointseg.recipe import Recipe
+from pointseg.lab.experiment import experiment
+from pointseg.lab.run_record import home, unrecorded
+from pointseg.lab.run_record import Run
+from pointseg.lab.notebook import compare_results, measured
+from pointseg.lab.recipe import Recipe
 
 kept = Run(home() / "runs" / again)
 recipe = Recipe.from_json((kept.folder / "recipe.json").read_text())

@@ -31,12 +31,14 @@ import torch
 from IPython.display import HTML, Image, display
 from myst_nb import glue
 
-from pointseg import figures, report
+from pointseg.bookkit import figures
+
+from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES
-from pointseg.methods.attentionshift import SCALES, AttentionShift
-from pointseg.metrics.shift_study import ShiftStudy
-from pointseg.ops.keypoints import nearest_tokens, token_centres
-from pointseg.pretrain import Pretraining, probe_picture
+from pointseg.papers.attentionshift.method import SCALES, AttentionShift
+from pointseg.bookkit.diagnostics.key_points import ShiftStudy
+from pointseg.papers.attentionshift.keypoints import nearest_tokens, token_centres
+from pointseg.training.pretraining.pretrain import Pretraining, probe_picture
 from pointseg.structures import Batch, Points
 
 # %matplotlib inline
@@ -106,11 +108,11 @@ on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 # Learnable query tokens travel through the ViT beside the patches. Two small heads read a class and a place from
 # each (Sec. 3.1); every point is matched with one query, at the least total price.
 #
-# ```{literalinclude} ../pointseg/ops/matching.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/matching.py
 # :pyobject: point_cost
 # ```
 #
-# ```{literalinclude} ../pointseg/ops/matching.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/matching.py
 # :pyobject: PointTargets.losses
 # ```
 #
@@ -127,11 +129,11 @@ on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 # As printed, the second sum runs over hundreds of background tokens. Each of them gets a share near zero, and the factor
 # is nearly one: no background is suppressed. The official code leaves the sum out. Both readings exist here:
 #
-# ```{literalinclude} ../pointseg/ops/instance_map.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/instance_map.py
 # :pyobject: instance_map_printed
 # ```
 #
-# ```{literalinclude} ../pointseg/ops/instance_map.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/instance_map.py
 # :pyobject: instance_map_released
 # ```
 
@@ -167,7 +169,7 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 #
 # $$A^{P_k}_{i,j} = \frac{d(\phi_{i,j}, \psi_k)}{\sum_{i,j} d(\phi_{i,j}, \psi_k)}$$
 #
-# ```{literalinclude} ../pointseg/ops/shift.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: part_maps
 # ```
 #
@@ -175,7 +177,7 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 # key-point that resembles everything has small shares everywhere, so a specialised neighbour outbids it. The bare
 # cosine would not do that, and the official code's soft-max weights do it more sharply. All three are a switch.
 #
-# ```{literalinclude} ../pointseg/ops/shift.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: owned_cells
 # ```
 #
@@ -189,11 +191,11 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 # name; Alg. 1 calls the high-confidence area of $A^I$ so, which is what is taken here. The official code draws from the
 # whole box; `drawn_by="box"` does that, and a table below says what it costs.
 #
-# ```{literalinclude} ../pointseg/ops/shift.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: density_weights
 # ```
 #
-# ```{literalinclude} ../pointseg/ops/shift.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: weighted_means
 # ```
 #
@@ -201,7 +203,7 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 #
 # $$\beta_k = 1 - \frac{\sum \delta(A^{P_k})\, d(\phi, \psi_k)}{\sum \delta(A^{P_k})}$$
 #
-# ```{literalinclude} ../pointseg/ops/shift.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: bandwidth
 # ```
 #
@@ -210,7 +212,7 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 #
 # ### N iterations
 #
-# ```{literalinclude} ../pointseg/ops/shift.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: shift
 # ```
 
@@ -240,11 +242,11 @@ for line, at in enumerate(rows):
 # A key-point stays if at least $T_f$ of its part lies on the high-confidence area of $A^I$. Of those that stay, the one
 # with the largest part comes first and swallows every key-point whose cosine with it exceeds $T_m$.
 #
-# ```{literalinclude} ../pointseg/ops/keypoints.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/keypoints.py
 # :pyobject: filter_keypoints
 # ```
 #
-# ```{literalinclude} ../pointseg/ops/keypoints.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/keypoints.py
 # :pyobject: merge_order_members
 # ```
 #
@@ -254,7 +256,7 @@ for line, at in enumerate(rows):
 #
 # $$Q_k = \arg\max_{(i,j)} d(\phi_{i,j}, \psi_k)$$
 #
-# ```{literalinclude} ../pointseg/ops/keypoints.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/keypoints.py
 # :pyobject: nearest_tokens
 # ```
 
@@ -278,7 +280,7 @@ for i, (at, row) in enumerate(zip(front, scenes)):
 # Pseudo boxes teach a region proposal network and a box head; the mask head is taught at points alone: the labelled point
 # and the surviving key-points as object, some pixels of low $A^I$ in the box as background.
 #
-# ```{literalinclude} ../pointseg/ops/mask_points.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/mask_points.py
 # :pyobject: mask_point_loss
 # ```
 #
@@ -290,7 +292,7 @@ for i, (at, row) in enumerate(zip(front, scenes)):
 # read from the source:
 
 # %% tags=["remove-input"]
-source = Path("../pointseg/methods/attentionshift.py").read_text()
+source = Path("../pointseg/papers/attentionshift/method.py").read_text()
 body = source[source.index("class Config:") : source.index("class Labeller")]
 stated = [
     line.strip().split("  # ", 1) for line in body.splitlines() if "  # " in line and ":" in line.split("  # ")[0]

@@ -29,14 +29,14 @@ from pathlib import Path
 
 import torch
 
-from pointseg import figures
-from pointseg.checkpoint import load_model
-from pointseg.corpus import open_corpus
+from pointseg.bookkit import figures
+from pointseg.training.checkpoint import load_model
+from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
-from pointseg.ledger import Run, unrecorded
-from pointseg.ops.keypoints import nearest_tokens, token_centres
-from pointseg.studies import keypoint_study, label_path_study, mask_study
-from pointseg.views import view_scores
+from pointseg.lab.run_record import Run, unrecorded
+from pointseg.papers.attentionshift.keypoints import nearest_tokens, token_centres
+from pointseg.bookkit.diagnostics.attentionshift import keypoint_study, label_path_study, mask_study
+from pointseg.lab.tta import view_scores
 
 run = Run(Path(out)) if out else unrecorded(f"study-{start}")
 run.folder.mkdir(parents=True, exist_ok=True)

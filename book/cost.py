@@ -34,10 +34,12 @@ import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown, display
 from myst_nb import glue
 
-from pointseg import figures, report
-from pointseg.cost import shown
-from pointseg.cost.survey import PROCESSES
-from pointseg.notebook import stale
+from pointseg.bookkit import figures
+
+from pointseg.bookkit import report
+from pointseg.bookkit.cost import shown
+from pointseg.bookkit.cost.survey import PROCESSES
+from pointseg.lab.notebook import stale
 
 # %matplotlib inline
 figures.compact()

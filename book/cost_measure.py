@@ -33,8 +33,8 @@ from pathlib import Path
 
 import torch
 
-from pointseg.cost import survey
-from pointseg.ledger import Run, unrecorded
+from pointseg.bookkit.cost import survey
+from pointseg.lab.run_record import Run, unrecorded
 from pointseg.structures import InputError
 
 if scale not in survey.EXTENTS:

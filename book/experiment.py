@@ -17,7 +17,7 @@
 # run it through papermill; the result lands in `runs/`. Opened by hand, it runs with the parameters below.
 
 # %% tags=["parameters"]
-method: str = "attentionshift"  # a name in pointseg.recipe.METHODS
+method: str = "attentionshift"  # a name in pointseg.lab.recipe.METHODS
 data: str = "bestiary"  # or the folder of a dataset in a VOC or COCO layout
 layout: str = "auto"
 scale: str = "smoke"  # smoke, small or paper
@@ -36,10 +36,10 @@ out: str = ""  # the run's folder
 # %%
 from pathlib import Path
 
-from pointseg import recipe
-from pointseg.experiment import experiment
-from pointseg.gallery import show_losses, show_predictions
-from pointseg.ledger import Run, unrecorded
+from pointseg.lab import recipe
+from pointseg.lab.experiment import experiment
+from pointseg.bookkit.run_figures import show_losses, show_predictions
+from pointseg.lab.run_record import Run, unrecorded
 
 # %% [markdown]
 # ## The recipe

@@ -31,8 +31,8 @@ from pathlib import Path
 from IPython.display import HTML, display
 
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.explorer import failures, page
-from pointseg.explorer.bundle import make_bundle, write_script
+from pointseg.bookkit.explorer import failures, page
+from pointseg.bookkit.explorer.bundle import make_bundle, write_script
 from pointseg.nets.weights import read_backbone
 
 vit = read_backbone()
@@ -88,7 +88,7 @@ display(HTML(page.embed(pictures, failures.presets(chosen, rows))))
 # With a kernel the same explorer takes any picture and any plain ViT. In JupyterLab:
 #
 # ```python
-# from pointseg.explorer.widget import KeyPointExplorer
+# from pointseg.bookkit.explorer.widget import KeyPointExplorer
 #
 # explorer = KeyPointExplorer(["cat.jpg", "dog.jpg"])
 # explorer

@@ -29,7 +29,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Image, display
 
-from pointseg import figures, report
+from pointseg.bookkit import figures
+
+from pointseg.bookkit import report
 from pointseg.data.bestiary import draw
 from pointseg.data.points import centre
 

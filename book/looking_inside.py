@@ -30,11 +30,13 @@ import numpy as np
 import torch
 from myst_nb import glue
 
-from pointseg import figures, ledger
+from pointseg.bookkit import figures
+
+from pointseg.lab import run_record as ledger
 from pointseg.nets.attention import attention_rows, rollout_rows
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone
-from pointseg.pretrain import Pretraining, probe_picture
+from pointseg.training.pretraining.pretrain import Pretraining, probe_picture
 
 # %matplotlib inline
 figures.compact()

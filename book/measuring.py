@@ -33,7 +33,7 @@ from myst_nb import glue
 from scipy import ndimage
 
 # %% tags=["remove-cell"]
-from pointseg import figures
+from pointseg.bookkit import figures
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.metrics import pq
 from pointseg.metrics.pseudo import part_recall_of_masks, part_recall_of_points, pseudo_scores

@@ -30,13 +30,15 @@ from pathlib import Path
 import torch
 from IPython.display import HTML, Image, display
 
-from pointseg import figures, report
+from pointseg.bookkit import figures
+
+from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.methods.psps import CONFIGS, PSPS, traversing_cost
-from pointseg.metrics.label_study import maps_of_truth, one_point_each
-from pointseg.nets.panoptic_segformer import ARCHITECTURES
-from pointseg.ops.lab import colour_edges
-from pointseg.ops.panoptic_losses import WEIGHTS
+from pointseg.papers.psps import CONFIGS, PSPS, traversing_cost
+from pointseg.bookkit.diagnostics.labels import maps_of_truth, one_point_each
+from pointseg.students.panoptic_segformer.network import ARCHITECTURES
+from pointseg.ops.colour import colour_edges
+from pointseg.students.panoptic_segformer.losses import WEIGHTS
 from pointseg.ops.paths import grid_cells, nearest_of_each, shortest_paths
 
 # %matplotlib inline
@@ -76,7 +78,7 @@ display(HTML(report.orders_table(held, "P2M")))
 #
 # Queries find things: layer by layer each says a class and shifts its box. Hungarian matching gives every target one query.
 #
-# ```{literalinclude} ../pointseg/ops/panoptic_losses.py
+# ```{literalinclude} ../pointseg/students/panoptic_segformer/losses.py
 # :pyobject: match_prices
 # ```
 #
@@ -98,7 +100,7 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{weight:g}"] for name, w
 # %% [markdown]
 # All losses of things are multiplied by the share of things among the targets, those of stuff by the rest.
 #
-# ```{literalinclude} ../pointseg/ops/panoptic_losses.py
+# ```{literalinclude} ../pointseg/students/panoptic_segformer/losses.py
 # :pyobject: dice
 # ```
 #
@@ -107,7 +109,7 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{weight:g}"] for name, w
 # Masks overlap; a panoptic map must not. The surest mask takes its pixels first, and a mask of which too much is taken
 # already is dropped.
 #
-# ```{literalinclude} ../pointseg/ops/panoptic_merge.py
+# ```{literalinclude} ../pointseg/students/panoptic_segformer/merge.py
 # :pyobject: merged
 # ```
 #
@@ -116,7 +118,7 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{weight:g}"] for name, w
 # The label branch predicts $P^s$ from points alone. A step to a neighbour is expensive where classes change, where
 # colours have an edge, and where the instance feature turns.
 #
-# ```{literalinclude} ../pointseg/methods/psps.py
+# ```{literalinclude} ../pointseg/papers/psps.py
 # :pyobject: traversing_cost
 # ```
 #
@@ -134,7 +136,7 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{weight:g}"] for name, w
 # :pyobject: likely_nearest
 # ```
 #
-# ```{literalinclude} ../pointseg/methods/psps.py
+# ```{literalinclude} ../pointseg/papers/psps.py
 # :pyobject: nearest_labels
 # ```
 #
@@ -186,7 +188,7 @@ for i, scene in enumerate(scenes):
 # The settings of PSPS and where each is taken from, read from the source:
 
 # %% tags=["remove-input"]
-source = Path("../pointseg/methods/psps.py").read_text()
+source = Path("../pointseg/papers/psps.py").read_text()
 body = source[source.index("class Config:") : source.index("# DEVIATION [PSPS]")]
 stated = [line.strip().split("  # ", 1) for line in body.splitlines() if "  # " in line]
 rows = [[f"<code>{report.plain(a)}</code>", report.plain(b)] for a, b in stated]

@@ -30,15 +30,15 @@ from pathlib import Path
 
 import torch
 
-from pointseg import figures
-from pointseg.checkpoint import load_model
-from pointseg.corpus import open_corpus
+from pointseg.bookkit import figures
+from pointseg.training.checkpoint import load_model
+from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
-from pointseg.ledger import Run, unrecorded
-from pointseg.methods.panoptic_ground import LabellingMethod
-from pointseg.methods.point2mask import Point2Mask
+from pointseg.lab.run_record import Run, unrecorded
+from pointseg.papers.panoptic_ground import LabellingMethod
+from pointseg.papers.point2mask import Point2Mask
 from pointseg.metrics.pseudo import pseudo_masks
-from pointseg.panoptic_study import boundary_maps, pseudo_panoptic_quality, quality_by_solver
+from pointseg.bookkit.diagnostics.panoptic import boundary_maps, pseudo_panoptic_quality, quality_by_solver
 from pointseg.structures import InputError
 
 run = Run(Path(out)) if out else unrecorded("panoptic-study")

@@ -33,12 +33,14 @@ from statistics import fmean
 import torch
 from IPython.display import HTML, Image, display
 
-from pointseg import figures, report
+from pointseg.bookkit import figures
+
+from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.explorer import page, transport
-from pointseg.explorer.bundle import write_script
-from pointseg.methods.point2mask import CONFIGS, Point2Mask, pixel_to_point_cost, unit_numbers
-from pointseg.metrics.label_study import accuracy, maps_of_truth, one_point_each, rounds_study
+from pointseg.bookkit.explorer import page, transport
+from pointseg.bookkit.explorer.bundle import write_script
+from pointseg.papers.point2mask import CONFIGS, Point2Mask, pixel_to_point_cost, unit_numbers
+from pointseg.bookkit.diagnostics.labels import accuracy, maps_of_truth, one_point_each, rounds_study
 from pointseg.ops.paths import grid_cells, path_between, target_distances
 from pointseg.ops.point_labels import semantic_map
 from pointseg.ops.semantic_losses import dilated_points
@@ -104,7 +106,7 @@ def problem(index):
 #
 # $$c_{ij} = \min_{\text{paths}} \sum_{\text{steps}} d(P^s) + \beta\, d(P^b)$$
 #
-# ```{literalinclude} ../pointseg/methods/point2mask.py
+# ```{literalinclude} ../pointseg/papers/point2mask.py
 # :pyobject: pixel_to_point_cost
 # ```
 #
@@ -204,7 +206,7 @@ display(
 # Two runs of the nearest-point rule: from the points, then from the centres of what they got. The second gives the counts;
 # the costs stay those of the points.
 #
-# ```{literalinclude} ../pointseg/methods/point2mask.py
+# ```{literalinclude} ../pointseg/papers/point2mask.py
 # :pyobject: unit_numbers
 # ```
 #
@@ -225,7 +227,7 @@ for i, index in enumerate(shown):
 # %% [markdown]
 # ### Supplement Eq. 4 and 5: the local colour loss
 #
-# ```{literalinclude} ../pointseg/ops/lab.py
+# ```{literalinclude} ../pointseg/ops/colour.py
 # :pyobject: colour_similarity
 # ```
 #
@@ -261,7 +263,7 @@ for i, index in enumerate(shown):
 # ## What the paper leaves unsaid
 
 # %% tags=["remove-input"]
-source = Path("../pointseg/methods/point2mask.py").read_text()
+source = Path("../pointseg/papers/point2mask.py").read_text()
 body = source[source.index("class Config:") : source.index("# DEVIATION [P2M Sec. 3.3]: small")]
 stated = [line.strip().split("  # ", 1) for line in body.splitlines() if "  # " in line]
 rows = [[f"<code>{report.plain(a)}</code>", report.plain(b)] for a, b in stated]

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from myst_nb import glue
 
-from pointseg import figures
+from pointseg.bookkit import figures
 from pointseg.data.augment import Augment
 from pointseg.data.bestiary import draw, make
 from pointseg.data.layouts import open_dataset

@@ -32,10 +32,10 @@ out: str = ""  # the run's folder
 # %%
 from pathlib import Path
 
-from pointseg import recipe
-from pointseg.experiment import experiment
-from pointseg.gallery import show_losses, show_predictions
-from pointseg.ledger import Run, unrecorded
+from pointseg.lab import recipe
+from pointseg.lab.experiment import experiment
+from pointseg.bookkit.run_figures import show_losses, show_predictions
+from pointseg.lab.run_record import Run, unrecorded
 
 points = {"kind": kind, "n": n, "seed": points_seed, "jitter_px": jitter_px if kind == "jitter" else 0.0}
 chosen = recipe.make(method, scale=scale, seed=seed, points=points, layout="voc", start=start, **settings)

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from pointseg import report
+from pointseg.bookkit import report
 
 held = report.trial(Path(claims), Path(runs))
 display(HTML(report.orders_table(held)))

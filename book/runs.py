@@ -23,7 +23,7 @@ from pathlib import Path
 
 from IPython.display import HTML
 
-from pointseg import report
-from pointseg.notebook import stale
+from pointseg.bookkit import report
+from pointseg.lab.notebook import stale
 
 HTML(report.runs_table(Path(runs), report.stale_runs(Path(runs), partial(stale, notebooks=Path()))))

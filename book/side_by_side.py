@@ -32,12 +32,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pointseg import figures
-from pointseg.checkpoint import load_model
+from pointseg.bookkit import figures
+from pointseg.training.checkpoint import load_model
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.points import centre
-from pointseg.ledger import Run, unrecorded
-from pointseg.methods.base import targets_of
+from pointseg.lab.run_record import Run, unrecorded
+from pointseg.papers.method import targets_of
 from pointseg.metrics.pseudo import object_table, pseudo_masks
 from pointseg.structures import Batch, InputError, Points
 

@@ -56,13 +56,18 @@ def points(options) -> None:
     dataset = open_dataset(options.root, options.split, options.layout)
     made = sample_points(dataset, options.kind, options.n, options.seed, jitter_px=options.jitter)
     write_points(options.out, made)
-    print(f"{options.out}: {options.kind} points for {len(dataset)} images, content hash {made.content_hash[:12]}")
+    print(
+        f"{options.out}: {options.kind} points for {len(dataset)} images, content hash {made.content_hash[:12]}"
+    )
 
 
 def show_scores(scores: dict, as_json: bool) -> None:
     """A score that no object asks for is null in JSON, which knows no NaN."""
     if as_json:
-        strict = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in scores.items()}
+        strict = {
+            name: None if isinstance(v, float) and math.isnan(v) else v
+            for name, v in scores.items()
+        }
         print(json.dumps(strict, indent=1, allow_nan=False))
         return
     for name, value in scores.items():
@@ -79,7 +84,10 @@ def evaluate_instances(options) -> None:
 def evaluate_panoptic(options) -> None:
     from pointseg.metrics.scores import evaluate_panoptic_files
 
-    show_scores(evaluate_panoptic_files(options.gt, options.gt_dir, options.dt, options.dt_dir), options.json)
+    show_scores(
+        evaluate_panoptic_files(options.gt, options.gt_dir, options.dt, options.dt_dir),
+        options.json,
+    )
 
 
 def parameters(pairs: list[str]) -> dict[str, str]:
@@ -96,45 +104,57 @@ def parameters(pairs: list[str]) -> dict[str, str]:
 
 
 def run(options) -> None:
-    from pointseg.notebook import run_notebook
+    from pointseg.lab.notebook import run_notebook
 
-    folder = run_notebook(options.notebook, parameters(options.p), force=options.force, runs=options.runs)
+    folder = run_notebook(
+        options.notebook, parameters(options.p), force=options.force, runs=options.runs
+    )
     print(folder)
 
 
 def train(options) -> None:
-    from pointseg.reproduce import trained
+    from pointseg.lab.reproduce import trained
 
-    given = {"method": options.method, "scale": options.scale, "seed": str(options.seed)} | parameters(options.p)
+    given = {
+        "method": options.method,
+        "scale": options.scale,
+        "seed": str(options.seed),
+    } | parameters(options.p)
     print(trained(given, options.notebook, options.first_stage, options.force, options.runs))
 
 
 def pretrain(options) -> None:
-    from pointseg.pretrain import pretrain as run_pretraining
+    from pointseg.training.pretraining.pretrain import pretrain as run_pretraining
 
-    run_pretraining(kind=options.kind, out=options.out, views=options.views, batch=options.batch, seed=options.seed)
+    run_pretraining(
+        kind=options.kind,
+        out=options.out,
+        views=options.views,
+        batch=options.batch,
+        seed=options.seed,
+    )
 
 
 def predict(options) -> None:
-    from pointseg.predict import predict_images
+    from pointseg.lab.predict import predict_images
 
     predict_images(options.checkpoint, options.images, options.out)
 
 
 def reproduce(options) -> None:
-    from pointseg.reproduce import reproduce as run_tier
+    from pointseg.lab.reproduce import reproduce as run_tier
 
     run_tier(options.tier, runs=options.runs)
 
 
 def index(options) -> None:
-    from pointseg.ledger import write_index
+    from pointseg.lab.run_record import write_index
 
     print(write_index(options.runs))
 
 
 def verdicts(options) -> None:
-    from pointseg.report import verdict_lines
+    from pointseg.bookkit.report import verdict_lines
 
     print("\n".join(verdict_lines(options.claims, options.runs)))
 
@@ -146,21 +166,34 @@ def command(parent, name: str, action, text: str) -> argparse.ArgumentParser:
 
 
 def add_data(commands) -> None:
-    group = commands.add_parser("data", help="make or check data").add_subparsers(required=True, metavar="COMMAND")
+    group = commands.add_parser("data", help="make or check data").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     make = command(group, "make", data_make, "write Bestiary in the official layouts")
     make.add_argument("out", type=Path)
     make.add_argument("--layout", choices=("voc", "coco", "all"), default="all")
     make.add_argument("--images", type=int, default=64, help="pictures to train on")
-    make.add_argument("--val", type=int, help="pictures to evaluate on (a quarter of --images unless given)")
-    make.add_argument("--pretrain", type=int, default=0, help="pictures for pretraining, without labels")
+    make.add_argument(
+        "--val", type=int, help="pictures to evaluate on (a quarter of --images unless given)"
+    )
+    make.add_argument(
+        "--pretrain", type=int, default=0, help="pictures for pretraining, without labels"
+    )
     make.add_argument("--size", type=int, default=128)
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--workers", type=int, default=0)
-    tile = command(group, "tile", data_tile, "cut datasets in COCO's layout into square tiles, as one new dataset")
+    tile = command(
+        group,
+        "tile",
+        data_tile,
+        "cut datasets in COCO's layout into square tiles, as one new dataset",
+    )
     tile.add_argument("roots", type=Path, nargs="+")
     tile.add_argument("--out", type=Path, required=True)
     tile.add_argument("--side", type=int, default=128)
-    check = command(group, "check", data_check, "list every fault of a dataset; exit 2 when there is one")
+    check = command(
+        group, "check", data_check, "list every fault of a dataset; exit 2 when there is one"
+    )
     check.add_argument("root", type=Path)
     check.add_argument("--layout", default="auto")
     check.add_argument("--points", type=Path)
@@ -179,10 +212,14 @@ def add_points(commands) -> None:
 
 
 def add_evaluate(commands) -> None:
-    group = commands.add_parser("evaluate", help="score result files").add_subparsers(required=True, metavar="WHAT")
+    group = commands.add_parser("evaluate", help="score result files").add_subparsers(
+        required=True, metavar="WHAT"
+    )
     instances = command(group, "instances", evaluate_instances, "mask AP of COCO-format results")
     instances.add_argument("--protocol", choices=("coco", "voc"), default="coco")
-    panoptic = command(group, "panoptic", evaluate_panoptic, "panoptic quality, by panopticapi's rules")
+    panoptic = command(
+        group, "panoptic", evaluate_panoptic, "panoptic quality, by panopticapi's rules"
+    )
     for parser in (instances, panoptic):
         parser.add_argument("--gt", type=Path, required=True)
         parser.add_argument("--dt", type=Path, required=True)
@@ -194,7 +231,12 @@ def add_evaluate(commands) -> None:
 def add_running(commands) -> None:
     notebook = command(commands, "run", run, "run a notebook with checked parameters into runs/")
     notebook.add_argument("notebook", type=Path)
-    training = command(commands, "train", train, "train and score one method: book/experiment.py with its parameters")
+    training = command(
+        commands,
+        "train",
+        train,
+        "train and score one method: book/experiment.py with its parameters",
+    )
     training.add_argument("method")
     training.add_argument("--scale", default="smoke")
     training.add_argument("--seed", type=int, default=0)
@@ -203,18 +245,24 @@ def add_running(commands) -> None:
                           "0: not at all (default: 1000 at scale small, else 0)")  # fmt: skip
     for parser in (notebook, training):
         parser.add_argument("-p", metavar="NAME=VALUE", action="append", default=[])
-        parser.add_argument("--force", action="store_true", help="run again even where the run exists")
+        parser.add_argument(
+            "--force", action="store_true", help="run again even where the run exists"
+        )
     mae = command(commands, "pretrain", pretrain, "pretrain a backbone on pictures alone")
     mae.add_argument("kind", choices=("mae",))
     mae.add_argument("--out", type=Path, required=True)
     mae.add_argument("--views", type=int, default=1_200_000)
     mae.add_argument("--batch", type=int, default=64)
     mae.add_argument("--seed", type=int, default=0)
-    images = command(commands, "predict", predict, "segment one picture or a folder with a trained checkpoint")
+    images = command(
+        commands, "predict", predict, "segment one picture or a folder with a trained checkpoint"
+    )
     images.add_argument("checkpoint", type=Path)
     images.add_argument("images", type=Path)
     images.add_argument("--out", type=Path, required=True)
-    tier = command(commands, "reproduce", reproduce, "run every experiment of a tier that has not run yet")
+    tier = command(
+        commands, "reproduce", reproduce, "run every experiment of a tier that has not run yet"
+    )
     tier.add_argument("tier", choices=("smoke", "small", "nuclei"))
     listing = command(commands, "index", index, "write runs/index.csv anew")
     claims = command(commands, "verdicts", verdicts, "hold the papers' claims against runs/")
@@ -242,7 +290,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pointseg: {problem}", file=sys.stderr)
         return 2
     except OSError as problem:
-        print(f"pointseg: {problem.filename or 'file system'}: {problem.strerror or problem}", file=sys.stderr)
+        print(
+            f"pointseg: {problem.filename or 'file system'}: {problem.strerror or problem}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("pointseg: interrupted", file=sys.stderr)

@@ -58,7 +58,9 @@ class Truth:
     is_thing: Tensor  # [n] bool
     is_crowd: Tensor  # [n] bool
     void: Tensor  # [h, w] bool: pixels that count for nobody
-    parts: Tensor | None = None  # [h, w] uint8, 0 = no part, else 1 + part id inside its own instance
+    parts: Tensor | None = (
+        None  # [h, w] uint8, 0 = no part, else 1 + part id inside its own instance
+    )
 
     def __len__(self) -> int:
         return len(self.masks)

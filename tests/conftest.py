@@ -1,10 +1,16 @@
 """What every test stands on: where the repository is, and where real data may be."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Programs in tests/support are started as processes of their own and import their neighbours.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(ROOT / "tests"), os.environ.get("PYTHONPATH")))
+)
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +30,8 @@ def pytest_terminal_summary(terminalreporter):
     """Names every kept run whose notebook, parameters, library or data have changed since it was made."""
     from functools import partial
 
-    from pointseg import report
-    from pointseg.notebook import stale
+    from pointseg.bookkit import report
+    from pointseg.lab.notebook import stale
 
     named = report.stale_runs(ROOT / "runs", partial(stale, notebooks=ROOT / "book"))
     for run, why in named.items():

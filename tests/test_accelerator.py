@@ -5,19 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from elsewhere import Elsewhere, pretended_gpu
+from support.fake_gpu import Elsewhere, pretended_gpu
 
-from pointseg import recipe as recipes
-from pointseg.corpus import open_corpus
-from pointseg.cost.network import blots, step_piece, vit_pieces
+from pointseg.bookkit.cost.network import blots, step_piece, vit_pieces
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.data.supervision import MaskDataset, collate
-from pointseg.evaluation import label_train, predictions, score_pseudo_labels
+from pointseg.lab import recipe as recipes
+from pointseg.lab.evaluation import label_train, predictions, score_pseudo_labels
+from pointseg.lab.predict import predict_one
+from pointseg.lab.run_data import open_corpus
 from pointseg.nets.vit import TokenViT
-from pointseg.predict import predict_one
-from pointseg.pretrain import Pretrainer, Pretraining
 from pointseg.structures import Category, Sample
-from pointseg.train import Trainer
+from pointseg.training.loop import Trainer
+from pointseg.training.pretraining.pretrain import Pretrainer, Pretraining
 
 METHODS = sorted(recipes.METHODS)
 
@@ -52,8 +52,19 @@ def test_what_a_gpu_refuses_is_refused(gpu):
 def test_what_a_gpu_allows_is_allowed(gpu):
     there, here = torch.arange(4.0, device=gpu), torch.arange(4.0)
     assert (there + torch.tensor(1.0)).tolist() == [1, 2, 3, 4]
-    assert there[here.long()].tolist() == there.cpu().tolist() == here.copy_(there).tolist() == [0, 1, 2, 3]
-    assert there.device == there[1:].device == torch.zeros_like(there).device == here.to(there).device == gpu
+    assert (
+        there[here.long()].tolist()
+        == there.cpu().tolist()
+        == here.copy_(there).tolist()
+        == [0, 1, 2, 3]
+    )
+    assert (
+        there.device
+        == there[1:].device
+        == torch.zeros_like(there).device
+        == here.to(there).device
+        == gpu
+    )
     assert isinstance(there.cpu().numpy(), np.ndarray)
 
 
@@ -79,7 +90,9 @@ def trained(name, device, precision):
         found = list(predictions.__wrapped__(method, recipe, corpus))
     labels = label_train(method, recipe, corpus)
     scores = score_pseudo_labels(labels, corpus) if labels.labels else {}
-    return SimpleNamespace(losses=losses, found=found, scores=scores, device=next(method.parameters()).device)
+    return SimpleNamespace(
+        losses=losses, found=found, scores=scores, device=next(method.parameters()).device
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -99,7 +112,10 @@ def test_a_method_learns_labels_and_predicts_there_as_here(name, project, monkey
 def test_a_method_runs_in_half_precision(name, project, monkeypatch, gpu):
     monkeypatch.chdir(project)
     seen = trained(name, gpu, "auto")
-    assert all(np.isfinite(list(losses.values())).all() for losses in seen.losses) and len(seen.found) == 4
+    assert (
+        all(np.isfinite(list(losses.values())).all() for losses in seen.losses)
+        and len(seen.found) == 4
+    )
 
 
 @pytest.mark.parametrize("name", ["maskrcnn", "panoptic_full"])
@@ -130,4 +146,6 @@ def test_the_work_that_is_timed_runs_there(gpu):
         piece.work()
     categories = tuple(Category(k + 1, str(k), k < 3) for k in range(5))
     for name, config in (("attentionshift", {}), ("point2mask", {"pretrained": False})):
-        step_piece(name, "smoke", blots((64, 96), 2, 3, categories), categories, gpu, **config).work()
+        step_piece(
+            name, "smoke", blots((64, 96), 2, 3, categories), categories, gpu, **config
+        ).work()

@@ -22,7 +22,12 @@ from pointseg.metrics.voc_ap import eleven_point_ap, envelope_ap, mask_iou, righ
 from pointseg.structures import Category, InputError, Instances, Truth
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-CATEGORIES = (Category(1, "cat"), Category(2, "dog"), Category(9, "cow"), Category(20, "sky", False))
+CATEGORIES = (
+    Category(1, "cat"),
+    Category(2, "dog"),
+    Category(9, "cow"),
+    Category(20, "sky", False),
+)
 
 
 def random_masks(rng, n, h=24, w=30):
@@ -48,7 +53,14 @@ def random_scene(seed, crowd=0.0):
     label = torch.as_tensor(rng.integers(0, 3, len(masks)))
     is_crowd = torch.as_tensor(rng.random(len(masks)) < crowd)
     yes = torch.ones(len(masks), dtype=torch.bool)
-    truth = Truth(masks, label, torch.arange(1, len(masks) + 1), yes, is_crowd, torch.zeros(24, 30, dtype=torch.bool))
+    truth = Truth(
+        masks,
+        label,
+        torch.arange(1, len(masks) + 1),
+        yes,
+        is_crowd,
+        torch.zeros(24, 30, dtype=torch.bool),
+    )
     copied = torch.as_tensor(np.repeat(np.arange(len(masks)), rng.integers(0, 3, len(masks))))
     copies = [torch.roll(m, tuple(rng.integers(-3, 4, 2)), (0, 1))[None] for m in masks[copied]]
     found = torch.cat([*copies, random_masks(rng, rng.integers(0, 4))])
@@ -88,7 +100,9 @@ def slow_voc(truths, predictions, threshold):
         for k in range(1, len(detections) + 1):
             hits = sum(hit for _, hit in detections[:k])
             curve.append((hits / objects, hits / k))
-        eleven.append(sum(max([p for r, p in curve if r >= g * 0.1], default=0.0) for g in range(11)) / 11)
+        eleven.append(
+            sum(max([p for r, p in curve if r >= g * 0.1], default=0.0) for g in range(11)) / 11
+        )
         steps, last = 0.0, 0.0
         for k, (recall, _) in enumerate(curve):
             steps += (recall - last) * max(p for _, p in curve[k:])
@@ -105,7 +119,9 @@ def test_voc_equals_the_rule_word_by_word(seed):
     fast = voc_ap(truths, predictions, thresholds=(0.25, 0.5, 0.75))
     for threshold in (0.25, 0.5, 0.75):
         for rule, value in slow_voc(truths, predictions, threshold).items():
-            assert fast[f"voc_mAP{threshold * 100:.0f}_{rule}"] == pytest.approx(value, abs=1e-9, nan_ok=True)
+            assert fast[f"voc_mAP{threshold * 100:.0f}_{rule}"] == pytest.approx(
+                value, abs=1e-9, nan_ok=True
+            )
 
 
 def test_hand_worked_curves():
@@ -149,7 +165,9 @@ def test_voc_gives_no_second_choice_where_coco_does():
     found[0, 0, :5] = True
     found[1, 0] = True  # covers both, IoU .5 with each; arg-max is the first
     truth = truth_of(masks)
-    prediction = Instances(found, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long), boxes_of(found))
+    prediction = Instances(
+        found, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long), boxes_of(found)
+    )
     scores = instance_scores([truth], [prediction], CATEGORIES)
     assert scores["voc_mAP50_area"] == pytest.approx(50)
     assert scores["AP50"] == pytest.approx(100)
@@ -159,17 +177,32 @@ def truth_of(masks, label=None, crowd=None):
     n = len(masks)
     no = torch.zeros(n, dtype=torch.bool)
     label = torch.zeros(n, dtype=torch.long) if label is None else label
-    return Truth(masks, label, torch.arange(1, n + 1), ~no, no if crowd is None else crowd, torch.zeros_like(masks[0]))
+    return Truth(
+        masks,
+        label,
+        torch.arange(1, n + 1),
+        ~no,
+        no if crowd is None else crowd,
+        torch.zeros_like(masks[0]),
+    )
 
 
 def echo(truth, score=0.5):
-    return Instances(truth.masks, torch.full((len(truth),), score), truth.label, boxes_of(truth.masks))
+    return Instances(
+        truth.masks, torch.full((len(truth),), score), truth.label, boxes_of(truth.masks)
+    )
 
 
 def test_perfect_is_100_and_nothing_is_0():
-    truths = [truth_of(random_masks(np.random.default_rng(k), 3), torch.tensor([0, 1, 2])) for k in range(4)]
+    truths = [
+        truth_of(random_masks(np.random.default_rng(k), 3), torch.tensor([0, 1, 2]))
+        for k in range(4)
+    ]
     nothing = Instances(
-        torch.zeros(0, 24, 30, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long(), torch.zeros(0, 4)
+        torch.zeros(0, 24, 30, dtype=torch.bool),
+        torch.zeros(0),
+        torch.zeros(0).long(),
+        torch.zeros(0, 4),
     )
     perfect = instance_scores(truths, [echo(t) for t in truths], CATEGORIES)
     empty = instance_scores(truths, [nothing] * 4, CATEGORIES)
@@ -182,7 +215,10 @@ def test_perfect_is_100_and_nothing_is_0():
 def test_without_any_object_every_score_is_nan():
     truth = truth_of(torch.zeros(1, 4, 4, dtype=torch.bool)).pick(torch.zeros(1, dtype=torch.bool))
     nothing = Instances(
-        torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long(), torch.zeros(0, 4)
+        torch.zeros(0, 4, 4, dtype=torch.bool),
+        torch.zeros(0),
+        torch.zeros(0).long(),
+        torch.zeros(0, 4),
     )
     assert all(math.isnan(v) for v in instance_scores([truth], [nothing], CATEGORIES).values())
 
@@ -193,7 +229,9 @@ def test_order_of_images_detections_and_objects_does_not_matter(seed, random):
     truths, predictions = scenes(seed, n=4, crowd=0.2)
     shuffled = []
     for truth, found in zip(truths, predictions):
-        rows = torch.tensor(random.sample(range(len(found.scores)), len(found.scores)), dtype=torch.long)
+        rows = torch.tensor(
+            random.sample(range(len(found.scores)), len(found.scores)), dtype=torch.long
+        )
         order = torch.tensor(random.sample(range(len(truth)), len(truth)), dtype=torch.long)
         shuffled.append((truth.pick(order), Instances(*(v[rows] for v in vars(found).values()))))
     random.shuffle(shuffled)
@@ -233,18 +271,31 @@ def text(code):
 
 def as_files(truths, predictions):
     """What json.load would give of COCO files with these scenes; category ids are not labels."""
-    gt = {"images": [], "annotations": [], "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES]}
+    gt = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
+    }
     dt = []
     for row, (truth, found) in enumerate(zip(truths, predictions)):
         gt["images"].append({"id": f"im{row}", "height": 24, "width": 30})
-        for code, c, crowd in zip(rle.encode(truth.masks), truth.label.tolist(), truth.is_crowd.tolist()):
+        for code, c, crowd in zip(
+            rle.encode(truth.masks), truth.label.tolist(), truth.is_crowd.tolist()
+        ):
             gt["annotations"].append(
                 {"id": len(gt["annotations"]), "image_id": f"im{row}", "category_id": CATEGORIES[c].id,
                  "segmentation": text(code), "area": float(coco_mask.area(code)), "iscrowd": int(crowd),
                  "bbox": coco_mask.toBbox(code).tolist()}
             )  # fmt: skip
         for code, c, s in zip(rle.encode(found.masks), found.label.tolist(), found.scores.tolist()):
-            dt.append({"image_id": f"im{row}", "category_id": CATEGORIES[c].id, "segmentation": text(code), "score": s})
+            dt.append(
+                {
+                    "image_id": f"im{row}",
+                    "category_id": CATEGORIES[c].id,
+                    "segmentation": text(code),
+                    "score": s,
+                }
+            )
     return gt, dt
 
 
@@ -282,7 +333,10 @@ def hollow_scene():
     masks = torch.zeros(2, 150, 150, dtype=torch.bool)
     masks[0, :30, :30] = True
     masks[1, 60:110, 60:110], masks[1, 62:108, 62:108] = True, False
-    gt = {"images": [{"id": 1, "height": 150, "width": 150}], "categories": [{"id": 1, "name": "cat"}]}
+    gt = {
+        "images": [{"id": 1, "height": 150, "width": 150}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
     gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 900.0, "bbox": [0, 0, 30, 30],
                           "segmentation": text(rle.encode(masks)[0])}]  # fmt: skip
     dt = [{"image_id": 1, "category_id": 1, "segmentation": text(code), "score": score}
@@ -300,10 +354,14 @@ def test_an_annotation_of_id_0_can_be_found():
 
 def test_size_classes_go_by_mask_for_masks_and_by_box_for_boxes():
     gt, dt = hollow_scene()
-    with_boxes = [d | {"bbox": coco_mask.toBbox(d["segmentation"]).tolist(), "area": 1e6} for d in dt]
+    with_boxes = [
+        d | {"bbox": coco_mask.toBbox(d["segmentation"]).tolist(), "area": 1e6} for d in dt
+    ]
     by_mask = coco_ap(gt, with_boxes, "segm")
     assert by_mask == pytest.approx(referee(gt, dt, "segm"), nan_ok=True)
-    assert by_mask["APs"] == pytest.approx(50)  # the frame's mask is small: it counts as a mistake there
+    assert by_mask["APs"] == pytest.approx(
+        50
+    )  # the frame's mask is small: it counts as a mistake there
     by_box = coco_ap(gt, with_boxes, "bbox")
     assert by_box == pytest.approx(referee(gt, with_boxes, "bbox"), nan_ok=True)
     assert by_box["APs"] == pytest.approx(100)  # its box is medium: no mistake among the small
@@ -339,7 +397,9 @@ def test_nothing_is_printed_and_nothing_is_changed(capfd):
 def test_per_class_ap_averages_to_ap():
     gt, dt = as_files(*scenes(4))
     scores = coco_ap(gt, dt, per_class=True)
-    assert np.nanmean([v for k, v in scores.items() if k.startswith("AP/")]) == pytest.approx(scores["AP"])
+    assert np.nanmean([v for k, v in scores.items() if k.startswith("AP/")]) == pytest.approx(
+        scores["AP"]
+    )
 
 
 def test_a_crowd_forgives_in_coco_and_not_in_voc():
@@ -359,7 +419,9 @@ def test_mask_iou_by_pixel_counting():
     first, second = random_masks(rng, 3), random_masks(rng, 4)
     for i, a in enumerate(first):
         for j, b in enumerate(second):
-            assert mask_iou(first, second)[i, j] == pytest.approx(float((a & b).sum()) / float((a | b).sum()))
+            assert mask_iou(first, second)[i, j] == pytest.approx(
+                float((a & b).sum()) / float((a | b).sum())
+            )
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
@@ -401,8 +463,12 @@ FAULTS = {
     "text score": lambda gt, dt: dt[0].update(score="high"),
     "no mask and no box": lambda gt, dt: dt[0].pop("segmentation"),
     "box of three": lambda gt, dt: dt[0].update(bbox=[1, 2, 3]),
-    "polygon of two corners": lambda gt, dt: gt["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
-    "polygon far outside": lambda gt, dt: gt["annotations"][0].update(segmentation=[[0, 0, 1e9, 0, 1e9, 5]]),
+    "polygon of two corners": lambda gt, dt: gt["annotations"][0].update(
+        segmentation=[[1, 2, 3, 4]]
+    ),
+    "polygon far outside": lambda gt, dt: gt["annotations"][0].update(
+        segmentation=[[0, 0, 1e9, 0, 1e9, 5]]
+    ),
     "image twice": lambda gt, dt: gt["images"].append(gt["images"][0]),
     "annotation twice": lambda gt, dt: gt["annotations"].append(gt["annotations"][0]),
     "category twice": lambda gt, dt: gt["categories"].append(gt["categories"][0]),
@@ -419,7 +485,9 @@ def test_bad_content_is_one_clear_line(fault):
     gt, dt = broken(FAULTS[fault])
     with pytest.raises(InputError) as caught:
         coco_ap(gt, dt)
-    assert str(caught.value).startswith(("ground truth: ", "detections: ")) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(("ground truth: ", "detections: ")) and "\n" not in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"images": [', "\x00", "[" * 100_000])
@@ -441,7 +509,12 @@ def test_unknown_protocol_and_boxes_without_masks():
     with pytest.raises(InputError, match="coco or voc"):
         evaluate_instances_files(gt, dt, "lvis")
     boxes = [
-        {"image_id": d["image_id"], "category_id": d["category_id"], "score": d["score"], "bbox": [0, 0, 3, 3]}
+        {
+            "image_id": d["image_id"],
+            "category_id": d["category_id"],
+            "score": d["score"],
+            "bbox": [0, 0, 3, 3],
+        }
         for d in dt
     ]
     assert "AP" not in (scores := evaluate_instances_files(gt, boxes)) and scores["box_AP"] >= 0

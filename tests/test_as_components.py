@@ -54,14 +54,21 @@ def test_large_components_against_scipy(share):
     for mine, mask in zip(ours, masks):
         label, count = ndimage.label(mask, EIGHT)
         area = ndimage.sum_labels(mask, label, range(1, count + 1))
-        wanted = [int(area.argmax()) + 1] if share == 1 else np.flatnonzero(area >= share * area.max()) + 1
+        wanted = (
+            [int(area.argmax()) + 1]
+            if share == 1
+            else np.flatnonzero(area >= share * area.max()) + 1
+        )
         assert (mine == np.isin(label, wanted)).all()
 
 
 def test_diagonal_neighbours_are_connected_and_instances_are_not():
     masks = torch.zeros(2, 3, 3, dtype=torch.bool)
     masks[0, 0, 0] = masks[0, 1, 1] = masks[1, 2, 2] = True
-    assert component_labels(masks).flatten(1).tolist() == [[1, 0, 0, 0, 1, 0, 0, 0, 0], [0] * 8 + [9]]
+    assert component_labels(masks).flatten(1).tolist() == [
+        [1, 0, 0, 0, 1, 0, 0, 0, 0],
+        [0] * 8 + [9],
+    ]
 
 
 def test_map_without_component():
@@ -88,4 +95,7 @@ def test_box_becomes_symmetric_about_its_point_and_stays_in_the_picture():
 
 def test_tokens_in_boxes_are_those_whose_square_the_box_meets():
     inside = tokens_in_boxes(torch.tensor([[8.0, 0, 16, 8], [7.0, 7, 9, 9]]), (2, 3), 8.0)
-    assert inside.tolist() == [[False, True, False, False, False, False], [True, True, False, True, True, False]]
+    assert inside.tolist() == [
+        [False, True, False, False, False, False],
+        [True, True, False, True, True, False],
+    ]

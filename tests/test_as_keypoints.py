@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.ops.keypoints import (
+from pointseg.papers.attentionshift.keypoints import (
     filter_keypoints,
     nearest_tokens,
     part_precision,
@@ -46,9 +46,16 @@ def test_alg1_equals_its_transcription(overlapping):
     """Filtering, then merging, in the words of the paper. [AS Alg. 1]"""
     draw = np.random.default_rng(int(overlapping))
     for _ in range(200):
-        n, k, s, d = draw.integers(1, 4), draw.integers(1, 9), draw.integers(1, 20), draw.integers(2, 4)
+        n, k, s, d = (
+            draw.integers(1, 4),
+            draw.integers(1, 9),
+            draw.integers(1, 20),
+            draw.integers(2, 4),
+        )
         psi = draw.normal(0.5, 1, (n, k, d))
-        parts = np.stack([draw.random((k, s)) < 0.4 if overlapping else partition(draw, k, s) for _ in range(n)])
+        parts = np.stack(
+            [draw.random((k, s)) < 0.4 if overlapping else partition(draw, k, s) for _ in range(n)]
+        )
         foreground = draw.random((n, s)) < draw.choice([0.1, 0.7, 1.0])
         t_f, t_m = draw.choice([0.5, 0.85]), draw.choice([0.0, 0.85])
         done = filter_keypoints(*map(torch.tensor, (psi, parts, foreground)), t_f, t_m)
@@ -122,7 +129,9 @@ def test_eq04_is_the_most_similar_allowed_token():
     points = torch.tensor([[[5.0, 4.0], [0.1, 3.0]]])
     every = torch.ones(1, 3, dtype=torch.bool)
     assert nearest_tokens(points, directions, every).tolist() == [[1, 2]]
-    assert nearest_tokens(points, directions, torch.tensor([[True, False, False]])).tolist() == [[0, 0]]
+    assert nearest_tokens(points, directions, torch.tensor([[True, False, False]])).tolist() == [
+        [0, 0]
+    ]
 
 
 def test_token_and_pixel_speak_of_the_same_place():
@@ -130,4 +139,6 @@ def test_token_and_pixel_speak_of_the_same_place():
     index = torch.arange(15)
     assert token_at(token_centres(index, grid, stride), grid, stride).tolist() == index.tolist()
     assert token_centres(torch.tensor(6), grid, stride).tolist() == [12, 12]
-    assert token_at(torch.tensor([[39.9, 23.9], [400.0, 400.0], [-1.0, 0.0]]), grid, stride).tolist() == [14, 14, 0]
+    assert token_at(
+        torch.tensor([[39.9, 23.9], [400.0, 400.0], [-1.0, 0.0]]), grid, stride
+    ).tolist() == [14, 14, 0]

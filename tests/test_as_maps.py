@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pointseg.ops.instance_map import (
+from pointseg.papers.attentionshift.instance_map import (
     cosine_to,
     ground_released,
     instance_map_printed,
@@ -21,7 +21,9 @@ from pointseg.ops.instance_map import (
 def scene(generator=None):
     """One image: tokens 0-2 object, 3-7 ground that shares a little with the object."""
     base = torch.tensor([[1.0, 0.2]] * 3 + [[0.3, 1.0]] * 5)
-    tokens = base + 0.02 * torch.randn(8, 2, generator=generator or torch.Generator().manual_seed(0))
+    tokens = base + 0.02 * torch.randn(
+        8, 2, generator=generator or torch.Generator().manual_seed(0)
+    )
     plus = torch.tensor([[True] * 2 + [False] * 6])
     minus = torch.tensor([[False] * 4 + [True] * 4])
     return tokens[None], plus, minus
@@ -29,7 +31,9 @@ def scene(generator=None):
 
 def likenesses(tokens, plus, minus):
     directions = normalize(tokens, dim=-1)
-    return cosine_to(mean_token(plus, tokens), directions), cosine_to(mean_token(minus, tokens), directions)
+    return cosine_to(mean_token(plus, tokens), directions), cosine_to(
+        mean_token(minus, tokens), directions
+    )
 
 
 def test_eq01_as_printed_equals_the_double_loop():
@@ -89,7 +93,9 @@ def test_refinement_zero_rounds_is_the_cosine_and_more_move_to_the_mode():
     directions = normalize(tokens, dim=-1)
     allowed = torch.ones(1, 8, dtype=torch.bool)
     start = torch.tensor([[1.0, 0.6]])
-    assert torch.allclose(refined_similarity(start, directions, allowed, 0, 0.9), cosine_to(start, directions))
+    assert torch.allclose(
+        refined_similarity(start, directions, allowed, 0, 0.9), cosine_to(start, directions)
+    )
     refined = refined_similarity(start, directions, allowed, 3, 0.98)[0]
     first = cosine_to(start, directions)[0]
     assert (refined[:3].mean() - refined[3:].mean()) > (first[:3].mean() - first[3:].mean())

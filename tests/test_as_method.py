@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointseg.methods.attentionshift import SCALES, AttentionShift, Labeller
-from pointseg.methods.maskrcnn import MaskRCNN
 from pointseg.nets.start import load_first_stage
-from pointseg.ops.objects import Objects
+from pointseg.papers.attentionshift.method import SCALES, AttentionShift, Labeller
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.structures import Batch, Category, InputError, Points, Truth
+from pointseg.students.mask_rcnn import MaskRCNN
 
 CATEGORIES = (Category(1, "square"), Category(2, "bar"), Category(3, "ground", is_thing=False))
 SIZE = 64
@@ -22,7 +22,9 @@ def scene(count, generator):
     label = torch.randint(0, 2, (count,), generator=generator)
     for mask, kind in zip(masks, label):
         height, width = (20, 20) if kind == 0 else (12, 30)
-        top, left = (int(torch.randint(0, SIZE - s, (1,), generator=generator)) for s in (height, width))
+        top, left = (
+            int(torch.randint(0, SIZE - s, (1,), generator=generator)) for s in (height, width)
+        )
         mask[top : top + height, left : left + width] = True
         image[:, mask] = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.9]])[kind][:, None]
     return image.clamp(0, 1), masks, label
@@ -32,7 +34,9 @@ def points_in(masks, label):
     """One point in the middle pixel, in reading order, of each mask."""
     middle = [mask.nonzero()[mask.sum() // 2].flip(0) + 0.5 for mask in masks]
     xy = torch.stack(middle) if middle else torch.zeros(0, 2)
-    return Points(xy.float(), label, torch.arange(len(label)), torch.ones(len(label), dtype=torch.bool))
+    return Points(
+        xy.float(), label, torch.arange(len(label)), torch.ones(len(label), dtype=torch.bool)
+    )
 
 
 def make_batch(counts, seed=0):
@@ -43,8 +47,12 @@ def make_batch(counts, seed=0):
         images.append(image)
         points.append(points_in(masks, label))
         flags = torch.ones(count, dtype=torch.bool)
-        truths.append(Truth(masks, label, torch.arange(count), flags, ~flags, torch.zeros(SIZE, SIZE) > 0))
-    return Batch(torch.stack(images), [(SIZE, SIZE)] * len(counts), list(range(len(counts))), points, truths)
+        truths.append(
+            Truth(masks, label, torch.arange(count), flags, ~flags, torch.zeros(SIZE, SIZE) > 0)
+        )
+    return Batch(
+        torch.stack(images), [(SIZE, SIZE)] * len(counts), list(range(len(counts))), points, truths
+    )
 
 
 def build(**overrides):
@@ -68,7 +76,9 @@ def with_points(batch, xy, label=None):
     count = len(xy)
     label = torch.zeros(count, dtype=torch.long) if label is None else label
     flags = torch.ones(count, dtype=torch.bool)
-    first = Points(torch.tensor(xy, dtype=torch.float32).view(-1, 2), label, torch.arange(count), flags)
+    first = Points(
+        torch.tensor(xy, dtype=torch.float32).view(-1, 2), label, torch.arange(count), flags
+    )
     return replace(batch, points=[first, *batch.points[1:]])
 
 
@@ -98,7 +108,12 @@ ROWS = {
         "box_rule": "centre",
         "background_rule": "released",
     },
-    "printed": {"instance_map": "printed", "owner": "cosine", "depth": 0, "keypoints_as_points": True},
+    "printed": {
+        "instance_map": "printed",
+        "owner": "cosine",
+        "depth": 0,
+        "keypoints_as_points": True,
+    },
     "point map": {"attention": "point", "depth": 2},
 }
 
@@ -115,7 +130,13 @@ def test_every_row_of_the_tables_trains_and_labels(row):
 @pytest.mark.parametrize("drawn_by", ["foreground", "box"])
 def test_eq03_a_single_key_point_becomes_the_mean_of_what_draws_it(drawn_by):
     """[AS Eq. 3]: one key-point owns the whole box; the foreground in it draws, or, in the official code, all of it."""
-    chosen = {"keypoints": 1, "iterations": 1, "alpha": float("inf"), "filtering": False, "drawn_by": drawn_by}
+    chosen = {
+        "keypoints": 1,
+        "iterations": 1,
+        "alpha": float("inf"),
+        "filtering": False,
+        "drawn_by": drawn_by,
+    }
     method, batch = build(**chosen).eval(), make_batch([2, 3])
     with torch.no_grad():
         parts, where = method.explain(batch)
@@ -125,7 +146,9 @@ def test_eq03_a_single_key_point_becomes_the_mean_of_what_draws_it(drawn_by):
         inside = parts.index[row][parts.inside[row]]
         drawing = inside[parts.foreground[row, inside]] if drawn_by == "foreground" else inside
         narrower += len(drawing) < len(inside)
-        assert torch.allclose(parts.shifted.features[row, 0], tokens[image, drawing].mean(0), atol=1e-5)
+        assert torch.allclose(
+            parts.shifted.features[row, 0], tokens[image, drawing].mean(0), atol=1e-5
+        )
     assert narrower or drawn_by == "box"
 
 
@@ -162,7 +185,9 @@ def test_picture_without_objects_and_batch_without_any():
 
 
 def test_one_pixel_object_and_two_points_in_one_token():
-    batch = with_points(make_batch([1, 1]), [[10.5, 10.5], [11.5, 10.5], [10.5, 10.5]], torch.tensor([0, 1, 0]))
+    batch = with_points(
+        make_batch([1, 1]), [[10.5, 10.5], [11.5, 10.5], [10.5, 10.5]], torch.tensor([0, 1, 0])
+    )
     train_step(build(), batch)
     assert len(build().eval().pseudo_labels(batch)[0].masks) == 3
 
@@ -173,7 +198,9 @@ def test_more_points_than_queries():
 
 
 def test_point_in_the_padding_and_pictures_of_two_sizes():
-    batch = with_points(replace(make_batch([1, 1]), sizes=[(40, 33), (SIZE, SIZE)]), [[60.0, 60.0], [10.0, 10.0]])
+    batch = with_points(
+        replace(make_batch([1, 1]), sizes=[(40, 33), (SIZE, SIZE)]), [[60.0, 60.0], [10.0, 10.0]]
+    )
     method = build()
     train_step(method, batch)
     label = method.eval().pseudo_labels(batch)[0]
@@ -212,8 +239,13 @@ def test_ten_points_an_object_make_one_object():
 
 def test_stuff_points_are_left_alone():
     batch = make_batch([1, 1])
-    ground = Points(torch.tensor([[1.0, 1.0]]), torch.tensor([2]), torch.tensor([9]), torch.tensor([False]))
-    both = [Points(*(torch.cat(pair) for pair in zip(vars(ground).values(), vars(p).values()))) for p in batch.points]
+    ground = Points(
+        torch.tensor([[1.0, 1.0]]), torch.tensor([2]), torch.tensor([9]), torch.tensor([False])
+    )
+    both = [
+        Points(*(torch.cat(pair) for pair in zip(vars(ground).values(), vars(p).values())))
+        for p in batch.points
+    ]
     train_step(build(), replace(batch, points=both))
 
 
@@ -224,7 +256,9 @@ def test_class_out_of_range_is_one_line(name):
     wrong = torch.tensor([5])
     truth = replace(batch.truths[0], label=wrong)
     bad = replace(with_points(batch, [[10.0, 10.0]], wrong), truths=[truth, batch.truths[1]])
-    with pytest.raises(InputError, match="class index 5 is out of range, there are 2 thing classes"):
+    with pytest.raises(
+        InputError, match="class index 5 is out of range, there are 2 thing classes"
+    ):
         method.losses(bad, 0)
 
 
@@ -274,13 +308,15 @@ def test_what_the_student_learns_does_not_reach_the_label_path():
     assert all(p.grad is None for p in method.points.parameters())
 
 
-@pytest.mark.parametrize("rules", [{}, {"compete": True, "background_rule": "released", "refine_rounds": 2}])
+@pytest.mark.parametrize(
+    "rules", [{}, {"compete": True, "background_rule": "released", "refine_rounds": 2}]
+)
 def test_padding_does_not_change_the_labels(rules):
     """The same picture with room added right and below: same depth map, same boxes, same masks."""
     method, batch = build(attention="point", depth=0, **rules).eval(), make_batch([2])
     with torch.no_grad():
         tokens = torch.randn(1, 64, 16)
-    from pointseg.ops.objects import Scene
+    from pointseg.papers.attentionshift.objects import Scene
 
     small = Scene.of(Objects.of(batch.points), [(SIZE, SIZE)], (8, 8), 8)
     wide = Scene.of(Objects.of(batch.points), [(SIZE, SIZE)], (10, 12), 8)
@@ -292,8 +328,12 @@ def test_padding_does_not_change_the_labels(rules):
     ours = method.labeller.parts(tokens, small, attention)
     theirs = method.labeller.parts(more.flatten(1, 2), wide, larger.flatten(1))
     assert torch.equal(ours.boxes, theirs.boxes)
-    assert torch.equal(ours.background.unflatten(1, (8, 8)), theirs.background.unflatten(1, (10, 12))[:, :8, :8])
-    assert torch.equal(ours.masks().unflatten(1, (8, 8)), theirs.masks().unflatten(1, (10, 12))[:, :8, :8])
+    assert torch.equal(
+        ours.background.unflatten(1, (8, 8)), theirs.background.unflatten(1, (10, 12))[:, :8, :8]
+    )
+    assert torch.equal(
+        ours.masks().unflatten(1, (8, 8)), theirs.masks().unflatten(1, (10, 12))[:, :8, :8]
+    )
 
 
 @pytest.mark.parametrize("rule, taken", [("low", [0, 3]), ("released", [0, 1])])

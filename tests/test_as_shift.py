@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pointseg.ops.shift import (
+from pointseg.papers.attentionshift.shift import (
     Tokens,
     bandwidth,
     cells_of,
@@ -63,7 +63,9 @@ def slow_beta(points, tokens, owners, floor):
 def slow_move(points, tokens, plus, owners, beta, alpha):
     moved = []
     for k, point in enumerate(points):
-        cell = [token for token, drawing, owner in zip(tokens, plus, owners) if owner == k and drawing]
+        cell = [
+            token for token, drawing, owner in zip(tokens, plus, owners) if owner == k and drawing
+        ]
         if not cell:
             moved.append(point)
             continue
@@ -119,7 +121,9 @@ def test_eq02_to_eq07_shift_equals_the_double_loop(rule):
         done = shift(torch.tensor(seeds), held, alpha, turns, rule, floor)
         for i in range(len(tokens)):
             mine = inside[i]
-            points, owners = slow_shift(seeds[i], tokens[i][mine], plus[i][mine], alpha, turns, rule, floor)
+            points, owners = slow_shift(
+                seeds[i], tokens[i][mine], plus[i][mine], alpha, turns, rule, floor
+            )
             scale = max(np.abs(points).max(), 1e-9)
             assert np.abs(done.features[i].numpy() - points).max() / scale < 1e-5
             assert done.owner[i][mine].tolist() == owners
@@ -183,7 +187,9 @@ def test_eq05_weights_sum_to_one_in_the_cell_and_favour_the_near():
 
 def test_eq05_small_alpha_picks_the_nearest_token():
     similarity = torch.tensor([[[0.9, 0.5, 0.1, 0.7]]])
-    weights = density_weights(similarity, torch.ones(1, 1, 4, dtype=torch.bool), torch.tensor([[1.0]]), 1e-3)
+    weights = density_weights(
+        similarity, torch.ones(1, 1, 4, dtype=torch.bool), torch.tensor([[1.0]]), 1e-3
+    )
     assert torch.allclose(weights, torch.tensor([[[1.0, 0, 0, 0]]]))
 
 
@@ -209,7 +215,9 @@ def test_eq07_a_key_point_without_tokens_stays():
     weights = density_weights(
         torch.ones(1, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.ones(1, 2), 1.0
     )
-    moved = weighted_means(weights, Tokens.of(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool)), before)
+    moved = weighted_means(
+        weights, Tokens.of(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool)), before
+    )
     assert torch.equal(moved[0, 1], before[0, 1])
     assert torch.allclose(moved[0, 0], torch.ones(3))
 
@@ -217,8 +225,12 @@ def test_eq07_a_key_point_without_tokens_stays():
 def test_two_clear_parts_are_found_from_seeds_in_one_of_them():
     # two directions 90 degrees apart, 6 tokens each, little noise; both seeds start in part 0
     generator = torch.Generator().manual_seed(0)
-    base = torch.eye(2).repeat_interleave(6, 0) + 0.1 * torch.randn(12, 2, generator=generator).abs()
-    done = shift(base[None, [0, 1]], Tokens.of(base[None], torch.ones(1, 12, dtype=torch.bool)), 1.0, 10)
+    base = (
+        torch.eye(2).repeat_interleave(6, 0) + 0.1 * torch.randn(12, 2, generator=generator).abs()
+    )
+    done = shift(
+        base[None, [0, 1]], Tokens.of(base[None], torch.ones(1, 12, dtype=torch.bool)), 1.0, 10
+    )
     owners = done.owner[0]
     assert len(set(owners[:6].tolist()) | set(owners[6:].tolist())) == 2
     assert (owners[6:] == owners[6]).all()
@@ -232,7 +244,9 @@ def test_instances_do_not_meet_and_their_order_is_kept():
     tokens, inside, seeds = map(torch.tensor, ragged_case(np.random.default_rng(5)))
     together = features(seeds, tokens, inside)
     flipped = features(seeds.flip(0), tokens.flip(0), inside.flip(0)).flip(0)
-    alone = [features(seeds[i : i + 1], tokens[i : i + 1], inside[i : i + 1]) for i in range(len(tokens))]
+    alone = [
+        features(seeds[i : i + 1], tokens[i : i + 1], inside[i : i + 1]) for i in range(len(tokens))
+    ]
     assert torch.allclose(together, flipped)
     assert torch.allclose(together, torch.cat(alone))
 
@@ -272,16 +286,26 @@ def test_path_holds_every_iteration_and_no_iteration_is_the_seed():
 
 
 def test_no_instance_no_token_and_softmax_with_infinite_alpha():
-    none = shift(torch.zeros(0, 5, 3), Tokens.of(torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.bool)))
+    none = shift(
+        torch.zeros(0, 5, 3), Tokens.of(torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.bool))
+    )
     assert none.features.shape == (0, 5, 3)
     assert none.cells.shape == (0, 5, 4)
     index, real = compact(torch.zeros(0, 4, dtype=torch.bool))
     assert index.shape == real.shape == (0, 1)
-    outside = shift(torch.ones(1, 2, 3), Tokens.of(torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool)))
+    outside = shift(
+        torch.ones(1, 2, 3), Tokens.of(torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool))
+    )
     assert torch.equal(outside.features, torch.ones(1, 2, 3))
     assert not outside.cells.any()
     with pytest.raises(ValueError, match="finite alpha"):
-        features(torch.ones(1, 2, 3), torch.ones(1, 4, 3), torch.ones(1, 4) > 0, alpha=math.inf, owner="softmax")
+        features(
+            torch.ones(1, 2, 3),
+            torch.ones(1, 4, 3),
+            torch.ones(1, 4) > 0,
+            alpha=math.inf,
+            owner="softmax",
+        )
 
 
 def test_every_token_inside_has_one_owner_even_if_it_resembles_none():

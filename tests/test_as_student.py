@@ -7,20 +7,30 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import maskrcnn_loss
 
-from pointseg.nets.detector import Detector, DetectorConfig
 from pointseg.nets.point_head import PointHead
 from pointseg.nets.roi_heads import DecoderTrunk, DepthChooser, Unshuffled, box_head, mask_head
 from pointseg.nets.start import start_heads
 from pointseg.ops.focal import focal_cost, focal_loss
-from pointseg.ops.mask_points import MaskPoints, full_mask_loss, mask_point_loss, tokens_drawn, values_at
-from pointseg.ops.matching import PointTargets, cheapest_pairs
-from pointseg.ops.picture_labels import picture_label_loss, point_label_loss
-from pointseg.ops.point_choice import meant_by_points, replaced_rows
+from pointseg.papers.attentionshift.mask_points import (
+    MaskPoints,
+    full_mask_loss,
+    mask_point_loss,
+    tokens_drawn,
+    values_at,
+)
+from pointseg.papers.attentionshift.matching import PointTargets, cheapest_pairs
+from pointseg.papers.attentionshift.picture_labels import picture_label_loss, point_label_loss
+from pointseg.papers.attentionshift.point_choice import meant_by_points, replaced_rows
 from pointseg.structures import Instances
+from pointseg.students.detector import Detector, DetectorConfig
 
 
 def focal(p, yes, alpha=0.25, gamma=2.0):
-    return -alpha * (1 - p) ** gamma * math.log(p) if yes else -(1 - alpha) * p**gamma * math.log(1 - p)
+    return (
+        -alpha * (1 - p) ** gamma * math.log(p)
+        if yes
+        else -(1 - alpha) * p**gamma * math.log(1 - p)
+    )
 
 
 def test_focal_cost_and_loss_by_hand():
@@ -30,7 +40,9 @@ def test_focal_cost_and_loss_by_hand():
     assert float(cost[0, 0]) == pytest.approx(focal(p[0][1], True) - focal(p[0][1], False))
     assert float(cost[1, 1]) == pytest.approx(focal(p[1][0], True) - focal(p[1][0], False))
     # query 0 is class 1, query 1 is background (label 2)
-    wanted = focal(p[0][0], False) + focal(p[0][1], True) + focal(p[1][0], False) + focal(p[1][1], False)
+    wanted = (
+        focal(p[0][0], False) + focal(p[0][1], True) + focal(p[1][0], False) + focal(p[1][1], False)
+    )
     assert float(focal_loss(logits, torch.tensor([1, 2]))) == pytest.approx(wanted)
 
 
@@ -39,7 +51,10 @@ def test_matching_is_the_cheapest_of_all_assignments():
     for _ in range(20):
         costs = torch.rand(5, 3, generator=generator)
         query = cheapest_pairs(costs)
-        best = min(sum(costs[q, m] for m, q in enumerate(pick)) for pick in itertools.permutations(range(5), 3))
+        best = min(
+            sum(costs[q, m] for m, q in enumerate(pick))
+            for pick in itertools.permutations(range(5), 3)
+        )
         assert float(costs[query, range(3)].sum()) == pytest.approx(float(best))
         assert len(set(query.tolist())) == 3
 
@@ -78,7 +93,9 @@ def test_point_head_starts_at_its_anchors():
 def test_mask_values_are_read_where_the_points_are():
     # the mask's left half says 1, its right half 3; the box is 20 wide from x = 10
     logits = torch.tensor([[1.0, 1, 3, 3]]).expand(4, 4)[None]
-    read, inside = values_at(logits, torch.tensor([[10.0, 0, 30, 20]]), torch.tensor([[[12.5, 9], [27.5, 9], [5, 9]]]))
+    read, inside = values_at(
+        logits, torch.tensor([[10.0, 0, 30, 20]]), torch.tensor([[[12.5, 9], [27.5, 9], [5, 9]]])
+    )
     assert read[0, :2].tolist() == [1, 3]
     assert inside[0].tolist() == [True, True, False]
 
@@ -86,7 +103,9 @@ def test_mask_values_are_read_where_the_points_are():
 def test_mask_point_loss_is_a_mean_over_valid_points_only():
     logits = torch.full((1, 4, 4), 2.0)
     boxes = torch.tensor([[0.0, 0, 8, 8]])
-    points = MaskPoints(torch.tensor([[[2.0, 2], [6, 6], [4, 4], [90, 90]]]), torch.tensor([[1, 0, -1, 1]]))
+    points = MaskPoints(
+        torch.tensor([[[2.0, 2], [6, 6], [4, 4], [90, 90]]]), torch.tensor([[1, 0, -1, 1]])
+    )
     wanted = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2
     assert float(mask_point_loss(logits, boxes, points)) == pytest.approx(wanted)
     none = MaskPoints(points.xy, torch.full_like(points.label, -1))
@@ -102,7 +121,9 @@ def test_full_mask_loss_agrees_with_torchvision():
     theirs = maskrcnn_loss(torch.stack([torch.zeros_like(logits), logits], 1), [boxes], [masks.float()],
                            [torch.tensor([1, 1])], [target])  # fmt: skip
     # theirs interpolates the mask at its rim, ours takes the pixel
-    assert float(full_mask_loss(logits, boxes, masks, target)) == pytest.approx(float(theirs), rel=0.02)
+    assert float(full_mask_loss(logits, boxes, masks, target)) == pytest.approx(
+        float(theirs), rel=0.02
+    )
 
 
 def test_tokens_are_drawn_inside_the_area_without_repeats():
@@ -163,8 +184,14 @@ def test_decoder_heads_start_from_an_mae_file_and_light_ones_do_not(tmp_path, ca
     trunk = DecoderTrunk(16, 32, depth=4, heads=8)
     stored = {f"decoder_{k.removeprefix('last_')}": torch.randn_like(v) for k, v in trunk.state_dict().items()
               if not k.startswith("norm")}  # fmt: skip
-    stored |= {"norm.weight": torch.randn(16), "norm.bias": torch.randn(16), "decoder_pos_embed": torch.randn(1, 5, 32)}
-    stored["decoder_blocks.1.mlp.fc1.weight"] = torch.randn(7, 7)  # of another width: stays as it was
+    stored |= {
+        "norm.weight": torch.randn(16),
+        "norm.bias": torch.randn(16),
+        "decoder_pos_embed": torch.randn(1, 5, 32),
+    }
+    stored["decoder_blocks.1.mlp.fc1.weight"] = torch.randn(
+        7, 7
+    )  # of another width: stays as it was
     torch.save({"model": stored}, tmp_path / "mae.pth")
     heads = torch.nn.ModuleList([box_head("decoder", 16, 7, 32), mask_head("decoder", 16, 32, 4)])
     before = heads[1].trunk.blocks[1].mlp.fc1.weight.clone()
@@ -172,7 +199,9 @@ def test_decoder_heads_start_from_an_mae_file_and_light_ones_do_not(tmp_path, ca
     for head in heads:
         assert torch.equal(head.trunk.norm.weight, stored["norm.weight"])
         assert torch.equal(head.trunk.last_norm.bias, stored["decoder_norm.bias"])
-        assert torch.equal(head.trunk.blocks[3].attn.qkv.weight, stored["decoder_blocks.3.attn.qkv.weight"])
+        assert torch.equal(
+            head.trunk.blocks[3].attn.qkv.weight, stored["decoder_blocks.3.attn.qkv.weight"]
+        )
     assert torch.equal(heads[1].trunk.blocks[1].mlp.fc1.weight, before)
     assert "start 2 heads" in capsys.readouterr().out
     start_heads(box_head("light", 16, 7, 32), str(tmp_path / "gone.pth"))

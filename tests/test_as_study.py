@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pointseg.metrics.shift_study import (
+from pointseg.bookkit.diagnostics.key_points import (
     ShiftStudy,
     covers_half,
     frozen_share,
@@ -13,8 +13,8 @@ from pointseg.metrics.shift_study import (
     share_on_object,
     token_truth,
 )
-from pointseg.ops.parts import Parts
-from pointseg.ops.shift import Tokens, shift
+from pointseg.papers.attentionshift.parts import Parts
+from pointseg.papers.attentionshift.shift import Tokens, shift
 
 
 def test_a_map_covers_half_when_more_than_half_of_the_object_is_in_it():
@@ -65,7 +65,13 @@ def test_study_speaks_of_every_iteration_and_of_both_maps():
     study = ShiftStudy()
     parts_in_pixels = torch.tensor([[1, 1, 2, 2, 3, 0], [0, 0, 0, 0, 0, 0]]).view(2, 2, 3)
     for _ in range(2):
-        study.add(parts, tokens.directions, torch.arange(2), torch.ones(2, 2, 3, dtype=torch.bool), parts_in_pixels)
+        study.add(
+            parts,
+            tokens.directions,
+            torch.arange(2),
+            torch.ones(2, 2, 3, dtype=torch.bool),
+            parts_in_pixels,
+        )
     scores = study.scores()
     assert scores["A^S covers half"] == scores["A^I covers half"] == 100
     assert {f"purity, iteration {turn}" for turn in range(3)} <= set(scores)
@@ -82,7 +88,10 @@ def test_a_token_shows_the_part_that_most_of_its_object_pixels_show():
 
 def test_share_of_key_points_on_the_object_by_hand():
     share = torch.tensor([[1.0, 0.5, 0.0, 0.0]]).expand(2, -1)
-    token, valid = torch.tensor([[0, 1, 2], [2, 3, 0]]), torch.tensor([[True, True, True], [True, False, True]])
+    token, valid = (
+        torch.tensor([[0, 1, 2], [2, 3, 0]]),
+        torch.tensor([[True, True, True], [True, False, True]]),
+    )
     assert share_on_object(token, valid, share).tolist() == [0.5, 0.5]
     assert share_on_object(token, ~valid, share).isnan().tolist() == [True, False]
 
@@ -90,5 +99,9 @@ def test_share_of_key_points_on_the_object_by_hand():
 def test_frozen_key_points_point_where_a_token_does():
     directions = torch.eye(3)[None]
     points = torch.tensor([[[5.0, 0, 0], [1, 1, 0], [0, 0, 2]]])
-    assert frozen_share(points, directions, torch.tensor([[True, True, True]])).tolist() == pytest.approx([2 / 3])
-    assert frozen_share(points, directions, torch.tensor([[True, True, False]])).tolist() == pytest.approx([1 / 3])
+    assert frozen_share(
+        points, directions, torch.tensor([[True, True, True]])
+    ).tolist() == pytest.approx([2 / 3])
+    assert frozen_share(
+        points, directions, torch.tensor([[True, True, False]])
+    ).tolist() == pytest.approx([1 / 3])

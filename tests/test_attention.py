@@ -19,7 +19,9 @@ def dense_attention(vit, trace):
     found = []
     for block, given in zip(vit.blocks, trace.inputs):
         block.attn.fused_attn = False
-        hook = block.attn.attn_drop.register_forward_hook(lambda _m, _i, out: found.append(out.detach()))
+        hook = block.attn.attn_drop.register_forward_hook(
+            lambda _m, _i, out: found.append(out.detach())
+        )
         block(given) if trace.rope is None else block(given, rope=trace.rope)
         hook.remove()
     return torch.stack(found)
@@ -32,7 +34,11 @@ def shown(request):
     with torch.no_grad():
         for block in vit.blocks:  # sharper than at the start, so that a wrong row shows
             for name, weight in block.attn.named_parameters():
-                weight.mul_(6.0 if name.startswith(("qkv.weight", "q_proj.weight", "k_proj.weight")) else 1.0)
+                weight.mul_(
+                    6.0
+                    if name.startswith(("qkv.weight", "q_proj.weight", "k_proj.weight"))
+                    else 1.0
+                )
         seen = vit(torch.rand(2, 3, 56, 40), trace=True)
         dense = dense_attention(vit, seen.trace)
     return vit, seen.trace, dense
@@ -45,7 +51,9 @@ def test_rows_equal_the_dense_matrix(shown, chunk):
     for block in (0, vit.depth - 1):
         found = attention_rows(vit, trace, block, rows, chunk)
         for image in range(2):
-            torch.testing.assert_close(found[image], dense[block, image][:, rows[image]], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                found[image], dense[block, image][:, rows[image]], atol=1e-5, rtol=0
+            )
     torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:-1]))
 
 
@@ -64,11 +72,15 @@ def test_rollout_equals_dense_products_at_every_depth(shown, chunk):
     assert len(found) == vit.depth
     product = torch.eye(dense.shape[-1], dtype=torch.float64)
     for depth in range(vit.depth):
-        mixed = dense[vit.depth - 1 - depth].double().mean(1) + torch.eye(dense.shape[-1], dtype=torch.float64)
+        mixed = dense[vit.depth - 1 - depth].double().mean(1) + torch.eye(
+            dense.shape[-1], dtype=torch.float64
+        )
         product = product @ (mixed / mixed.sum(-1, keepdim=True))
         expected = torch.stack([product[image][rows[image]] for image in range(2)])
         torch.testing.assert_close(found[depth].double(), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[: vit.depth // 2], rollout_rows(vit, trace, rows, vit.depth // 2, chunk))
+    torch.testing.assert_close(
+        found[: vit.depth // 2], rollout_rows(vit, trace, rows, vit.depth // 2, chunk)
+    )
 
 
 def test_rollout_rows_are_distributions(shown):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_dataset import MemoryDataset
+from support.memory_dataset import MemoryDataset
 
 from pointseg.data.augment import Augment, flip, recolour, resize
 from pointseg.data.points import sample_points
@@ -21,7 +21,9 @@ def numbered(height, width, xy):
     """A sample whose `parts` number the pixels: what lies under a point tells where it came from."""
     parts = torch.arange(height * width, dtype=torch.uint8).reshape(height, width)
     count = len(xy)
-    points = Points(torch.tensor(xy).reshape(count, 2), *(torch.arange(count),) * 2, torch.ones(count) > 0)
+    points = Points(
+        torch.tensor(xy).reshape(count, 2), *(torch.arange(count),) * 2, torch.ones(count) > 0
+    )
     image = torch.arange(3 * height * width).reshape(3, height, width).to(torch.uint8)
     truth = Truth(
         parts[None] % 2 == 0, *(torch.zeros(1).long(),) * 2, torch.ones(1) > 0, torch.ones(1) < 0,
@@ -54,7 +56,9 @@ def tensors(value):
 
 def inside(sample):
     height, width = sample.size
-    return bool(((sample.points.xy >= 0) & (sample.points.xy < torch.tensor([width, height]))).all())
+    return bool(
+        ((sample.points.xy >= 0) & (sample.points.xy < torch.tensor([width, height]))).all()
+    )
 
 
 @laws
@@ -114,7 +118,9 @@ def test_whole_enlargements_go_back_exactly(sample, times):
 def test_ten_points_survive_the_smallest_image():
     dataset = MemoryDataset(1)
     points = sample_points(dataset, "uniform", 10).for_image(0)
-    sample = Sample(0, torch.from_numpy(dataset.image(0)).permute(2, 0, 1), points, dataset.truth(0))
+    sample = Sample(
+        0, torch.from_numpy(dataset.image(0)).permute(2, 0, 1), points, dataset.truth(0)
+    )
     tiny = Augment(flip=1.0, short_sides=(2,))(sample, np.random.default_rng(0))
     assert tiny.size == (2, 2) and len(tiny.points) == len(points) and inside(tiny)
     for name in ("label", "target", "is_thing"):
@@ -143,9 +149,13 @@ def test_short_side_is_drawn_and_long_side_capped(size):
 def test_equal_generators_give_equal_samples_and_all_effects_happen():
     sample = numbered(12, 14, [(3.5, 4.5)])
     augment = Augment(short_sides=(8, 12, 20), brightness=0.4, contrast=0.4, saturation=0.4)
-    results = [[augment(sample, np.random.default_rng(seed)) for seed in range(40)] for _ in range(2)]
+    results = [
+        [augment(sample, np.random.default_rng(seed)) for seed in range(40)] for _ in range(2)
+    ]
     for first, second in zip(*results):
-        assert torch.equal(first.image, second.image) and torch.equal(first.points.xy, second.points.xy)
+        assert torch.equal(first.image, second.image) and torch.equal(
+            first.points.xy, second.points.xy
+        )
     assert {min(s.size) for s in results[0]} == {8, 12, 20}
     sides = {bool(s.points.xy[0, 0] < s.size[1] / 2) for s in results[0]}
     assert sides == {True, False}
@@ -166,7 +176,9 @@ def test_colour_factors_by_hand():
     assert recolour(sample, [1, 1, 1]).image is image
     assert recolour(sample, [0.5, 1, 1]).image.flatten().tolist() == [50, 25, 10]
     grey = recolour(sample, [1, 1, 0]).image.flatten()
-    assert (grey.max() - grey.min() <= 1) and abs(int(grey[0]) - (0.299 * 100 + 0.587 * 50 + 0.114 * 20)) <= 1
+    assert (grey.max() - grey.min() <= 1) and abs(
+        int(grey[0]) - (0.299 * 100 + 0.587 * 50 + 0.114 * 20)
+    ) <= 1
 
 
 def test_the_image_follows_the_points():

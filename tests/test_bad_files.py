@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_datasets as small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import small_datasets as small
 
 from pointseg.data.files import inside, read_json
 from pointseg.data.images import MAX_PIXELS, read_image, read_segment_ids, read_size
@@ -46,7 +46,9 @@ def png_header(path, w, h):
         (b"IDAT", zlib.compress(b"\0" * 9)),
         (b"IEND", b""),
     ]
-    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    body = b"".join(
+        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
@@ -68,7 +70,8 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "content, cause", [(b"", "empty"), (b"%!PS-Adobe-3.0 EPSF", "is not a picture"), (b"\0" * 99, "is not")]
+    "content, cause",
+    [(b"", "empty"), (b"%!PS-Adobe-3.0 EPSF", "is not a picture"), (b"\0" * 99, "is not")],
 )
 def test_what_is_no_picture_is_refused(tmp_path, content, cause):
     (tmp_path / "x.png").write_bytes(content)
@@ -94,7 +97,11 @@ def test_every_usual_mode_becomes_rgb(tmp_path, mode):
     assert image.shape == (5, 6, 3) and image.dtype == np.uint8 and image.min() == 255
 
 
-@given(st.binary(max_size=400), st.integers(0, 300), st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]))
+@given(
+    st.binary(max_size=400),
+    st.integers(0, 300),
+    st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]),
+)
 @settings(max_examples=80, deadline=None)
 def test_corrupted_pictures_never_raise_anything_else(tmp_path_factory, noise, at, kind):
     path = tmp_path_factory.getbasetemp() / f"noise.{kind}"
@@ -110,7 +117,14 @@ def test_corrupted_pictures_never_raise_anything_else(tmp_path_factory, noise, a
 
 # --- names that leave their folder ---------------------------------------------------------------------------
 
-LEAVING = ["../secret.png", "a/../../secret.png", "/etc/passwd", "C:\\secret.png", "..\\secret.png", "\\\\host\\x.png"]
+LEAVING = [
+    "../secret.png",
+    "a/../../secret.png",
+    "/etc/passwd",
+    "C:\\secret.png",
+    "..\\secret.png",
+    "\\\\host\\x.png",
+]
 
 
 @pytest.mark.parametrize("name", LEAVING)
@@ -119,11 +133,21 @@ def test_a_file_name_that_leaves_the_folder_is_refused(tmp_path, name):
     data = small.coco_data()
     data["images"][0]["file_name"] = name
     small.coco(tmp_path / "set", data)
-    refused(read_all, tmp_path / "set", names="instances_train2017.json: images[0]", cause="leaves the folder")
+    refused(
+        read_all,
+        tmp_path / "set",
+        names="instances_train2017.json: images[0]",
+        cause="leaves the folder",
+    )
     data = small.panoptic_data()
     data["annotations"][0]["file_name"] = name
     small.panoptic(tmp_path / "pan", data)
-    refused(read_all, tmp_path / "pan", names="panoptic_train2017.json: annotations[0]", cause="leaves the folder")
+    refused(
+        read_all,
+        tmp_path / "pan",
+        names="panoptic_train2017.json: annotations[0]",
+        cause="leaves the folder",
+    )
     with pytest.raises(InputError):
         inside(tmp_path / "set", name)
 
@@ -132,7 +156,9 @@ def test_a_file_name_that_leaves_the_folder_is_refused(tmp_path, name):
 def test_a_voc_id_that_leaves_the_folder_is_refused(tmp_path, name):
     small.voc(tmp_path, ["a"])
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text(f"{name}\n")
-    refused(read_all, tmp_path, names="train.txt", cause="name" if "\0" in name else "leaves the folder")
+    refused(
+        read_all, tmp_path, names="train.txt", cause="name" if "\0" in name else "leaves the folder"
+    )
 
 
 def test_a_symbolic_link_out_of_the_folder_is_refused(tmp_path):
@@ -152,7 +178,9 @@ def test_a_symbolic_link_out_of_the_folder_is_refused(tmp_path):
 
 def test_a_linked_picture_folder_is_fine(tmp_path):
     small.coco(tmp_path / "elsewhere")
-    small.write_json(tmp_path / "set" / "annotations" / "instances_train2017.json", small.coco_data())
+    small.write_json(
+        tmp_path / "set" / "annotations" / "instances_train2017.json", small.coco_data()
+    )
     (tmp_path / "set" / "train2017").symlink_to(tmp_path / "elsewhere" / "train2017")
     assert len(read_all(tmp_path / "set")) == 2
 
@@ -192,7 +220,9 @@ BAD_INSTANCES = {
 def test_bad_instances_are_refused(tmp_path, case):
     edit, cause = BAD_INSTANCES[case]
     small.coco(tmp_path, edited(edit))
-    names = {"empty": str(tmp_path), "other size than the file": "2.png"}.get(case, "instances_train2017.json")
+    names = {"empty": str(tmp_path), "other size than the file": "2.png"}.get(
+        case, "instances_train2017.json"
+    )
     refused(read_all, tmp_path, names=names, cause=cause)
 
 
@@ -208,7 +238,9 @@ def test_a_number_that_overflows_is_refused(tmp_path):
     refused(read_all, tmp_path, names="instances_train2017.json", cause="far outside")
 
 
-@pytest.mark.parametrize("content", ["", "   ", "{", '{"a": [1, 2', "\xff", "[" * 100_000, "9" * 5000, "nan"])
+@pytest.mark.parametrize(
+    "content", ["", "   ", "{", '{"a": [1, 2', "\xff", "[" * 100_000, "9" * 5000, "nan"]
+)
 def test_text_that_is_no_json_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
     refused(read_json, tmp_path / "x.json", names="x.json", cause="")
@@ -226,7 +258,10 @@ def test_panoptic_ids_must_agree(tmp_path):
     extra = np.where(small.BOX, 70000, np.where(small.CORNER, 999, 0))
     small.panoptic(tmp_path / "a", ids=extra)
     refused(
-        read_all, tmp_path / "a", names="1.png", cause="segment 300 is in panoptic_train2017.json and not in the PNG"
+        read_all,
+        tmp_path / "a",
+        names="1.png",
+        cause="segment 300 is in panoptic_train2017.json and not in the PNG",
     )
     data = small.panoptic_data()
     data["annotations"][0]["segments_info"].pop()
@@ -249,7 +284,9 @@ def test_bad_segment_ids_are_refused(tmp_path, ids):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -270,11 +307,19 @@ def replaced(data, picks, value):
     return data
 
 
-@given(st.sampled_from(["coco", "panoptic"]), st.lists(st.integers(0, 9), min_size=1, max_size=6), json_values)
+@given(
+    st.sampled_from(["coco", "panoptic"]),
+    st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    json_values,
+)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_corrupted_json_loads_or_is_refused(tmp_path_factory, layout, picks, value):
     root = tmp_path_factory.getbasetemp() / f"corrupted {layout}"
-    write, data = (small.coco, small.coco_data()) if layout == "coco" else (small.panoptic, small.panoptic_data())
+    write, data = (
+        (small.coco, small.coco_data())
+        if layout == "coco"
+        else (small.panoptic, small.panoptic_data())
+    )
     write(root, json.dumps(replaced(data, picks, value)))
     try:
         read_all(root, layout)
@@ -303,7 +348,9 @@ def test_bad_voc_masks_are_refused(tmp_path):
     refused(read_all, tmp_path, names="SegmentationClass/a.png", cause="no such file")
 
 
-@pytest.mark.parametrize("text, cause", [("", "holds no picture"), ("a\na\n", "duplicate id 'a'"), ("\xff", "UTF-8")])
+@pytest.mark.parametrize(
+    "text, cause", [("", "holds no picture"), ("a\na\n", "duplicate id 'a'"), ("\xff", "UTF-8")]
+)
 def test_bad_voc_lists_are_refused(tmp_path, text, cause):
     lists = small.voc(tmp_path, ["a"]) / "ImageSets" / "Segmentation" / "train.txt"
     lists.write_bytes(text.encode("latin-1"))
@@ -358,14 +405,22 @@ def test_bad_splits_are_refused(tmp_path, split):
 
 def test_bad_roots_and_layouts_are_refused(tmp_path):
     refused(open_dataset, tmp_path / "none", "train", names="none", cause="is not a folder")
-    refused(open_dataset, tmp_path, "train", "vok", names=str(tmp_path), cause="unknown layout 'vok'")
+    refused(
+        open_dataset, tmp_path, "train", "vok", names=str(tmp_path), cause="unknown layout 'vok'"
+    )
     refused(open_dataset, tmp_path, "train", names=str(tmp_path), cause="no split 'train'")
 
 
 def test_two_files_for_one_split_are_refused(tmp_path):
     small.coco(tmp_path)
     small.write_json(tmp_path / "annotations" / "instances_train2014.json", small.coco_data())
-    refused(open_dataset, tmp_path, "train", names="instances_train2014.json and instances", cause="both fit")
+    refused(
+        open_dataset,
+        tmp_path,
+        "train",
+        names="instances_train2014.json and instances",
+        cause="both fit",
+    )
     assert len(open_dataset(tmp_path, "train2017")) == 2
 
 

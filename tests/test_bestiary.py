@@ -18,10 +18,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-import pointseg.data.write as write
+import pointseg.data.bestiary.write as write
 from pointseg.data.bestiary import CATEGORIES, PARTS, SPECIES, STUFF, THINGS, draw, make
-from pointseg.data.bestiary_arith import cosine, sine
-from pointseg.data.bestiary_draw import outlines
+from pointseg.data.bestiary.arith import cosine, sine
+from pointseg.data.bestiary.draw import outlines
 from pointseg.structures import IGNORE, InputError
 
 # The one constant of our own output: it guards that pictures are the same on every platform, for ever.
@@ -55,7 +55,11 @@ def test_reference_pictures_have_the_pinned_hash():
 def test_another_process_and_order_draw_the_same_pictures():
     script = "from test_bestiary import reference_hash; print(reference_hash(range(15, -1, -1)))"
     run = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert run.stdout.strip() == REFERENCE
 
@@ -65,12 +69,21 @@ def test_a_picture_depends_on_its_seed_split_and_index_only():
     draw(9, "train", 0, 64)
     again = draw(1, "val", 7, 64)
     assert np.array_equal(first.image, again.image)
-    others = [draw(2, "val", 7, 64), draw(1, "train", 7, 64), draw(1, "val", 8, 64), draw(1, "pretrain", 7, 64)]
+    others = [
+        draw(2, "val", 7, 64),
+        draw(1, "train", 7, 64),
+        draw(1, "val", 8, 64),
+        draw(1, "pretrain", 7, 64),
+    ]
     assert all(not np.array_equal(first.image, other.image) for other in others)
 
 
 def test_splits_share_no_picture():
-    seen = {draw(0, split, k, 64).image.tobytes() for split in ("train", "val", "pretrain") for k in range(15)}
+    seen = {
+        draw(0, split, k, 64).image.tobytes()
+        for split in ("train", "val", "pretrain")
+        for k in range(15)
+    }
     assert len(seen) == 45
 
 
@@ -79,7 +92,9 @@ def test_a_scene_is_the_same_scene_at_every_size():
     assert large.image.shape == (256, 256, 3)
     coarse = large.image.reshape(64, 4, 64, 4, 3).mean((1, 3))
     assert np.abs(coarse - small.image).mean() < 12
-    assert set(large.truth.label.tolist()) >= {x for x in small.truth.label.tolist() if CATEGORIES[x].is_thing}
+    assert set(large.truth.label.tolist()) >= {
+        x for x in small.truth.label.tolist() if CATEGORIES[x].is_thing
+    }
 
 
 def test_own_sine_agrees_with_the_library_to_five_digits():
@@ -112,16 +127,22 @@ def test_segments_and_void_cover_the_picture_once(scenes):
     for scene in scenes:
         cover = scene.truth.masks.sum(0) + scene.truth.void.long()
         assert bool((cover == 1).all())
-        assert int(scene.truth_with(border=False).void.sum()) < 12  # only slivers, if no lines are drawn
+        assert (
+            int(scene.truth_with(border=False).void.sum()) < 12
+        )  # only slivers, if no lines are drawn
 
 
 def test_rows_are_things_then_stuff_with_pixels_and_ids(scenes):
     for scene in scenes:
         truth = scene.truth
-        assert truth.is_thing.tolist() == [CATEGORIES[label].is_thing for label in truth.label.tolist()]
+        assert truth.is_thing.tolist() == [
+            CATEGORIES[label].is_thing for label in truth.label.tolist()
+        ]
         assert truth.is_thing.tolist() == sorted(truth.is_thing.tolist(), reverse=True)
         assert truth.target.tolist() == list(range(1, len(truth) + 1))
-        assert bool(truth.masks.flatten(1).any(1).all()) and bool((truth.is_thing | ~truth.is_crowd).all())
+        assert bool(truth.masks.flatten(1).any(1).all()) and bool(
+            (truth.is_thing | ~truth.is_crowd).all()
+        )
         stuff = truth.label[~truth.is_thing].tolist()
         assert len(stuff) == len(set(stuff))
 
@@ -163,7 +184,10 @@ def is_split(mask: np.ndarray) -> bool:
 
 def touches_its_kind(masks, labels) -> bool:
     grown = [ndimage.binary_dilation(mask, iterations=2) for mask in masks]
-    return any(labels[a] == labels[b] and (grown[a] & masks[b]).any() for a, b in combinations(range(len(masks)), 2))
+    return any(
+        labels[a] == labels[b] and (grown[a] & masks[b]).any()
+        for a, b in combinations(range(len(masks)), 2)
+    )
 
 
 def is_cut(mask: np.ndarray) -> bool:
@@ -187,13 +211,19 @@ def test_hard_cases_occur_in_their_shares(scenes):
         "crowd": (0.03, 0.15),
         "void": (0.2, 0.4),
     }
-    outside = {name: share[name] for name, (low, high) in limits.items() if not low < share[name] < high}
+    outside = {
+        name: share[name] for name, (low, high) in limits.items() if not low < share[name] < high
+    }
     assert not outside
 
 
 def test_sizes_spread_over_coco_small_medium_and_large(scenes):
     at_640 = np.concatenate([thing_masks(scene)[0].sum((1, 2)) for scene in scenes]) * 100.0
-    assert (at_640 < 32**2).any() and ((at_640 >= 32**2) & (at_640 < 96**2)).any() and (at_640 >= 96**2).any()
+    assert (
+        (at_640 < 32**2).any()
+        and ((at_640 >= 32**2) & (at_640 < 96**2)).any()
+        and (at_640 >= 96**2).any()
+    )
     roots = np.sqrt(at_640) / 5
     assert 28 < np.median(roots) < 40 and np.percentile(roots, 98) > 60
 
@@ -248,7 +278,9 @@ def test_coco_instances_read_back_the_same_masks(folder, capsys):
             found = coco.loadAnns(coco.getAnnIds(number))
             assert [coco.annToMask(a).sum() for a in found] == [a["area"] for a in found]
             assert np.array_equal(np.stack([coco.annToMask(a) for a in found]), truth.masks.numpy())
-            assert [a["category_id"] for a in found] == [CATEGORIES[x].id for x in truth.label.tolist()]
+            assert [a["category_id"] for a in found] == [
+                CATEGORIES[x].id for x in truth.label.tolist()
+            ]
             assert [a["iscrowd"] for a in found] == truth.is_crowd.int().tolist()
     capsys.readouterr()
 
@@ -257,12 +289,16 @@ def test_coco_panoptic_reads_back_the_same_segments(folder):
     for split, count in (("train", 12), ("val", 4)):
         content = json.loads((folder / f"coco/annotations/panoptic_{split}2017.json").read_text())
         for entry, scene in zip(content["annotations"], drawn(split, count), strict=True):
-            png = np.asarray(Image.open(folder / f"coco/annotations/panoptic_{split}2017" / entry["file_name"]))
+            png = np.asarray(
+                Image.open(folder / f"coco/annotations/panoptic_{split}2017" / entry["file_name"])
+            )
             ids = png.astype(np.int64) @ [1, 256, 65536]
             truth = scene.truth
             assert np.array_equal(ids == 0, truth.void.numpy())
             assert len({s["id"] for s in entry["segments_info"]}) == len(truth)
-            for segment, mask, label in zip(entry["segments_info"], truth.masks.numpy(), truth.label.tolist()):
+            for segment, mask, label in zip(
+                entry["segments_info"], truth.masks.numpy(), truth.label.tolist()
+            ):
                 assert np.array_equal(ids == segment["id"], mask) and segment["area"] == mask.sum()
                 assert segment["category_id"] == CATEGORIES[label].id
                 left, top, w, h = segment["bbox"]
@@ -297,7 +333,9 @@ def test_voc_boxes_count_pixels_from_one(folder):
         root = ElementTree.parse(path).getroot()
         assert root.findtext("filename") == f"{path.stem}.jpg"
         for k, entry in enumerate(root.findall("object"), 1):
-            x0, y0, x1, y1 = (int(entry.findtext(f"bndbox/{s}")) for s in ("xmin", "ymin", "xmax", "ymax"))
+            x0, y0, x1, y1 = (
+                int(entry.findtext(f"bndbox/{s}")) for s in ("xmin", "ymin", "xmax", "ymax")
+            )
             inside = np.zeros(objects.shape, bool)
             inside[y0 - 1 : y1, x0 - 1 : x1] = True
             mask = objects == k
@@ -312,20 +350,28 @@ def test_sbd_reads_back_masks_without_void(folder):
         truth = scene.truth_with(border=False)
         things = truth.pick(truth.is_thing & ~truth.is_crowd)
         assert inst["Categories"].ravel().tolist() == [x + 1 for x in things.label.tolist()]
-        assert inst["Boundaries"].shape == (len(things), 1) and cls["Boundaries"].shape == (len(THINGS), 1)
+        assert inst["Boundaries"].shape == (len(things), 1) and cls["Boundaries"].shape == (
+            len(THINGS),
+            1,
+        )
         for k, (mask, label) in enumerate(zip(things.masks.numpy(), things.label.tolist())):
             assert np.array_equal(inst["Segmentation"] == k + 1, mask)
             assert (cls["Segmentation"][mask] == label + 1).all()
             border = inst["Boundaries"][k, 0].toarray() > 0
             assert border.any() and not (border & ~mask).any()
-        assert cls["CategoriesPresent"].ravel().tolist() == sorted({x + 1 for x in things.label.tolist()})
+        assert cls["CategoriesPresent"].ravel().tolist() == sorted(
+            {x + 1 for x in things.label.tolist()}
+        )
 
 
 def test_side_files_and_pictures(folder):
     for index, scene in enumerate(drawn("train", 12), 1):
         parts = np.asarray(Image.open(folder / f"parts/train/{index:012d}.png"))
         assert np.array_equal(parts, scene.truth.parts.numpy())
-        for path in (f"coco/train2017/{index:012d}.jpg", f"VOCdevkit/VOC2012/JPEGImages/2012_{index:06d}.jpg"):
+        for path in (
+            f"coco/train2017/{index:012d}.jpg",
+            f"VOCdevkit/VOC2012/JPEGImages/2012_{index:06d}.jpg",
+        ):
             picture = np.asarray(Image.open(folder / path)).astype(float)
             assert np.abs(picture - scene.image).mean() < 4
     assert len(list((folder / "coco/pretrain2017").iterdir())) == 2
@@ -355,7 +401,9 @@ def test_another_recipe_or_foreign_content_is_refused(folder, tmp_path):
         make(tmp_path / "diary.txt", "coco", images=2, progress=False)
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(28, "No space left on device"), RuntimeError("bug")])
+@pytest.mark.parametrize(
+    "failure", [KeyboardInterrupt(), OSError(28, "No space left on device"), RuntimeError("bug")]
+)
 def test_an_interrupted_write_leaves_nothing(failure, tmp_path, monkeypatch):
     seen = []
 
@@ -374,7 +422,8 @@ def test_an_interrupted_write_leaves_nothing(failure, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"layout": "yolo"}, {"images": 0}, {"size": 8}, {"seed": -1}, {"pretrain": -3}, {"val": 0}]
+    "wrong",
+    [{"layout": "yolo"}, {"images": 0}, {"size": 8}, {"seed": -1}, {"pretrain": -3}, {"val": 0}],
 )
 def test_bad_recipes_are_refused_before_anything_is_written(wrong, tmp_path):
     with pytest.raises(InputError):

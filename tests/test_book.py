@@ -15,7 +15,7 @@ import nbformat
 import pytest
 import yaml
 
-from pointseg import figures
+from pointseg.bookkit import figures
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -28,7 +28,18 @@ def html(tmp_path_factory) -> Path:
     """The book, built afresh with every chapter executed."""
     root, out = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("book")
     jb = Path(sys.executable).with_name("jupyter-book")
-    command = [jb, "build", "book", "--config", "_config.yml", "--path-output", out, "-W", "-n", "--keep-going"]
+    command = [
+        jb,
+        "build",
+        "book",
+        "--config",
+        "_config.yml",
+        "--path-output",
+        out,
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, "\n".join((done.stdout + done.stderr).splitlines()[-60:])
@@ -63,7 +74,11 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def pages(html: Path) -> list[str]:
-    return sorted(str(p.relative_to(html)) for p in html.glob("*.html") if p.stem not in ("genindex", "search"))
+    return sorted(
+        str(p.relative_to(html))
+        for p in html.glob("*.html")
+        if p.stem not in ("genindex", "search")
+    )
 
 
 CUT_VERDICTS = """() => {
@@ -84,8 +99,12 @@ def visit(browser, base: str, name: str, viewport: dict) -> dict:
     page.on("response", lambda r: met["missing"].append(r.url) if r.status >= 400 else None)
     page.goto(f"{base}/{name}", wait_until="load")
     page.evaluate("() => window.MathJax?.startup?.promise")
-    met["broken"] = page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
-    met["mute"] = page.evaluate("() => [...document.images].filter(i => !i.alt.trim()).map(i => i.src.slice(-80))")
+    met["broken"] = page.evaluate(
+        "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)"
+    )
+    met["mute"] = page.evaluate(
+        "() => [...document.images].filter(i => !i.alt.trim()).map(i => i.src.slice(-80))"
+    )
     met["wide"] = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     met["cut"] = page.evaluate(CUT_VERDICTS)
     page.close()
@@ -96,7 +115,10 @@ def visit(browser, base: str, name: str, viewport: dict) -> dict:
 def test_every_page_is_whole_over_http(html, served, browser):
     for name in pages(html):
         met = visit(browser, served, name, {"width": 1280, "height": 900})
-        assert not any(met[k] for k in ("outside", "errors", "missing", "broken", "mute", "cut")), (name, met)
+        assert not any(met[k] for k in ("outside", "errors", "missing", "broken", "mute", "cut")), (
+            name,
+            met,
+        )
 
 
 @pytest.mark.browser
@@ -104,7 +126,9 @@ def test_every_page_is_whole_from_disk_and_on_a_phone(html, browser):
     for name in pages(html):
         met = visit(browser, html.as_uri(), name, PHONE)
         fonts = [u for u in met["missing"] if not u.endswith((".woff2", ".woff", ".ttf"))]
-        assert not any(met[k] for k in ("outside", "errors", "broken", "mute", "cut")) and not fonts, (name, met)
+        assert (
+            not any(met[k] for k in ("outside", "errors", "broken", "mute", "cut")) and not fonts
+        ), (name, met)
         assert met["wide"] <= 0, f"{name} is {met['wide']} px wider than a phone"
 
 
@@ -136,7 +160,9 @@ def faint(browser, address: str) -> tuple[int, list[str]]:
 def test_what_cells_print_can_be_read_in_the_dark(html, browser):
     met = {name: faint(browser, f"{html.as_uri()}/{name}") for name in pages(html)}
     assert {name: found for name, (_, found) in met.items() if found} == {}
-    assert met["results.html"][0] > 1000 and met["runs.html"][0] > 500  # the very texts were looked at
+    assert (
+        met["results.html"][0] > 1000 and met["runs.html"][0] > 500
+    )  # the very texts were looked at
 
 
 @pytest.mark.browser
@@ -153,7 +179,14 @@ def test_a_faulty_page_is_seen(tmp_path, browser):
     text += '<div class="table-scroll" style="overflow: auto"><b class="verdict" style="margin-left: 99em">no</b></div>'
     (tmp_path / "bad.html").write_text(text)
     met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
-    assert met["outside"] and met["errors"] and met["missing"] and met["broken"] and met["mute"] and met["cut"]
+    assert (
+        met["outside"]
+        and met["errors"]
+        and met["missing"]
+        and met["broken"]
+        and met["mute"]
+        and met["cut"]
+    )
 
 
 @pytest.mark.browser
@@ -169,7 +202,9 @@ def test_every_chapter_can_be_downloaded_as_source_and_as_notebook(html, root):
     assert len(sources) > 8
     for path in sources:
         page = (html / f"{path.stem}.html").read_text()
-        assert all(f'href="_sources/{path.stem}{kind}"' in page for kind in (".ipynb", ".py")), path.name
+        assert all(f'href="_sources/{path.stem}{kind}"' in page for kind in (".ipynb", ".py")), (
+            path.name
+        )
         notebook = nbformat.read(html / "_sources" / f"{path.stem}.ipynb", 4)
         nbformat.validate(notebook)
         assert len(notebook.cells) == len(jupytext.read(path).cells)
@@ -178,7 +213,9 @@ def test_every_chapter_can_be_downloaded_as_source_and_as_notebook(html, root):
 def chapters(root: Path) -> list[Path]:
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
     names = [toc["root"]] + [c["file"] for c in toc["chapters"]]
-    return [next(p for s in (".py", ".md") if (p := root / "book" / f"{n}{s}").exists()) for n in names]
+    return [
+        next(p for s in (".py", ".md") if (p := root / "book" / f"{n}{s}").exists()) for n in names
+    ]
 
 
 def prose(path: Path) -> str:
@@ -186,13 +223,17 @@ def prose(path: Path) -> str:
     text = path.read_text()
     if path.suffix == ".py":
         cells = re.split(r"^# %%", text, flags=re.M)
-        text = "\n".join(c.split("\n", 1)[1] for c in cells if c.lstrip().startswith("[markdown]") and "\n" in c)
+        text = "\n".join(
+            c.split("\n", 1)[1] for c in cells if c.lstrip().startswith("[markdown]") and "\n" in c
+        )
         text = re.sub(r"^# ?", "", text, flags=re.M)
     text = re.sub(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", " ", text, flags=re.S)
     return "\n".join(line for line in text.splitlines() if not line.startswith("|"))
 
 
-TYPED_SCORE = re.compile(r"\b\d+\.\d+\s*(?:%|points?\b|PQ|AP|mAP|IoU)|\b(?:PQ|m?AP\d*|IoU) (?:of|is|=) \d")
+TYPED_SCORE = re.compile(
+    r"\b\d+\.\d+\s*(?:%|points?\b|PQ|AP|mAP|IoU)|\b(?:PQ|m?AP\d*|IoU) (?:of|is|=) \d"
+)
 
 
 def test_no_score_is_typed_in_prose(root):
@@ -200,7 +241,9 @@ def test_no_score_is_typed_in_prose(root):
         assert not TYPED_SCORE.findall(prose(path)), (path.name, TYPED_SCORE.findall(prose(path)))
 
 
-@pytest.mark.parametrize("sentence", ["reaches 53.2 mAP here", "a PQ of 60", "an IoU of 0.71", "rises by 2.4 points"])
+@pytest.mark.parametrize(
+    "sentence", ["reaches 53.2 mAP here", "a PQ of 60", "an IoU of 0.71", "rises by 2.4 points"]
+)
 def test_a_typed_score_is_seen(sentence):
     assert TYPED_SCORE.search(sentence)
 

@@ -29,7 +29,18 @@ def test_made_data_have_no_fault_and_a_planted_one_is_named(bestiary, tmp_path, 
 
 def test_points_are_written_and_say_their_hash(bestiary, tmp_path, capsys):
     out = tmp_path / "points.json"
-    words = ["points", str(bestiary), "--layout", "panoptic", "--kind", "uniform", "--n", "10", "--out", str(out)]
+    words = [
+        "points",
+        str(bestiary),
+        "--layout",
+        "panoptic",
+        "--kind",
+        "uniform",
+        "--n",
+        "10",
+        "--out",
+        str(out),
+    ]
     assert main(words) == 0
     assert json.loads(out.read_text())["content_hash"][:12] in capsys.readouterr().out
 
@@ -37,7 +48,15 @@ def test_points_are_written_and_say_their_hash(bestiary, tmp_path, capsys):
 def test_json_scores_are_strict_json(bestiary, tmp_path, capsys):
     truth = bestiary / "coco" / "annotations" / "instances_val2017.json"
     (tmp_path / "none.json").write_text("[]")
-    words = ["evaluate", "instances", "--gt", str(truth), "--dt", str(tmp_path / "none.json"), "--json"]
+    words = [
+        "evaluate",
+        "instances",
+        "--gt",
+        str(truth),
+        "--dt",
+        str(tmp_path / "none.json"),
+        "--json",
+    ]
     assert main(words) == 0
 
     def refuse(name):

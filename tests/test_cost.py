@@ -8,19 +8,34 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from support import tiny_method as tiny
 from torch import nn
 
-from pointseg import report
-from pointseg.cost import clock, feeding, shown, survey
-from pointseg.cost.counting import counting_works, drawn_maps
-from pointseg.cost.labels import ShiftSize, agreement, label_problem, label_works, rollout_works, shift_works
-from pointseg.cost.network import PASSES_OF_A_STEP, blots, creatures, step_piece, token_count, vit_pieces, weight_bytes
+from pointseg.bookkit import report
+from pointseg.bookkit.cost import clock, feeding, shown, survey
+from pointseg.bookkit.cost.counting import counting_works, drawn_maps
+from pointseg.bookkit.cost.labels import (
+    ShiftSize,
+    agreement,
+    label_problem,
+    label_works,
+    rollout_works,
+    shift_works,
+)
+from pointseg.bookkit.cost.network import (
+    PASSES_OF_A_STEP,
+    blots,
+    creatures,
+    step_piece,
+    token_count,
+    vit_pieces,
+    weight_bytes,
+)
 from pointseg.data.bestiary import CATEGORIES
-from pointseg.ledger import Run
+from pointseg.lab.notebook import checked, read_notebook
+from pointseg.lab.run_record import Run
 from pointseg.nets.vit import TokenViT
-from pointseg.notebook import checked, read_notebook
 from pointseg.structures import InputError
 
 CPU = torch.device("cpu")
@@ -100,7 +115,11 @@ def test_rounds_go_in_turn_and_end_when_patience_does():
 
 
 def test_memory_is_the_highest_of_the_running_sum():
-    assert clock.highest([5, 5, -5, 3, -8]) == 10 and clock.highest([]) == 0 and clock.highest([-4, 3]) == 0
+    assert (
+        clock.highest([5, 5, -5, 3, -8]) == 10
+        and clock.highest([]) == 0
+        and clock.highest([-4, 3]) == 0
+    )
 
 
 def test_peak_memory_counts_what_is_held_at_one_time():
@@ -109,7 +128,9 @@ def test_peak_memory_counts_what_is_held_at_one_time():
             torch.zeros(250_000)
 
     assert clock.peak_bytes(one_after_the_other, CPU) == pytest.approx(1e6, rel=0.01)
-    assert clock.peak_bytes(lambda: [torch.zeros(250_000) for _ in range(3)], CPU) == pytest.approx(3e6, rel=0.01)
+    assert clock.peak_bytes(lambda: [torch.zeros(250_000) for _ in range(3)], CPU) == pytest.approx(
+        3e6, rel=0.01
+    )
 
 
 # --- the works
@@ -136,8 +157,12 @@ def test_bytes_that_must_move_are_weights_input_and_output():
 def test_points_of_both_kinds_of_batch_lie_in_their_pictures():
     for batch in (creatures(64, 3), blots((40, 70), 2, 3, CATEGORIES)):
         for points, (h, w) in zip(batch.points, batch.sizes):
-            assert len(points) and (points.xy >= 0).all() and (points.xy < torch.tensor([w, h])).all()
-            assert all(CATEGORIES[k].is_thing == bool(t) for k, t in zip(points.label, points.is_thing))
+            assert (
+                len(points) and (points.xy >= 0).all() and (points.xy < torch.tensor([w, h])).all()
+            )
+            assert all(
+                CATEGORIES[k].is_thing == bool(t) for k, t in zip(points.label, points.is_thing)
+            )
 
 
 def test_ways_of_one_comparison_agree():
@@ -167,7 +192,13 @@ def test_one_dense_product_of_the_rollout_holds_the_rows():
 def test_the_parameters_of_the_notebook_are_typed_and_checked(root):
     source = read_notebook(root / "book" / "cost_measure.py")
     types = {name: p.type for name, p in source.parameters.items()}
-    assert types == {"scale": "str", "repeats": "int", "budget_s": "float", "panoptic": "str", "out": "str"}
+    assert types == {
+        "scale": "str",
+        "repeats": "int",
+        "budget_s": "float",
+        "panoptic": "str",
+        "out": "str",
+    }
     assert checked(source, {"scale": "small", "budget_s": "2"})["budget_s"] == 2.0
     for wrong in ({"repeats": "often"}, {"tier": "small"}):
         with pytest.raises(InputError):
@@ -216,7 +247,9 @@ def test_the_newest_kept_run_is_read(tmp_path):
 
 def test_tables_of_a_run(tmp_path, metrics):
     run = made_up(tmp_path, "cost_measure-small-1", metrics, "2026-01-02")
-    assert "runs.html#cost_measure-small-1" in shown.source(run) and "&lt;abacus&gt;" in shown.source(run)
+    assert "runs.html#cost_measure-small-1" in shown.source(
+        run
+    ) and "&lt;abacus&gt;" in shown.source(run)
     read = run.result["metrics"]
     tables = [shown.machine_table(read), shown.network_table(read["network"]), shown.label_table(read["labels"]),
               shown.memory_table(read["memory"]), shown.asked_table(read), shown.waiting_table(read["waiting"]),
@@ -224,7 +257,12 @@ def test_tables_of_a_run(tmp_path, metrics):
     for head, rows in tables:
         assert rows and all(len(row) == len(head) for row in rows)
         assert report.table(head, rows).count("<tr>") == len(rows) + 1
-    assert {row["piece"] for row in read["network"]} == {"forward", "attention rows", "roll-out", "attentionshift step"}
+    assert {row["piece"] for row in read["network"]} == {
+        "forward",
+        "attention rows",
+        "roll-out",
+        "attentionshift step",
+    }
     assert all(row["ms"] > 0 and row["floor_ms"] > 0 for row in read["network"])
     json.dumps(read, allow_nan=False)
 
@@ -236,7 +274,10 @@ def test_a_verdict_is_computed_from_the_run(metrics):
     slow["memory"][0] |= {"weights_mb": 100.0, "peak_mb": 11_950.0}
     slow["memory"][1] |= {"weights_mb": 100.0, "peak_mb": 11_949.0}
     verdicts = {one.what: one.verdict for one in shown.asked(slow)}
-    assert verdicts["key-point shift, seconds"] == "missed" and verdicts["pseudo label of PSPS, seconds"] == "missed"
+    assert (
+        verdicts["key-point shift, seconds"] == "missed"
+        and verdicts["pseudo label of PSPS, seconds"] == "missed"
+    )
     assert verdicts["pseudo label of Point2Mask, seconds"] == "met"
     assert verdicts["roll-out: all of the dense way over all of ours"] == ""
     assert [v for what, v in verdicts.items() if "two pictures" in what] == ["missed", "met"]
@@ -259,7 +300,9 @@ def test_the_loop_tells_what_it_waited(monkeypatch):
     quick = tiny.feed(recipe := tiny.recipe(steps=6))
     quick.dataset.categories = CATEGORIES
     slow = SimpleNamespace(
-        dataset=quick.dataset, epoch=quick.epoch, batches=lambda start: map(delayed, quick.batches(start))
+        dataset=quick.dataset,
+        epoch=quick.epoch,
+        batches=lambda start: map(delayed, quick.batches(start)),
     )
     delayed = lambda batch: time.sleep(0.05) or batch  # noqa: E731
     for feed, late in ((quick, False), (slow, True)):
@@ -275,7 +318,9 @@ def test_every_way_of_asking_for_data_is_fed(metrics):
     assert len(head) == len(first) and float(first[4]) > float(first[5]) > float(first[6])
 
 
-@pytest.mark.parametrize("value, text", [(None, "-"), (53406.2, "53,406"), (0.01234, "0.0123"), (7.0, "7")])
+@pytest.mark.parametrize(
+    "value, text", [(None, "-"), (53406.2, "53,406"), (0.01234, "0.0123"), (7.0, "7")]
+)
 def test_numbers_are_short(value, text):
     assert shown.number(value) == text
 

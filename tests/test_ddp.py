@@ -4,30 +4,32 @@ import json
 from pathlib import Path
 
 import pytest
-import shared_steps
 import torch
 import torch.distributed as dist
+from support import distributed_steps
 
-from pointseg.checkpoint import Checkpointer
-from pointseg.feed import Feed
-from pointseg.methods.base import world_mean
+from pointseg.papers.method import world_mean
 from pointseg.structures import InputError
-from pointseg.world import torchrun
+from pointseg.training.checkpoint import Checkpointer
+from pointseg.training.distributed import torchrun
+from pointseg.training.loader import Feed
 
-PROGRAM = Path(__file__).with_name("shared_steps.py")
+PROGRAM = Path(__file__).with_name("support") / "distributed_steps.py"
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     place = tmp_path_factory.mktemp("ddp")
-    shared_steps.main(place / "one.json")
+    distributed_steps.main(place / "one.json")
     assert torchrun([str(PROGRAM), str(place / "two.json")], processes=2) == 0
     return place, *(json.loads((place / f"{name}.json").read_text()) for name in ("one", "two"))
 
 
 def test_two_processes_see_the_losses_of_one(found):
     _, one, two = found
-    assert len(one["losses"]) == 8 and one["losses"][0] != pytest.approx(one["losses"][-1], rel=1e-3)
+    assert len(one["losses"]) == 8 and one["losses"][0] != pytest.approx(
+        one["losses"][-1], rel=1e-3
+    )
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-5, abs=1e-5)
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-5, abs=1e-5)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_datasets as small
+from support import small_datasets as small
 
 from pointseg.data.bestiary import make
 from pointseg.data.doctor import check
@@ -52,7 +52,9 @@ def test_sound_data_has_no_fault(bestiary):
     assert report.faults == [] and state_of(bestiary) == before
     assert report.counts["panoptic train: pictures"] == report.counts["coco train: pictures"] == 3
     assert report.counts["voc trainval: pictures"] == 5
-    assert report.counts["voc pretrain: pictures"] == report.counts["folder pretrain: pictures"] == 2
+    assert (
+        report.counts["voc pretrain: pictures"] == report.counts["folder pretrain: pictures"] == 2
+    )
     dataset = open_dataset(bestiary, "train", "coco")
     truths = [dataset.truth(i) for i in range(len(dataset))]
     assert report.counts["coco train: objects"] == sum(map(len, truths))
@@ -67,9 +69,17 @@ def test_void_and_empty_pictures_are_counted(tmp_path):
     assert report.counts["coco train: crowd regions"] == 1
     assert report.counts["coco train: pictures without any segment"] == 1
     assert report.counts["voc train: void pixels"] == 2 * small.W
-    audit = "2 pictures, 3 objects, 0 stuff segments, 1 crowd regions, 1 pictures without any segment"
-    assert any(note.startswith(f"coco train: {audit}") and note.endswith(", 0.00 % void") for note in report.notes)
-    assert any(note.startswith("voc train: 2 pictures, 4 objects") and "10.00 % void" in note for note in report.notes)
+    audit = (
+        "2 pictures, 3 objects, 0 stuff segments, 1 crowd regions, 1 pictures without any segment"
+    )
+    assert any(
+        note.startswith(f"coco train: {audit}") and note.endswith(", 0.00 % void")
+        for note in report.notes
+    )
+    assert any(
+        note.startswith("voc train: 2 pictures, 4 objects") and "10.00 % void" in note
+        for note in report.notes
+    )
 
 
 def test_all_faults_are_listed_not_the_first(tmp_path):
@@ -103,7 +113,9 @@ def test_wrong_areas_are_named(tmp_path):
     faults = faults_of(tmp_path, file.name, "segment 12 (image 1)", "area 11", "12 pixels")
     assert len(faults) == 1
     edit_json(file, lambda d: d["annotations"][1].update(area=12))
-    edit_json(file, lambda d: d["annotations"][0].update(area=24 + 20 + 2))  # beyond the border's pixels
+    edit_json(
+        file, lambda d: d["annotations"][0].update(area=24 + 20 + 2)
+    )  # beyond the border's pixels
     assert len(faults_of(tmp_path, "segment 11", "area 46")) == 1
     edit_json(file, lambda d: d["annotations"][0].update(area="24"))
     faults_of(tmp_path, "segment 11", "area '24'")
@@ -119,9 +131,13 @@ def test_areas_by_hand():
 def test_panoptic_ids_and_areas_are_compared_both_ways(tmp_path):
     file = small.panoptic(tmp_path, ids=np.where(small.BOX, 70000, np.where(small.CORNER, 999, 0)))
     edit_json(file, lambda d: d["annotations"][0]["segments_info"][0].update(area=25))
-    faults = faults_of(tmp_path, "1.png", "segment 300 is in panoptic_train2017.json and not in the PNG")
+    faults = faults_of(
+        tmp_path, "1.png", "segment 300 is in panoptic_train2017.json and not in the PNG"
+    )
     assert any("segment 999 is in the PNG and not in" in fault for fault in faults)
-    assert any("segment 70000 (image 1): area 25, its mask has 24 pixels" in fault for fault in faults)
+    assert any(
+        "segment 70000 (image 1): area 25, its mask has 24 pixels" in fault for fault in faults
+    )
     assert len(faults) == 3
 
 
@@ -133,8 +149,12 @@ def test_missing_and_unreadable_masks_are_named(tmp_path):
     folder = small.voc(tmp_path / "voc")
     small.index_png(folder / "SegmentationObject" / "a.png", np.zeros((2, 2)))
     (folder / "SegmentationClass" / "b.png").unlink()
-    (folder / "JPEGImages" / "b.jpg").write_bytes((folder / "JPEGImages" / "b.jpg").read_bytes()[:100])
-    faults = faults_of(tmp_path / "voc", "SegmentationObject/a.png", "mask is 2x2, its picture 12x10")
+    (folder / "JPEGImages" / "b.jpg").write_bytes(
+        (folder / "JPEGImages" / "b.jpg").read_bytes()[:100]
+    )
+    faults = faults_of(
+        tmp_path / "voc", "SegmentationObject/a.png", "mask is 2x2, its picture 12x10"
+    )
     assert any("JPEGImages/b.jpg" in fault for fault in faults)
 
 
@@ -163,14 +183,20 @@ def test_truncated_json_is_named_and_the_other_split_still_examined(tmp_path):
 
 def test_notes_are_no_faults(tmp_path):
     folder = small.voc(tmp_path / "voc", ["a"])
-    small.index_png(folder / "SegmentationClass" / "a.png", np.where(small.BOX, 8, small.voc_values(0, 12)))
+    small.index_png(
+        folder / "SegmentationClass" / "a.png", np.where(small.BOX, 8, small.voc_values(0, 12))
+    )
     assert check(tmp_path / "voc").faults == []
     shifted = small.voc_values(8, 12)
     shifted[5, 5] = 255
     small.index_png(folder / "SegmentationClass" / "a.png", shifted)
     report = check(tmp_path / "voc")
-    assert report.faults == [] and any("1 pixels where class and object PNG disagree" in n for n in report.notes)
-    assert any("voc train: 1 pictures; the official split has 1464" in note for note in report.notes)
+    assert report.faults == [] and any(
+        "1 pixels where class and object PNG disagree" in n for n in report.notes
+    )
+    assert any(
+        "voc train: 1 pictures; the official split has 1464" in note for note in report.notes
+    )
     small.coco(tmp_path / "coco")
     small.photo(tmp_path / "coco" / "train2017" / "unlisted.png")
     report = check(tmp_path / "coco")
@@ -196,7 +222,9 @@ def planted(tmp_path, bestiary, layout, edit, kind="uniform"):
     edit(record, dataset)
     record.pop("content_hash")
     body = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    file.write_text(json.dumps({**record, "content_hash": hashlib.sha256(body.encode()).hexdigest()}))
+    file.write_text(
+        json.dumps({**record, "content_hash": hashlib.sha256(body.encode()).hexdigest()})
+    )
     return check(bestiary, points=file)
 
 
@@ -211,14 +239,18 @@ def first_target(record):
 
 
 def other_class(record):
-    return next(c["id"] for c in record["categories"] if c["id"] != first_target(record)["category_id"])
+    return next(
+        c["id"] for c in record["categories"] if c["id"] != first_target(record)["category_id"]
+    )
 
 
 def outside(record, dataset):
     """Move the first point to a pixel that its mask does not have."""
     target = first_target(record)
     truths = [dataset.truth(i) for i in range(len(dataset))]
-    mask = next(t.masks[t.target == target["id"]][0] for t in truths if (t.target == target["id"]).any())
+    mask = next(
+        t.masks[t.target == target["id"]][0] for t in truths if (t.target == target["id"]).any()
+    )
     row, column = (~mask).nonzero()[0].tolist()
     target["points"][0] = [column + 0.5, row + 0.5]
 
@@ -255,7 +287,9 @@ def test_a_points_file_in_the_root_is_found(tmp_path):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("folder, layout", [("coco2017_panoptic", "panoptic"), ("VOCdevkit", "voc")])
+@pytest.mark.parametrize(
+    "folder, layout", [("coco2017_panoptic", "panoptic"), ("VOCdevkit", "voc")]
+)
 def test_the_real_photographs_are_sound(shared_data, folder, layout):
     assert check(shared_data / folder, layout).faults == []
 

@@ -29,15 +29,21 @@ def disagreements(project: dict, environment: dict, constraints: str) -> list[st
         "-c constraints.txt",
         "-e .[all]",
     ]:
-        found.append("environment.yml must leave all but python and pip to constraints.txt and pyproject.toml")
+        found.append(
+            "environment.yml must leave all but python and pip to constraints.txt and pyproject.toml"
+        )
     [python] = [d.split("=")[-1] for d in conda if d.startswith("python")]
     if not SpecifierSet(project["requires-python"]).contains(python + ".0"):
         found.append(f"environment.yml asks for python {python}")
-    extras = [r for k, group in project["optional-dependencies"].items() if k != "all" for r in group]
+    extras = [
+        r for k, group in project["optional-dependencies"].items() if k != "all" for r in group
+    ]
     for requirement in map(Requirement, project["dependencies"] + extras):
         version = pinned.get(canonical(requirement.name))
         if version is None or not requirement.specifier.contains(version, prereleases=True):
-            found.append(f"constraints.txt has {requirement.name} {version}, pyproject.toml wants {requirement}")
+            found.append(
+                f"constraints.txt has {requirement.name} {version}, pyproject.toml wants {requirement}"
+            )
     return found
 
 
@@ -54,8 +60,12 @@ def test_the_three_files_agree(files):
 
 def test_a_changed_pin_is_seen(files):
     project, environment, constraints = files
-    assert disagreements(project, environment, re.sub(r"^timm==.*$", "timm==0.9.0", constraints, flags=re.M))
-    assert disagreements(project, environment, re.sub(r"^papermill==.*$", "", constraints, flags=re.M))
+    assert disagreements(
+        project, environment, re.sub(r"^timm==.*$", "timm==0.9.0", constraints, flags=re.M)
+    )
+    assert disagreements(
+        project, environment, re.sub(r"^papermill==.*$", "", constraints, flags=re.M)
+    )
     environment["dependencies"].append("numpy")
     assert disagreements(project, environment, constraints)
 
@@ -67,5 +77,7 @@ def test_the_extra_all_is_all(files):
 
 def test_the_packages_of_the_project_are_declared(files):
     project, _, _ = files
-    extras = [r for k, group in project["optional-dependencies"].items() if k != "all" for r in group]
+    extras = [
+        r for k, group in project["optional-dependencies"].items() if k != "all" for r in group
+    ]
     assert set(FIXED) <= {Requirement(r).name for r in project["dependencies"] + extras}

@@ -7,19 +7,19 @@ import threading
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 from pycocotools import mask as coco_mask
+from support import tiny_method as tiny
 
-from pointseg import corpus as corpora
-from pointseg import recipe as recipes
-from pointseg.checkpoint import load_model
-from pointseg.corpus import PseudoLabelled, open_corpus
 from pointseg.data.supervision import MaskDataset, PointDataset
-from pointseg.evaluation import as_truth, part_recall, recorded, resized
-from pointseg.experiment import experiment
-from pointseg.ledger import Interrupted, Run
+from pointseg.lab import recipe as recipes
+from pointseg.lab import run_data as corpora
+from pointseg.lab.evaluation import as_truth, part_recall, recorded, resized
+from pointseg.lab.experiment import experiment
+from pointseg.lab.run_data import PseudoLabelled, open_corpus
+from pointseg.lab.run_record import Interrupted, Run
 from pointseg.structures import Instances, Panoptic
+from pointseg.training.checkpoint import load_model
 
 
 class Pupil(tiny.Tiny):
@@ -51,13 +51,25 @@ def test_a_recipe_becomes_a_recorded_result(run, capsys):
     with run.recording():
         metrics = experiment(chosen, run)
     names = {path.name for path in run.folder.iterdir()}
-    kept = {"recipe.json", "data.json", "env.json", "log.jsonl", "speed.jsonl", "answers.json", "result.json"}
+    kept = {
+        "recipe.json",
+        "data.json",
+        "env.json",
+        "log.jsonl",
+        "speed.jsonl",
+        "answers.json",
+        "result.json",
+    }
     assert names == kept
     assert run.result["metrics"]["val"]["AP"] == metrics["val"]["AP"]
     assert 0 < metrics["pseudo"]["mIoU"] < 60 and metrics["pseudo"]["part_recall"] == 100
-    assert json.loads((run.folder / "recipe.json").read_text())["training"]["steps"] == 6  # 1.5 x 8 images / 2
+    assert (
+        json.loads((run.folder / "recipe.json").read_text())["training"]["steps"] == 6
+    )  # 1.5 x 8 images / 2
     facts = run.read("data.json")
-    assert (facts["train"]["images"], facts["val"]["images"]) == (8, 4) and len(facts["points"]) == 64
+    assert (facts["train"]["images"], facts["val"]["images"]) == (8, 4) and len(
+        facts["points"]
+    ) == 64
     _, recipe, categories = load_model(run.scratch / "model.pt")
     assert recipe.training.steps == 6 and sum(c.is_thing for c in categories) >= 10
 
@@ -88,7 +100,10 @@ def test_done_again_it_trains_no_step_and_says_the_same(run):
     first = experiment(chosen, run)
     log = (run.folder / "log.jsonl").read_text()
     again = experiment(chosen, run)
-    assert json.dumps(again["val"]) == json.dumps(first["val"]) and (run.folder / "log.jsonl").read_text() == log
+    assert (
+        json.dumps(again["val"]) == json.dumps(first["val"])
+        and (run.folder / "log.jsonl").read_text() == log
+    )
 
 
 def test_a_signal_ends_the_step_saves_and_leaves_the_rest_for_later(run, monkeypatch):
@@ -120,7 +135,9 @@ def test_a_student_learns_from_the_pseudo_labels_and_never_from_the_truth(run):
     metrics = experiment(recipes.make("tiny", student="pupil"), run)
     assert "AP" in metrics["student"]["val"]
     assert Pupil.taught and all((area == 1).all() for batch in Pupil.taught for area in batch)
-    assert (run.folder / "student-log.jsonl").exists() and (run.scratch / "student-model.pt").exists()
+    assert (run.folder / "student-log.jsonl").exists() and (
+        run.scratch / "student-model.pt"
+    ).exists()
 
 
 def test_a_method_may_teach_its_student_with_labels_of_their_own(run, monkeypatch):
@@ -156,16 +173,23 @@ def test_two_runs_may_make_the_data_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.register()
     chosen, folders = recipes.make("tiny", images=2, val=1), []
-    makers = [threading.Thread(target=lambda: folders.append(corpora.bestiary(chosen))) for _ in range(2)]
+    makers = [
+        threading.Thread(target=lambda: folders.append(corpora.bestiary(chosen))) for _ in range(2)
+    ]
     for maker in makers:
         maker.start()
     for maker in makers:
         maker.join()
-    assert folders[0] == folders[1] and [p.name for p in (tmp_path / "data").iterdir()] == [folders[0].name]
+    assert folders[0] == folders[1] and [p.name for p in (tmp_path / "data").iterdir()] == [
+        folders[0].name
+    ]
 
 
 def test_the_name_of_the_data_follows_size_and_counts(run):
-    hashes = {corpora.data_hash(recipes.make("tiny", **s)) for s in ({}, {"images": 9}, {"val": 5}, {"seed": 7})}
+    hashes = {
+        corpora.data_hash(recipes.make("tiny", **s))
+        for s in ({}, {"images": 9}, {"val": 5}, {"seed": 7})
+    }
     assert len(hashes) == 3  # a run's seed is not the data's
     folder = str(corpora.bestiary(recipes.make("tiny")))
     assert corpora.data_hash(recipes.make("tiny", data=folder)) not in hashes
@@ -195,7 +219,10 @@ def test_an_empty_mask_teaches_nothing_and_a_pixel_of_no_segment_is_void():
 def test_resizing_moves_masks_and_boxes_alike():
     masks = torch.zeros(1, 4, 4, dtype=torch.bool)
     masks[0, 1:3, 0:2] = True
-    found = resized(Instances(masks, torch.ones(1), torch.zeros(1).long(), torch.tensor([[0.0, 1, 2, 3]])), (8, 12))
+    found = resized(
+        Instances(masks, torch.ones(1), torch.zeros(1).long(), torch.tensor([[0.0, 1, 2, 3]])),
+        (8, 12),
+    )
     rows, columns = found.masks[0].any(1).nonzero(), found.masks[0].any(0).nonzero()
     assert found.boxes.tolist() == [[0, 2, 6, 6]]
     assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == [0, 2, 6, 6]
@@ -206,7 +233,9 @@ def test_part_recall_follows_targets_not_rows(run):
     truth = corpus.train.truth(0)
     things = truth.pick(truth.is_thing & ~truth.is_crowd)
     order = torch.arange(len(things)).flip(0)
-    exact = Instances(things.masks[order], torch.ones(len(order)), things.label[order], torch.zeros(len(order), 4))
+    exact = Instances(
+        things.masks[order], torch.ones(len(order)), things.label[order], torch.zeros(len(order), 4)
+    )
     assert part_recall([truth], [exact], [things.target[order]]) == {"part_recall": 100}
     nothing = replace(exact, masks=torch.zeros_like(exact.masks))
     assert part_recall([truth], [nothing], [things.target[order]]) == {"part_recall": 0}

@@ -12,24 +12,31 @@ import torch
 import torch.nn.functional as F
 from playwright.sync_api import expect
 
-from pointseg import recipe
-from pointseg.checkpoint import save_model
+from pointseg.bookkit.explorer import widget
+from pointseg.bookkit.explorer.bundle import (
+    make_bundle,
+    picture_url,
+    quantised,
+    read_numbers,
+    runs,
+    write_script,
+)
+from pointseg.bookkit.explorer.failures import KINDS, deepest_pixel, find_cases, presets
+from pointseg.bookkit.explorer.module import module_text
+from pointseg.bookkit.explorer.page import embed
+from pointseg.bookkit.explorer.state import STATE
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.point_file import read_points
-from pointseg.explorer import widget
-from pointseg.explorer.bundle import make_bundle, picture_url, quantised, read_numbers, runs, write_script
-from pointseg.explorer.failures import KINDS, deepest_pixel, find_cases, presets
-from pointseg.explorer.module import module_text
-from pointseg.explorer.page import embed
-from pointseg.explorer.state import STATE
-from pointseg.methods.attentionshift import Config, Labeller
+from pointseg.lab import recipe
 from pointseg.metrics.pseudo import iou_by_target, part_recall_of_masks
 from pointseg.nets import attention
 from pointseg.nets.vit import TokenViT
-from pointseg.ops.keypoints import spread_seeds
-from pointseg.ops.objects import Objects, Scene
-from pointseg.ops.shift import Tokens, shift
+from pointseg.papers.attentionshift.keypoints import spread_seeds
+from pointseg.papers.attentionshift.method import Config, Labeller
+from pointseg.papers.attentionshift.objects import Objects, Scene
+from pointseg.papers.attentionshift.shift import Tokens, shift
 from pointseg.structures import InputError, Points
+from pointseg.training.checkpoint import save_model
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -57,7 +64,8 @@ def records(scenes):
     torch.manual_seed(3)
     networks = [TokenViT("small", dim=48, depth=3, heads=3), TokenViT("vit_tiny_patch16_224")]
     return [
-        make_bundle(v, s.image, f"picture {i}", s.truth, CATEGORIES) for i, (v, s) in enumerate(zip(networks, scenes))
+        make_bundle(v, s.image, f"picture {i}", s.truth, CATEGORIES)
+        for i, (v, s) in enumerate(zip(networks, scenes))
     ]
 
 
@@ -66,14 +74,18 @@ def html(records, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("explorer")
     for i, record in enumerate(records):
         write_script(record, folder / "bundles", f"p{i}")
-    pictures = [{"name": f"p{i}", "title": r["title"], "start": [60.5, 52.5]} for i, r in enumerate(records)]
+    pictures = [
+        {"name": f"p{i}", "title": r["title"], "start": [60.5, 52.5]} for i, r in enumerate(records)
+    ]
     preset = {
         "title": "ground",
         "text": "Look at the ground.",
         "state": {"picture": 1, "point": [10.5, 12.5], "alpha": 2},
     }
     body = embed(pictures, [preset], "bundles/")
-    (folder / "page.html").write_text(f"<!doctype html><meta charset=utf-8><title>explorer</title><body>{body}</body>")
+    (folder / "page.html").write_text(
+        f"<!doctype html><meta charset=utf-8><title>explorer</title><body>{body}</body>"
+    )
     return folder / "page.html"
 
 
@@ -102,7 +114,8 @@ def page(opened):
     """One page for all, as a reader finds it."""
     start = STATE | {"point": [60.5, 52.5]}
     opened.evaluate(
-        f"(all) => Object.entries(all).forEach(([k, v]) => window.pointsegModels['{NAME}'].set(k, v))", start
+        f"(all) => Object.entries(all).forEach(([k, v]) => window.pointsegModels['{NAME}'].set(k, v))",
+        start,
     )
     settled(opened)
     yield opened
@@ -126,11 +139,15 @@ def model(page, name: str):
 
 
 def scripts(page) -> list[str]:
-    return page.evaluate("() => [...document.head.querySelectorAll('script')].map((s) => s.src.split('/').pop())")
+    return page.evaluate(
+        "() => [...document.head.querySelectorAll('script')].map((s) => s.src.split('/').pop())"
+    )
 
 
 def settled(page) -> None:
-    page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+    page.evaluate(
+        "() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))"
+    )
 
 
 def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
@@ -147,13 +164,21 @@ def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
     found = library_map(numbers, state, int(place.seed), monkeypatch)
     parts = Labeller(config, numbers.stride).parts(numbers.tokens[None], place, found[None])
     seeds = spread_seeds(parts.foreground, config.keypoints, place.seed)
-    held = Tokens.of(numbers.tokens[parts.index[0]][None], parts.inside, parts.foreground.gather(1, parts.index))
-    path = shift(numbers.tokens[seeds[0]][None], held, config.alpha, config.iterations, keep_path=True).path
+    held = Tokens.of(
+        numbers.tokens[parts.index[0]][None], parts.inside, parts.foreground.gather(1, parts.index)
+    )
+    path = shift(
+        numbers.tokens[seeds[0]][None], held, config.alpha, config.iterations, keep_path=True
+    ).path
     coarse = parts.masks().unflatten(1, place.grid)[:, None].float()
     pixels = F.interpolate(coarse, scale_factor=numbers.stride, mode="bilinear")[0] > 0.5
     x, y = (int(v) for v in state["point"])
     mine = scene.truth.pick(scene.truth.masks[:, y, x] & ~scene.truth.is_crowd)
-    score = (iou_by_target(mine, pixels)[0], part_recall_of_masks(mine, pixels)[0]) if len(mine) else (np.nan, np.nan)
+    score = (
+        (iou_by_target(mine, pixels)[0], part_recall_of_masks(mine, pixels)[0])
+        if len(mine)
+        else (np.nan, np.nan)
+    )
     return {
         "attention": parts.attention[0], "instance": parts.instance_map[0], "seeds": seeds[0], "box": parts.boxes[0],
         "index": parts.index[0], "path": torch.stack(path)[:, 0], "owner": parts.shifted.owner[0],
@@ -173,8 +198,12 @@ def library_map(numbers, state: dict, seed: int, monkeypatch) -> torch.Tensor:
     vit, trace = SimpleNamespace(depth=depth), SimpleNamespace(inputs=[numbers.tokens])
     row = torch.tensor([numbers.prefix + seed])
     if state["map_kind"] == "rollout":
-        return attention.rollout_rows(vit, trace, row, min(state["depth"], depth))[-1, 0, 0, numbers.prefix :]
-    heads = attention.attention_rows(vit, trace, state["layer"] % depth, row)[0, :, 0, numbers.prefix :]
+        return attention.rollout_rows(vit, trace, row, min(state["depth"], depth))[
+            -1, 0, 0, numbers.prefix :
+        ]
+    heads = attention.attention_rows(vit, trace, state["layer"] % depth, row)[
+        0, :, 0, numbers.prefix :
+    ]
     return heads.mean(0) if state["head"] < 0 else heads[state["head"]]
 
 
@@ -204,7 +233,9 @@ def test_numbers_equal_the_library(page, records, scenes, monkeypatch, which):
                 continue
             value = np.nan if theirs[name] is None else np.array(theirs[name], dtype=float)
             ours = np.asarray(ours, dtype=float)
-            np.testing.assert_allclose(np.reshape(value, ours.shape), ours, atol=1e-3, err_msg=f"{settings} {name}")
+            np.testing.assert_allclose(
+                np.reshape(value, ours.shape), ours, atol=1e-3, err_msg=f"{settings} {name}"
+            )
 
 
 @pytest.mark.browser
@@ -232,7 +263,9 @@ def test_a_point_moves_by_click_and_key_and_the_numbers_follow(page):
     for key in ("ArrowRight", "ArrowUp", "Shift+ArrowLeft"):
         page.keyboard.press(key)
     assert model(page, "point") == [x + 7, y - 8]
-    page.wait_for_function("() => document.querySelector('[role=status]').textContent.startsWith('Point at')")
+    page.wait_for_function(
+        "() => document.querySelector('[role=status]').textContent.startsWith('Point at')"
+    )
     for key in ["ArrowDown"] * 30:
         page.keyboard.press(key)
     assert model(page, "point")[1] == 127.5, "the point stays in the picture"
@@ -255,9 +288,17 @@ def test_sliders_stages_presets_and_reset(page):
     expect(page.locator("input[data-name=depth]")).to_be_hidden()
     page.locator("select[data-name=preset]").select_option("0")
     page.wait_for_function("() => document.querySelector('.ps-scores').textContent.length > 0")
-    assert model(page, "point") == [10.5, 12.5] and model(page, "picture") == 1 and model(page, "alpha") == 2
+    assert (
+        model(page, "point") == [10.5, 12.5]
+        and model(page, "picture") == 1
+        and model(page, "alpha") == 2
+    )
     page.get_by_role("button", name="Reset").click()
-    assert model(page, "alpha") == 1 and model(page, "picture") == 1 and model(page, "point") == [60.5, 52.5]
+    assert (
+        model(page, "alpha") == 1
+        and model(page, "picture") == 1
+        and model(page, "point") == [60.5, 52.5]
+    )
 
 
 @pytest.mark.browser
@@ -271,7 +312,9 @@ def test_play_runs_through_the_rounds_and_pauses(page):
     assert 0 < model(page, "step") < STATE["rounds"]
     page.locator("input[data-name=rounds]").fill("1")
     play.click()
-    page.wait_for_function("() => document.querySelector('.ps-play').getAttribute('aria-pressed') === 'false'")
+    page.wait_for_function(
+        "() => document.querySelector('.ps-play').getAttribute('aria-pressed') === 'false'"
+    )
     assert model(page, "step") == -1
 
 
@@ -286,8 +329,14 @@ def test_a_link_brings_the_state_back(page, browser, html):
         assert model(other, name) == model(page, name), name
     assert other.evaluate(f"() => window.pointsegModels['{NAME}'].get('alpha') === Infinity")
     other.close()
-    spoilt = open_page(browser, html.as_uri() + "#explore?alpha=%3Cb%3E&point=a,b&nonsense=1&keypoints=12")
-    assert (model(spoilt, "alpha"), model(spoilt, "point"), model(spoilt, "keypoints")) == (1, STATE["point"], 12)
+    spoilt = open_page(
+        browser, html.as_uri() + "#explore?alpha=%3Cb%3E&point=a,b&nonsense=1&keypoints=12"
+    )
+    assert (model(spoilt, "alpha"), model(spoilt, "point"), model(spoilt, "keypoints")) == (
+        1,
+        STATE["point"],
+        12,
+    )
     spoilt.close()
 
 
@@ -300,8 +349,15 @@ def test_what_is_saved_can_be_read(page):
         assert waiting.value.suggested_filename.endswith(kind.lower())
         saved[kind] = Path(waiting.value.path()).read_bytes()
     record = json.loads(saved["JSON"])
-    assert record["key_points"] == model(page, "key_points") and record["state"]["keypoints"] == STATE["keypoints"]
-    assert saved["PNG"][:4] == b"\x89PNG" and b"<circle" in saved["SVG"] and b"data:image/webp" in saved["SVG"]
+    assert (
+        record["key_points"] == model(page, "key_points")
+        and record["state"]["keypoints"] == STATE["keypoints"]
+    )
+    assert (
+        saved["PNG"][:4] == b"\x89PNG"
+        and b"<circle" in saved["SVG"]
+        and b"data:image/webp" in saved["SVG"]
+    )
 
 
 @pytest.mark.browser
@@ -318,7 +374,9 @@ def test_a_missing_picture_is_said(browser, html, tmp_path):
     (tmp_path / "page.html").write_text(text)
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
-    page.wait_for_function("() => document.querySelector('[role=status]')?.textContent.includes('is not here')")
+    page.wait_for_function(
+        "() => document.querySelector('[role=status]')?.textContent.includes('is not here')"
+    )
     page.close()
 
 
@@ -333,7 +391,10 @@ def test_settings_have_the_same_names_and_defaults_in_both_languages():
 
 def test_bytes_and_scales_come_back_close():
     # scales are 16-bit floats: below a hundredth they lose digits, which no attention would notice
-    values = torch.randn(3, 5, 2, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 1.0])[:, None]
+    values = (
+        torch.randn(3, 5, 2, 8, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([0.1, 1.0])[:, None]
+    )
     record = quantised(values)
     entry = {"blocks": 3, "heads": 2, "size": 8, "dim": 1, "prefix": 0, "grid": [1, 1], "stride": 1,
              "features": "AAA=", "queries": record}  # fmt: skip
@@ -362,7 +423,9 @@ def test_a_live_explorer_answers_for_one_token(live):
     rows = live.rows(37)
     exact = attention.scores_to_attention(whole.queries, whole.keys)[:, :, 37]  # [blocks, heads, T]
     assert rows.shape == (2 * 3 + 2, 256)
-    torch.testing.assert_close(rows[[0, 1, 3, 4]], exact.flatten(0, 1).float(), atol=2e-3, rtol=0.05)
+    torch.testing.assert_close(
+        rows[[0, 1, 3, 4]], exact.flatten(0, 1).float(), atol=2e-3, rtol=0.05
+    )
     torch.testing.assert_close(rows[2], rows[:2].mean(0))
     own = F.one_hot(torch.tensor(37), 256)
     torch.testing.assert_close(rows[6], (rows[5] + own) / 2)
@@ -372,7 +435,9 @@ def test_own_pictures_are_taken_or_refused_in_one_line(live, monkeypatch):
     said = []
     monkeypatch.setattr(live, "send", said.append)
     live.upload = picture_url(np.full((40, 600, 3), 90, np.uint8))
-    assert live.picture == 1 and live.images[1].shape == (34, 512, 3) and live.bundle["width"] == 512
+    assert (
+        live.picture == 1 and live.images[1].shape == (34, 512, 3) and live.bundle["width"] == 512
+    )
     for spoilt in ("data:image/png;base64,AAAA", "data:image/png;base64,%%%", "no picture"):
         live.upload = spoilt
     assert live.picture == 1 and [s["kind"] for s in said] == ["refused"] * 3
@@ -380,7 +445,10 @@ def test_own_pictures_are_taken_or_refused_in_one_line(live, monkeypatch):
 
 def test_kept_points_become_a_points_file(live, tmp_path):
     name = CATEGORIES[3].name
-    live.kept = [{"picture": 0, "point": [3.5, 4.5], "name": name}, {"picture": 0, "point": [9.5, 4.5], "name": ""}]
+    live.kept = [
+        {"picture": 0, "point": [3.5, 4.5], "name": name},
+        {"picture": 0, "point": [9.5, 4.5], "name": ""},
+    ]
     live.save_points(tmp_path / "points.json")
     back = read_points(tmp_path / "points.json")
     points = back.for_image("picture 1")

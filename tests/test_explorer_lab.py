@@ -20,7 +20,7 @@ TOKEN = "explorer"
 CELL = """
 import ipywidgets, torch
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.explorer.widget import KeyPointExplorer
+from pointseg.bookkit.explorer.widget import KeyPointExplorer
 from pointseg.nets.vit import TokenViT
 
 torch.manual_seed(0)
@@ -56,8 +56,14 @@ def lab(tmp_path):
                f"--port={port}", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}",
                "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
-    private = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    private |= {f"JUPYTERLAB_{name}_DIR": str(tmp_path / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
+    private = {
+        f"JUPYTER_{name}_DIR": str(tmp_path / name.lower())
+        for name in ("CONFIG", "DATA", "RUNTIME")
+    }
+    private |= {
+        f"JUPYTERLAB_{name}_DIR": str(tmp_path / name.lower())
+        for name in ("SETTINGS", "WORKSPACES")
+    }
     root = str(Path(__file__).resolve().parents[1])
     environment = os.environ | private | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     with (
@@ -113,7 +119,10 @@ def test_python_sees_what_the_hand_moved(lab):
         page.wait_for_timeout(500)
         python = page.locator("#seen").inner_text().split(" | ")
         shown = dict(
-            zip(page.locator(".ps-scores dt").all_inner_texts(), page.locator(".ps-scores dd").all_inner_texts())
+            zip(
+                page.locator(".ps-scores dt").all_inner_texts(),
+                page.locator(".ps-scores dd").all_inner_texts(),
+            )
         )
         assert python[2:] == [shown["Box"], shown["Mask"]]
         browser.close()

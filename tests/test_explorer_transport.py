@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from pointseg.bookkit.diagnostics.labels import has_touching_likes, maps_of_truth, one_point_each
+from pointseg.bookkit.explorer.bundle import _read_halves, write_script
+from pointseg.bookkit.explorer.page import embed
+from pointseg.bookkit.explorer.transport import (
+    STATE,
+    half_planes,
+    start_of,
+    transport_module,
+    transport_record,
+)
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.explorer.bundle import _read_halves, write_script
-from pointseg.explorer.page import embed
-from pointseg.explorer.transport import STATE, half_planes, start_of, transport_module, transport_record
-from pointseg.metrics.label_study import has_touching_likes, maps_of_truth, one_point_each
 from pointseg.ops.paths import boundary_step, path_between, shortest_paths, undirected_steps
 from pointseg.ops.transport import cheapest_supplier, sinkhorn
 
@@ -35,8 +41,13 @@ def record():
 
 def priced(record, beta):
     """[8, h, w] from a record's numbers, as the page makes them."""
-    parts = {k: torch.from_numpy(_read_halves(v)).view(4, *record["grid"]) for k, v in record["steps"].items()}
-    whole = parts["semantic"] + beta * parts["boundary"] + record["manifold_weight"] * parts["manifold"]
+    parts = {
+        k: torch.from_numpy(_read_halves(v)).view(4, *record["grid"])
+        for k, v in record["steps"].items()
+    }
+    whole = (
+        parts["semantic"] + beta * parts["boundary"] + record["manifold_weight"] * parts["manifold"]
+    )
     prices = torch.full((8, *record["grid"]), torch.inf, dtype=torch.float64)
     h, w = record["grid"]
     for k, (dr, dc) in enumerate(((0, 1), (1, 0), (1, 1), (1, -1))):
@@ -64,7 +75,9 @@ def page(record, tmp_path_factory):
     write_script(record, folder / "bundles", "t0")
     body = embed([{"name": "t0", "title": "three", "start": start_of(record)}], (), "bundles/", NAME, STATE,
                  transport_module())  # fmt: skip
-    (folder / "page.html").write_text(f"<!doctype html><meta charset=utf-8><title>t</title><body>{body}</body>")
+    (folder / "page.html").write_text(
+        f"<!doctype html><meta charset=utf-8><title>t</title><body>{body}</body>"
+    )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         opened = browser.new_page(viewport={"width": 1000, "height": 1200})
@@ -72,7 +85,9 @@ def page(record, tmp_path_factory):
         opened.on("pageerror", lambda error: opened.met.append(str(error)))
         opened.on("requestfailed", lambda request: opened.met.append(request.url))
         opened.goto((folder / "page.html").as_uri())
-        opened.wait_for_function("() => document.querySelector('.pointseg-explorer')?.dataset.drawn")
+        opened.wait_for_function(
+            "() => document.querySelector('.pointseg-explorer')?.dataset.drawn"
+        )
         yield opened
         assert not opened.met, opened.met
         browser.close()
@@ -103,7 +118,9 @@ def test_costs_potentials_and_owners_are_the_librarys(page, record, settings):
     np.testing.assert_allclose(found["units"], units, rtol=1e-12)
     u = torch.zeros(len(cells), dtype=torch.float64)
     if state["solver"] != "none":
-        u = sinkhorn(cost[:, demand > 0], units, demand[demand > 0], state["epsilon"], state["rounds"])
+        u = sinkhorn(
+            cost[:, demand > 0], units, demand[demand > 0], state["epsilon"], state["rounds"]
+        )
     np.testing.assert_allclose(found["potentials"], u, atol=1e-9)
     best = (cost - u[:, None]).sort(0).values
     sure = (demand > 0) & (best[1] - best[0] > 1e-9)
@@ -135,10 +152,16 @@ def test_more_units_move_the_border_and_the_keyboard_moves_the_pixel(page):
     slider.focus()
     drawn = page.evaluate("() => document.querySelector('.pointseg-explorer').dataset.drawn")
     slider.press("End")
-    page.wait_for_function(f"() => document.querySelector('.pointseg-explorer').dataset.drawn > {drawn}")
+    page.wait_for_function(
+        f"() => document.querySelector('.pointseg-explorer').dataset.drawn > {drawn}"
+    )
     assert page.evaluate(f"() => {model}.get('factor')") == 10
     after = [owned(page, row) for row in range(3)]
-    assert after != before and after[0] >= before[0] and sum(after) == pytest.approx(sum(before), abs=2)
+    assert (
+        after != before
+        and after[0] >= before[0]
+        and sum(after) == pytest.approx(sum(before), abs=2)
+    )
     at = page.evaluate(f"() => {model}.get('point')")
     page.locator("canvas.ps-picture").press("ArrowDown")
     assert page.evaluate(f"() => {model}.get('point')") == [at[0], at[1] + 4]

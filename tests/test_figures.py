@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pointseg import figures
+from pointseg.bookkit import figures
 
 
 def test_a_noisy_figure_is_kept_under_the_limit(tmp_path):

@@ -7,20 +7,20 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from memory_dataset import MemoryDataset
+from support.memory_dataset import MemoryDataset
 from torch import nn
 
-from pointseg import corpus as corpora
-from pointseg import recipe as recipes
-from pointseg.corpus import Corpus, open_corpus
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import ImageDataset, PointDataset, collate
-from pointseg.evaluation import label_train
-from pointseg.feed import Feed
-from pointseg.methods.base import Training
-from pointseg.recipe import METHODS, PointChoice, Recipe, method_class
+from pointseg.lab import recipe as recipes
+from pointseg.lab import run_data as corpora
+from pointseg.lab.evaluation import label_train
+from pointseg.lab.recipe import METHODS, PointChoice, Recipe, method_class
+from pointseg.lab.run_data import Corpus, open_corpus
+from pointseg.papers.method import Training
 from pointseg.structures import InputError, Instances, Panoptic, Sample, Truth
-from pointseg.train import fit, seed_all
+from pointseg.training.loader import Feed
+from pointseg.training.loop import fit, seed_all
 
 STEPS = 3  # at scale smoke every method has entered its last stage by then
 
@@ -54,7 +54,9 @@ class Poisoned:
 def noise_for(truth: Truth, i: int) -> Truth:
     """Same shapes and classes, but which pixel is whose is drawn by lot."""
     lot = torch.Generator().manual_seed(i + 1)
-    masks, void = (torch.rand(maps.shape, generator=lot) < 0.5 for maps in (truth.masks, truth.void))
+    masks, void = (
+        torch.rand(maps.shape, generator=lot) < 0.5 for maps in (truth.masks, truth.void)
+    )
     parts = truth.parts
     if parts is not None:
         parts = parts.flatten()[torch.randperm(parts.numel(), generator=lot)].view_as(parts)
@@ -76,13 +78,17 @@ def trained(build, dataset: ImageDataset, recipe: Recipe) -> dict[str, torch.Ten
     """Weights after the recipe's steps."""
     seed_all(recipe.seed)
     method = build()
-    for _ in fit(method, Feed(dataset, collate, recipe.training.batch, recipe.seed), recipe, device="cpu"):
+    for _ in fit(
+        method, Feed(dataset, collate, recipe.training.batch, recipe.seed), recipe, device="cpu"
+    ):
         pass
     return {name: value.clone() for name, value in method.state_dict().items()}
 
 
 def identical(first: dict, second: dict) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 # ------------------------------------------------------------ the machinery, on methods of this file
@@ -181,13 +187,16 @@ def test_an_honest_weak_method_passes(memory):
 
 
 def test_other_points_are_felt(memory):
-    weights = [trained(lambda: Pointed(4), PointDataset(memory, memory_points(s)), TINY) for s in (0, 1)]
+    weights = [
+        trained(lambda: Pointed(4), PointDataset(memory, memory_points(s)), TINY) for s in (0, 1)
+    ]
     assert not identical(*weights)
 
 
 def test_a_leak_through_the_training_set_is_red(memory):
     clean, noise = (
-        trained(lambda: Peeking(4), LeakyDataset(data, memory_points()), TINY) for data in (memory, poisoned(memory))
+        trained(lambda: Peeking(4), LeakyDataset(data, memory_points()), TINY)
+        for data in (memory, poisoned(memory))
     )
     assert not identical(clean, noise)
 
@@ -247,7 +256,9 @@ def outcomes(name: str) -> list[tuple[dict, list[str]]]:
         seed_all(recipe.seed)
         method = recipe.build(corpus.categories)
         before = {key: value.clone() for key, value in method.state_dict().items()}
-        for _ in fit(method, Feed(corpus.supervision(), collate, 2, recipe.seed), recipe, device="cpu"):
+        for _ in fit(
+            method, Feed(corpus.supervision(), collate, 2, recipe.seed), recipe, device="cpu"
+        ):
             pass
         assert not identical(before, method.state_dict()), "nothing was learnt at all"
         seed_all(recipe.seed)
@@ -266,7 +277,9 @@ def test_weak_methods_learn_nothing_from_masks(name, made):
 
 @pytest.mark.parametrize(("cls", "training_set", "honest"),
                          [(Pointed, PointDataset, True), (Peeking, LeakyDataset, False)])  # fmt: skip
-def test_the_whole_way_tells_an_honest_method_from_a_leaking_one(cls, training_set, honest, made, monkeypatch):
+def test_the_whole_way_tells_an_honest_method_from_a_leaking_one(
+    cls, training_set, honest, made, monkeypatch
+):
     monkeypatch.setitem(METHODS, "planted", lambda: cls)
     monkeypatch.setattr(Corpus, "supervision", lambda self: training_set(self.train, self.points))
     (clean, labels), (noise, other_labels) = outcomes("planted")
@@ -302,7 +315,11 @@ def test_the_points_of_a_real_bestiary_lie_in_their_masks(made):
 def test_prints_tell_pseudo_labels_apart():
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     one = Instances(mask, torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4))
-    assert prints([one]) == prints([replace(one, masks=mask.clone())]) != prints([replace(one, masks=~mask)])
+    assert (
+        prints([one])
+        == prints([replace(one, masks=mask.clone())])
+        != prints([replace(one, masks=~mask)])
+    )
 
 
 def test_noise_has_no_points_of_its_own(memory):

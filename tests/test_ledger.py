@@ -12,8 +12,17 @@ import time
 
 import pytest
 
-from pointseg import fingerprint, ledger
-from pointseg.ledger import Interrupted, Run, StopFlag, strict, trim, write_index, write_text
+from pointseg.lab import fingerprint
+from pointseg.lab import run_record as ledger
+from pointseg.lab.run_record import (
+    Interrupted,
+    Run,
+    StopFlag,
+    strict,
+    trim,
+    write_index,
+    write_text,
+)
 from pointseg.structures import InputError
 
 
@@ -52,7 +61,7 @@ def test_a_kill_without_a_word_is_told_by_the_missing_process(run):
     code = """
         import os, sys
         from pathlib import Path
-        from pointseg.ledger import Run
+        from pointseg.lab.run_record import Run
         with Run(Path(sys.argv[1])).recording():
             os.kill(os.getpid(), 9)
     """
@@ -80,7 +89,9 @@ def test_the_first_signal_asks_and_the_second_interrupts():
 
 def test_a_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
     path = write_text(tmp_path / "a.json", "old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(InputError, match=r"a.json: cannot be written \(No space left on device\)"):
         write_text(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -94,7 +105,9 @@ def test_a_broken_file_of_a_run_is_named(run):
 
 
 def test_strict_json_has_no_nan():
-    assert strict({"a": [1, math.inf, {"b": (math.nan, 2.0)}]}) == {"a": [1, "inf", {"b": [None, 2.0]}]}
+    assert strict({"a": [1, math.inf, {"b": (math.nan, 2.0)}]}) == {
+        "a": [1, "inf", {"b": [None, 2.0]}]
+    }
 
 
 def test_the_index_is_made_from_the_files_alone(run):
@@ -124,7 +137,10 @@ def test_a_run_is_trimmed_to_its_budget_largest_figure_first(run):
     run.folder.mkdir(parents=True)
     for name, size in [("a.png", 400), ("b.png", 700), ("log.jsonl", 300)]:
         (run.folder / name).write_bytes(b"x" * size)
-    picture = {"output_type": "display_data", "data": {"image/png": "y" * 600, "text/plain": "Figure"}}
+    picture = {
+        "output_type": "display_data",
+        "data": {"image/png": "y" * 600, "text/plain": "Figure"},
+    }
     (run.folder / "notebook.ipynb").write_text(json.dumps({"cells": [{"outputs": [picture]}]}))
     assert trim(run.folder, 1600) == ["b.png"]
     assert trim(run.folder, 900) == ["a.png", "pictures of notebook.ipynb"]
@@ -157,25 +173,42 @@ def test_comments_docstrings_and_formatting_do_not_move_a_hash_but_code_does():
     code = 'def f(x):\n    return x + 1\n\nclass A:\n    b = "it"\n'
     dressed = '"""Doc."""\ndef f( x ):\n    """Doc."""\n    return (x+1)  # why\nclass A:\n    "Doc."\n    b = \'it\'\n'
     assert fingerprint.code_hash(code) == fingerprint.code_hash(dressed)
-    for changed in (code.replace("+ 1", "+ 2"), code.replace("+", "-"), code.replace('"it"', '"at"')):
+    for changed in (
+        code.replace("+ 1", "+ 2"),
+        code.replace("+", "-"),
+        code.replace('"it"', '"at"'),
+    ):
         assert fingerprint.code_hash(changed) != fingerprint.code_hash(code)
 
 
 def test_a_runs_hash_follows_what_it_imports_and_nothing_else(monkeypatch):
-    reached = fingerprint.closure(["pointseg.train"])
-    assert {"pointseg.train", "pointseg.feed", "pointseg.structures", "pointseg.methods.base"} <= reached
-    assert not reached & {"pointseg.cli", "pointseg.methods.attentionshift", "pointseg.notebook"}
-    assert "pointseg.data.bestiary" in fingerprint.closure(["pointseg.experiment"])  # a lazy import
-    before = fingerprint.library_hash(["pointseg.train"])
+    reached = fingerprint.closure(["pointseg.training.loop"])
+    assert {
+        "pointseg.training.loop",
+        "pointseg.training.loader",
+        "pointseg.structures",
+        "pointseg.papers.method",
+    } <= reached
+    assert not reached & {
+        "pointseg.cli",
+        "pointseg.papers.attentionshift.method",
+        "pointseg.lab.notebook",
+    }
+    assert "pointseg.data.bestiary" in fingerprint.closure(
+        ["pointseg.lab.experiment"]
+    )  # a lazy import
+    before = fingerprint.library_hash(["pointseg.training.loop"])
     moved = fingerprint._module_hash
-    for changed, same in [("pointseg.feed", False), ("pointseg.notebook", True)]:
-        monkeypatch.setattr(fingerprint, "_module_hash", lambda n, c=changed: "other" if n == c else moved(n))
-        assert (fingerprint.library_hash(["pointseg.train"]) == before) is same
+    for changed, same in [("pointseg.training.loader", False), ("pointseg.lab.notebook", True)]:
+        monkeypatch.setattr(
+            fingerprint, "_module_hash", lambda n, c=changed: "other" if n == c else moved(n)
+        )
+        assert (fingerprint.library_hash(["pointseg.training.loop"]) == before) is same
     assert fingerprint.library_hash() != before != fingerprint.library_hash([])
 
 
 def test_shipped_weights_count_where_networks_do(monkeypatch):
-    roots = ["pointseg.feed"], ["pointseg.nets.vit"]
+    roots = ["pointseg.training.loader"], ["pointseg.nets.vit"]
     before = [fingerprint.library_hash(names) for names in roots]
     monkeypatch.setattr(fingerprint, "_weights", lambda: ["other weights"])
     after = [fingerprint.library_hash(names) for names in roots]

@@ -9,13 +9,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import small_datasets as small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from support import small_datasets as small
 
 from pointseg.data.bestiary import CATEGORIES, THINGS, draw, make
 from pointseg.data.images import read_image, read_segment_ids, read_size
@@ -60,7 +60,10 @@ def test_an_image_without_any_object_has_an_empty_truth(tmp_path):
 def test_panoptic_by_hand(tmp_path):
     small.panoptic(tmp_path)
     dataset = open_dataset(tmp_path, "train")
-    assert dataset.categories == (Category(5, "cat"), Category(2, "grass", is_thing=False))  # things first
+    assert dataset.categories == (
+        Category(5, "cat"),
+        Category(2, "grass", is_thing=False),
+    )  # things first
     truth = dataset.truth(0)
     assert truth.target.tolist() == [70000, 300]
     assert truth.label.tolist() == [0, 1]
@@ -111,7 +114,11 @@ def test_a_folder_has_pictures_and_no_truth(tmp_path):
     small.photo(tmp_path / "one.png", seed=1)
     small.photo(tmp_path / "two.jpg", h=9, w=20)
     dataset = open_dataset(tmp_path, "whatever")
-    assert (dataset.layout, dataset.ids, dataset.size(1)) == ("folder", ["one.png", "two.jpg"], (9, 20))
+    assert (dataset.layout, dataset.ids, dataset.size(1)) == (
+        "folder",
+        ["one.png", "two.jpg"],
+        (9, 20),
+    )
     assert not dataset.has_truth
     with pytest.raises(InputError, match="no ground truth"):
         dataset.truth(0)
@@ -123,7 +130,11 @@ def test_a_folder_turns_pictures_upright(tmp_path):
     small.photo(tmp_path / "one.jpg", exif=tag)
     dataset = open_dataset(tmp_path, "all")
     assert dataset.size(0) == dataset.image(0).shape[:2] == (small.W, small.H)
-    assert read_size(tmp_path / "one.jpg") == read_image(tmp_path / "one.jpg").shape[:2] == (small.H, small.W)
+    assert (
+        read_size(tmp_path / "one.jpg")
+        == read_image(tmp_path / "one.jpg").shape[:2]
+        == (small.H, small.W)
+    )
 
 
 def test_layouts_are_told_apart(tmp_path):
@@ -190,7 +201,9 @@ def test_long_runs_survive_compression():
     assert (decode_mask(small.compressed(mask), mask.shape, "x") == mask).all()
 
 
-@given(st.text(st.characters(codec="ascii"), max_size=12) | st.lists(st.integers(-3, 30), max_size=6))
+@given(
+    st.text(st.characters(codec="ascii"), max_size=12) | st.lists(st.integers(-3, 30), max_size=6)
+)
 @settings(max_examples=300)
 def test_foreign_run_lengths_are_refused_or_fill_the_picture(counts):
     try:
@@ -217,7 +230,9 @@ def bestiary(tmp_path_factory):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_bestiary_comes_back_as_it_was_drawn(bestiary, layout, split):
     dataset = open_dataset(bestiary, split, layout)
-    assert [c.name for c in dataset.categories] == [c.name for c in (CATEGORIES if layout == "panoptic" else THINGS)]
+    assert [c.name for c in dataset.categories] == [
+        c.name for c in (CATEGORIES if layout == "panoptic" else THINGS)
+    ]
     for i in range(len(dataset)):
         scene = draw(SEED, split, i, SIZE)
         drawn = scene.truth_with(border=True) if layout == "voc" else scene.truth
@@ -228,7 +243,11 @@ def test_bestiary_comes_back_as_it_was_drawn(bestiary, layout, split):
         assert truth.is_crowd.tolist() == kept.is_crowd.tolist()
         assert truth.parts.equal(drawn.parts)
         if layout != "coco":
-            crowds = drawn.masks[drawn.is_crowd].any(0) if layout == "voc" else torch.zeros_like(drawn.void)
+            crowds = (
+                drawn.masks[drawn.is_crowd].any(0)
+                if layout == "voc"
+                else torch.zeros_like(drawn.void)
+            )
             assert truth.void.equal(drawn.void | crowds)
         assert np.abs(dataset.image(i).astype(int) - scene.image).mean() < 10  # JPEG
 
@@ -243,7 +262,9 @@ def kept_rows(drawn, layout):
 def test_bestiary_sbd_equals_its_pngs_but_for_the_border(bestiary):
     dataset = open_dataset(bestiary, "train", "voc")
     for i, name in enumerate(dataset.ids):
-        objects, classes = read_sbd(bestiary / "SBD" / "dataset" / "inst" / f"{name}.mat", dataset.size(i))
+        objects, classes = read_sbd(
+            bestiary / "SBD" / "dataset" / "inst" / f"{name}.mat", dataset.size(i)
+        )
         known = dataset.masks(i)[0] != 255
         assert (objects[known] == dataset.masks(i)[0][known]).all()
         assert (classes[known] == dataset.masks(i)[1][known]).all()
@@ -271,7 +292,9 @@ def test_coco_instances_equal_pycocotools(shared_data, split, pictures, objects)
         entries, truth = api.imgToAnns[image_id], dataset.truth(i)
         total += len(truth)
         assert truth.target.tolist() == [e["id"] for e in entries]
-        assert [dataset.categories[k].id for k in truth.label] == [e["category_id"] for e in entries]
+        assert [dataset.categories[k].id for k in truth.label] == [
+            e["category_id"] for e in entries
+        ]
         assert truth.is_crowd.tolist() == [bool(e["iscrowd"]) for e in entries]
         for mask, entry in zip(truth.masks.numpy(), entries):
             assert (mask == api.annToMask(entry)).all()
@@ -287,7 +310,10 @@ def test_coco_panoptic_equals_the_pngs(shared_data, split, pictures):
     assert (dataset.layout, len(dataset), len(dataset.categories)) == ("panoptic", pictures, 133)
     assert sum(c.is_thing for c in dataset.categories) == 80
     for i in range(pictures):
-        truth, file = dataset.truth(i), root / "annotations" / f"panoptic_{split}2017" / dataset.entry(i)["file_name"]
+        truth, file = (
+            dataset.truth(i),
+            root / "annotations" / f"panoptic_{split}2017" / dataset.entry(i)["file_name"],
+        )
         areas = {s["id"]: s["area"] for s in dataset.entry(i)["segments_info"]}
         assert dict(zip(truth.target.tolist(), truth.masks.sum((1, 2)).tolist())) == areas
         assert (truth.masks.sum(0) + truth.void == 1).all()
@@ -321,7 +347,10 @@ def test_voc_equals_the_pngs_and_the_xml(shared_data, split, pictures):
         for k, mask in zip(truth.target.tolist(), truth.masks.numpy()):
             assert (mask == (objects == k)).all()
         assert (truth.void.numpy() == (objects == 255)).all()
-        named = [e.findtext("name") for e in ElementTree.parse(root / "Annotations" / f"{name}.xml").iter("object")]
+        named = [
+            e.findtext("name")
+            for e in ElementTree.parse(root / "Annotations" / f"{name}.xml").iter("object")
+        ]
         assert Counter(dataset.categories[k].name for k in truth.label.tolist()) == Counter(named)
 
 
@@ -339,7 +368,10 @@ def test_voc_has_62_objects_and_sbd_the_same(shared_data):
 
 @pytest.mark.realdata
 def test_train_aug_is_the_official_list(shared_data):
-    lists = {path.stem: path.read_text().split() for path in (shared_data / "voc_split_lists").glob("*.txt")}
+    lists = {
+        path.stem: path.read_text().split()
+        for path in (shared_data / "voc_split_lists").glob("*.txt")
+    }
     train, val = lists["voc2012_seg_train_1464"], lists["voc2012_seg_val_1449"]
     merged = train_aug_ids(train, val, lists["sbd_train_8498"] + lists["sbd_val_2857"])
     assert (len(train), len(val), len(merged)) == (1464, 1449, 10582)

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.nets.mae import (
+from pointseg.nets.vit import TokenViT
+from pointseg.nets.weights import load_backbone
+from pointseg.structures import InputError
+from pointseg.training.pretraining.mae import (
     MAEConfig,
     MaskedAutoencoder,
     hide_pixels,
@@ -15,7 +18,8 @@ from pointseg.nets.mae import (
     random_hidden,
     to_patches,
 )
-from pointseg.nets.probe import (
+from pointseg.training.pretraining.pretrain import Pretraining, draw_views, pretrain, probe_picture
+from pointseg.training.pretraining.probe import (
     ProbePicture,
     best_threshold_iou,
     k_means,
@@ -25,17 +29,15 @@ from pointseg.nets.probe import (
     same_object_auc,
     token_class,
 )
-from pointseg.nets.vit import TokenViT
-from pointseg.nets.weights import load_backbone
-from pointseg.pretrain import Pretraining, draw_views, pretrain, probe_picture
-from pointseg.structures import InputError
 
 TINY = {"dim": 48, "depth": 2, "heads": 2}
 
 
 def small_mae(**settings):
     torch.manual_seed(0)
-    return MaskedAutoencoder(TokenViT(**TINY), MAEConfig(decoder_dim=24, decoder_depth=1, **settings))
+    return MaskedAutoencoder(
+        TokenViT(**TINY), MAEConfig(decoder_dim=24, decoder_depth=1, **settings)
+    )
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (5, 7), (4, 4)])
@@ -51,7 +53,9 @@ def test_hidden_patches_come_in_squares():
     assert (hidden == hidden[:, :, :1, :, :1]).all()
 
 
-@pytest.mark.parametrize("vit", [TINY, {**TINY, "stem": "patch"}, {"name": "vit_small_patch16_dinov3"}])
+@pytest.mark.parametrize(
+    "vit", [TINY, {**TINY, "stem": "patch"}, {"name": "vit_small_patch16_dinov3"}]
+)
 @torch.no_grad()
 def test_hidden_pixels_change_nothing(vit):
     """Overlapping convolutions would carry hidden pixels into visible tokens; here they cannot."""
@@ -60,7 +64,9 @@ def test_hidden_pixels_change_nothing(vit):
     side = 4 * model.vit.stride
     one, hidden = torch.rand(2, 3, side, side), random_hidden(2, (4, 4), 0.75)
     noise = torch.rand_like(one)
-    other = torch.where(hide_pixels(torch.ones_like(one), hidden, model.vit.stride).bool(), one, noise)
+    other = torch.where(
+        hide_pixels(torch.ones_like(one), hidden, model.vit.stride).bool(), one, noise
+    )
     assert not torch.equal(one, other)
     visible = (~hidden).nonzero()[:, 1].view(2, -1)
     tokens = [model.encode(model.vit.normalise(images), hidden, visible) for images in (one, other)]
@@ -152,7 +158,9 @@ def test_each_way_of_hiding_is_a_view_of_its_own():
     painted = model(torch.rand(2, 3, 32, 32))
     assert len(painted.which) == 6 and not torch.equal(painted.which[:2], painted.which[2:4])
     painted.loss.backward()
-    assert model.imagine.weight.grad is not None and not any(p.requires_grad for p in model.teacher.parameters())
+    assert model.imagine.weight.grad is not None and not any(
+        p.requires_grad for p in model.teacher.parameters()
+    )
 
 
 def test_best_threshold_by_trying_all():
@@ -188,7 +196,10 @@ def test_features_that_name_their_object_and_parts_score_one():
     similar = point_similarity(by_owner, torch.tensor([10.0, 9.0]), 4)
     assert same_object_auc(similar, mask, 4) == 1.0
     assert part_purity(by_part, mask, parts, 4) == (1.0, 0.5)
-    assert part_purity(torch.ones(2, 8, 8), mask, parts, 4) == (0.5, 0.5)  # knows nothing: the largest part
+    assert part_purity(torch.ones(2, 8, 8), mask, parts, 4) == (
+        0.5,
+        0.5,
+    )  # knows nothing: the largest part
     assert part_purity(by_part, mask, mask.long(), 4) is None
 
 
@@ -200,9 +211,13 @@ def test_token_class_reads_labels_that_are_there():
         masks = torch.zeros(2, 16, 16, dtype=torch.bool)
         masks[0, :8], masks[1, 8:] = True, True
         label = torch.tensor([index // 2 % 4, (index // 2 + 1) % 4])
-        pictures.append(ProbePicture(torch.zeros(3, 16, 16), masks, masks[0].long(), torch.zeros(2, 2), label))
+        pictures.append(
+            ProbePicture(torch.zeros(3, 16, 16), masks, masks[0].long(), torch.zeros(2, 2), label)
+        )
         grid = label.repeat_interleave(2)[:, None].expand(4, 4)
-        named.append(torch.nn.functional.one_hot(grid, 4).permute(2, 0, 1) + 0.1 * torch.randn(4, 4, 4))
+        named.append(
+            torch.nn.functional.one_hot(grid, 4).permute(2, 0, 1) + 0.1 * torch.randn(4, 4, 4)
+        )
         noise.append(torch.randn(4, 4, 4))
     assert token_class(torch.stack(named), pictures, 4) == 1.0
     assert token_class(torch.stack(noise), pictures, 4) < 0.4
@@ -210,7 +225,9 @@ def test_token_class_reads_labels_that_are_there():
 
 def test_k_means_finds_clusters_far_apart():
     torch.manual_seed(0)
-    points = torch.cat([torch.randn(9, 2) * 0.1 + centre for centre in torch.tensor([[0.0, 0], [9, 0], [0, 9]])])
+    points = torch.cat(
+        [torch.randn(9, 2) * 0.1 + centre for centre in torch.tensor([[0.0, 0], [9, 0], [0, 9]])]
+    )
     cluster = k_means(points, 3).view(3, 9)
     assert (cluster == cluster[:, :1]).all() and len(cluster[:, 0].unique()) == 3
 
@@ -220,7 +237,11 @@ def test_probe_leaves_the_network_as_it_was():
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
     mask[0, 4:20, 4:20] = True
     picture = ProbePicture(
-        torch.rand(3, 32, 32), mask, mask[0].long(), torch.tensor([[8.5, 8.5]]), torch.zeros(1).long()
+        torch.rand(3, 32, 32),
+        mask,
+        mask[0].long(),
+        torch.tensor([[8.5, 8.5]]),
+        torch.zeros(1).long(),
     )
     scores = probe(vit, [picture, picture])
     assert vit.training and 0 < scores["point_iou"] <= 1
@@ -250,13 +271,20 @@ def test_rate_rises_stays_and_falls():
     assert rates[-1] == pytest.approx(0.05) and all(r > 0 for r in rates)
 
 
-RUN: dict = {"batch": 8, "pictures": 12, "size": 64, "probe_pictures": 2, "probes": (0, 16), "warm_up": 16}
+RUN: dict = {
+    "batch": 8,
+    "pictures": 12,
+    "size": 64,
+    "probe_pictures": 2,
+    "probes": (0, 16),
+    "warm_up": 16,
+}
 
 
 def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
     """Stopped after any step and started again, the same bytes come out."""
-    from pointseg import pretrain as module
     from pointseg.nets.vit import ViTConfig
+    from pointseg.training.pretraining import pretrain as module
 
     settings = {**RUN, "views": 48, "vit": ViTConfig(**TINY, image_size=64)}
     whole = pretrain("mae", tmp_path / "whole", **settings)
@@ -277,20 +305,28 @@ def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
     assert whole.read_bytes() == parts.read_bytes()
     vit = TokenViT(**TINY, image_size=64)
     assert load_backbone(vit, whole).missing == ()
-    assert sorted(p.name for p in (tmp_path / "whole" / "snapshots").iterdir())[0] == "views00000000.safetensors"
+    assert (
+        sorted(p.name for p in (tmp_path / "whole" / "snapshots").iterdir())[0]
+        == "views00000000.safetensors"
+    )
     assert json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]["point_iou"] > 0
 
 
 def test_shipping_keeps_record_and_weights_together(tmp_path):
     from pointseg.nets.vit import ViTConfig
-    from pointseg.pretrain import ship
+    from pointseg.training.pretraining.pretrain import ship
 
     settings = {**RUN, "views": 16, "vit": ViTConfig(**TINY, image_size=64)}
     pretrain("mae", tmp_path / "out", **settings)
     (tmp_path / "weights").mkdir()
-    kept = ship(tmp_path / "out", tmp_path / "weights" / "small.safetensors", tmp_path / "runs", "small")
+    kept = ship(
+        tmp_path / "out", tmp_path / "weights" / "small.safetensors", tmp_path / "runs", "small"
+    )
     record = json.loads((tmp_path / "weights" / "small.json").read_text())
-    assert record["sha256"] == sha256((tmp_path / "weights" / "small.safetensors").read_bytes()).hexdigest()
+    assert (
+        record["sha256"]
+        == sha256((tmp_path / "weights" / "small.safetensors").read_bytes()).hexdigest()
+    )
     assert record["views"] == 16 and "--views 16 --batch 8" in record["command"]
     assert kept.status == "ok" and set(kept.read("probes.json")) == {"0", "16"}
     assert len(list((kept.folder / "looks").iterdir())) == 2
@@ -298,8 +334,8 @@ def test_shipping_keeps_record_and_weights_together(tmp_path):
 
 def test_the_teacher_is_heard_after_the_first_views():
     """One way of hiding until then, `masks` ways afterwards; the teacher begins as its pupil is at that step."""
-    from pointseg import pretrain as module
     from pointseg.nets.vit import ViTConfig
+    from pointseg.training.pretraining import pretrain as module
 
     mae = MAEConfig(latent=1.0, masks=2, decoder_dim=24, slowness=1.0)
     config = Pretraining(**RUN, views=64, alone=16, vit=ViTConfig(**TINY, image_size=64), mae=mae)

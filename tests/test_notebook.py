@@ -15,14 +15,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support import tiny_method as tiny
 
-from pointseg import notebook as notebooks
-from pointseg.ledger import Run
-from pointseg.notebook import (
+from pointseg.lab import notebook as notebooks
+from pointseg.lab.notebook import (
     checked,
     compare_results,
     few_colours,
@@ -31,6 +30,7 @@ from pointseg.notebook import (
     stale,
     with_light_pictures,
 )
+from pointseg.lab.run_record import Run
 from pointseg.structures import InputError
 
 HEAD = """
@@ -103,7 +103,11 @@ def test_a_misspelt_or_mistyped_parameter_stops_before_anything_runs(place, give
     assert not (place / "runs").exists() and not (place / "work").exists()
 
 
-@given(st.dictionaries(st.sampled_from(["power", "rate", "name", "loud", "more"]), st.text(max_size=12)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["power", "rate", "name", "loud", "more"]), st.text(max_size=12)
+    )
+)
 def test_any_text_is_parsed_or_refused(tmp_path_factory, given_texts):
     source = read_notebook(chapter(tmp_path_factory.mktemp("n")))
     try:
@@ -140,7 +144,9 @@ def test_it_runs_once_for_each_content(place):
     run = Run(folder)
     assert run.result["metrics"] == {"value": 13.5} and run.status == "ok"
     executed = nbformat.read(folder / "notebook.ipynb", 4)
-    assert "13.5" in str(executed.cells) and str(place) not in (folder / "notebook.ipynb").read_text()
+    assert (
+        "13.5" in str(executed.cells) and str(place) not in (folder / "notebook.ipynb").read_text()
+    )
 
     stamp = (folder / "result.json").stat().st_mtime_ns
     assert run_notebook(path, {"power": 3}) == folder  # the same content, however it was given
@@ -166,7 +172,9 @@ def test_checkpoints_whose_record_is_gone_are_set_aside(place, capsys):
         shutil.rmtree(run.folder)
         run_notebook(path, {})
         aside = run.scratch.with_name(f"{run.id}.{times}")
-        assert (aside / "checkpoint").read_text() == f"after {times}" and not (run.scratch / "checkpoint").exists()
+        assert (aside / "checkpoint").read_text() == f"after {times}" and not (
+            run.scratch / "checkpoint"
+        ).exists()
         assert f"{run.folder} has no record" in capsys.readouterr().err and run.status == "ok"
 
 
@@ -215,7 +223,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, number):
     path = chapter(place, WAITING)
-    code = f"from pointseg.notebook import run_notebook; run_notebook({str(path)!r}, {{}})"
+    code = f"from pointseg.lab.notebook import run_notebook; run_notebook({str(path)!r}, {{}})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     marks, patience = place / "marks", time.monotonic() + 240
     while not marks.exists() and time.monotonic() < patience and child.poll() is None:
@@ -241,16 +249,22 @@ print("the cell speaks", file=sys.stderr)
 
 
 def test_what_a_cell_or_its_child_says_is_heard_once(place):
-    code = f"from pointseg.notebook import run_notebook; run_notebook({str(chapter(place, TELLING))!r}, {{}})"
-    plain = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}  # ipykernel behaves otherwise in tests
-    heard = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=plain).stderr
+    code = f"from pointseg.lab.notebook import run_notebook; run_notebook({str(chapter(place, TELLING))!r}, {{}})"
+    plain = {
+        k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"
+    }  # ipykernel behaves otherwise in tests
+    heard = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=plain
+    ).stderr
     assert heard.count("a child speaks") == 1 and heard.count("the cell speaks") == 1
 
 
 def test_a_run_that_is_running_is_not_started_twice(place):
     path = chapter(place)
     source = read_notebook(path)
-    run = Run(place / "runs" / notebooks.run_id(source, notebooks.key_of(source, checked(source, {}))))
+    run = Run(
+        place / "runs" / notebooks.run_id(source, notebooks.key_of(source, checked(source, {})))
+    )
     with run.recording(), pytest.raises(InputError, match=f"is running in process {os.getpid()}"):
         run_notebook(path, {})
 
@@ -262,7 +276,9 @@ def test_a_run_is_called_by_what_it_did(place):
     source = read_notebook(chapter(place, head=head))
     key = notebooks.key_of(source, checked(source, {}))
     assert notebooks.run_id(source, key) == f"tiny-bestiary-smoke-s3-{key.sha8}"
-    assert key.data and key.data != notebooks.key_of(source, checked(source, {"scale": "small"})).data
+    assert (
+        key.data and key.data != notebooks.key_of(source, checked(source, {"scale": "small"})).data
+    )
 
 
 # --- reproducible numbers
@@ -273,9 +289,24 @@ def test_nbval_finds_a_changed_cell_in_an_executed_notebook(place):
     executed = run_notebook(path, {}) / "notebook.ipynb"
     changed = executed.with_name("changed.ipynb")
     changed.write_text(executed.read_text().replace("4.5", "4.6"))
-    words = ["-m", "pytest", "--nbval-lax", "-rA", "-p", "no:cacheprovider", "-c", os.devnull, executed, changed]
-    told = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False).stdout
-    verdicts = [line.split("::")[0] for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))]
+    words = [
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        executed,
+        changed,
+    ]
+    told = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False
+    ).stdout
+    verdicts = [
+        line.split("::")[0] for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))
+    ]
     assert sum(v.startswith("FAILED") for v in verdicts) == 1 and f"FAILED {changed}" in told
     assert sum(v.startswith("PASSED") and v.endswith("notebook.ipynb") for v in verdicts) >= 2
 
@@ -286,7 +317,9 @@ def test_kept_pictures_have_few_colours_and_stay_recognisable():
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, format="png")
     png = base64.b64encode(buffer.getvalue()).decode()
-    text = json.dumps({"cells": [{"outputs": [{"data": {"image/png": png}}, {"text": "kept"}]}, {"source": "1"}]})
+    text = json.dumps(
+        {"cells": [{"outputs": [{"data": {"image/png": png}}, {"text": "kept"}]}, {"source": "1"}]}
+    )
     kept = json.loads(with_light_pictures(text))
     light = kept["cells"][0]["outputs"][0]["data"]["image/png"]
     assert len(light) < 0.75 * len(png) and kept["cells"][0]["outputs"][1] == {"text": "kept"}
@@ -301,7 +334,9 @@ def test_speeds_are_no_results(tmp_path):
     for name, speed, score in [("a", 10.0, 50.0), ("b", 99.0, 50.1)]:
         run = Run(tmp_path / name)
         run.folder.mkdir()
-        run.write("result.json", {"metrics": {"images_per_s": speed, "val": {"AP": score}, name: 1.0}})
+        run.write(
+            "result.json", {"metrics": {"images_per_s": speed, "val": {"AP": score}, name: 1.0}}
+        )
         folders.append(run.folder)
     assert compare_results(*folders) == ["a: only in one of the two", "b: only in one of the two"]
     assert "val/AP: 50 and 50.1" in compare_results(*folders, rtol=1e-4)

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.methods import point2mask as p2m
-from pointseg.methods.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
-from pointseg.metrics import label_study
+from pointseg.bookkit.diagnostics import labels as label_study
 from pointseg.ops.paths import nearest_of_each, shortest_paths, undirected_steps
-from pointseg.ops.point_labels import ImageMaps, LabelledImage, SemanticMap, likely_nearest, semantic_map
+from pointseg.ops.point_labels import (
+    ImageMaps,
+    LabelledImage,
+    SemanticMap,
+    likely_nearest,
+    semantic_map,
+)
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
 from pointseg.ops.transport import shares
+from pointseg.papers import point2mask as p2m
+from pointseg.papers.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
 from pointseg.structures import IGNORE, Batch, Category, Points, Truth
 
 CATEGORIES = [Category(1, "cat"), Category(2, "dog"), Category(3, "sky", False)]
@@ -30,7 +36,9 @@ def flat_maps(regions, boundary=None, h=16, w=16):
     logits = 20.0 * torch.nn.functional.one_hot(regions, 3).permute(2, 0, 1)
     features = torch.zeros(4, h, w)
     features[0] = 1
-    return ImageMaps(logits.float(), features, torch.zeros(1, h, w) if boundary is None else boundary)
+    return ImageMaps(
+        logits.float(), features, torch.zeros(1, h, w) if boundary is None else boundary
+    )
 
 
 def two_cats():
@@ -65,15 +73,22 @@ def test_eq03_beta_zero_removes_the_boundary_and_ties_go_to_the_first():
 def test_the_likely_nearest_target_equals_a_pixel_by_pixel_search(seed):
     """argmax_i (1 - D_i / max D) (P of i's class or of any stuff), written down literally."""
     draw = np.random.default_rng(seed)
-    classes, label = torch.tensor([0, 3, 4, 7, 9]), torch.tensor(draw.choice([0, 3, 4], size=draw.integers(1, 6)))
-    semantic = SemanticMap(torch.tensor(draw.dirichlet(np.ones(5), (6, 7))).permute(2, 0, 1), classes, things=5)
+    classes, label = (
+        torch.tensor([0, 3, 4, 7, 9]),
+        torch.tensor(draw.choice([0, 3, 4], size=draw.integers(1, 6))),
+    )
+    semantic = SemanticMap(
+        torch.tensor(draw.dirichlet(np.ones(5), (6, 7))).permute(2, 0, 1), classes, things=5
+    )
     distance = torch.tensor(draw.random((len(label), 6, 7)))
     found = likely_nearest(distance, *semantic.likelihood(label))
     column = {int(c): k for k, c in enumerate(classes)}
     for r, c in np.ndindex(6, 7):
         prob = semantic.prob[:, r, c].tolist()
         fits = [prob[column[int(k)]] + prob[3] + prob[4] for k in label]
-        scores = [(1 - float(d) / float(distance.max())) * fit for d, fit in zip(distance[:, r, c], fits)]
+        scores = [
+            (1 - float(d) / float(distance.max())) * fit for d, fit in zip(distance[:, r, c], fits)
+        ]
         assert found[r, c] == int(np.argmax(scores))
 
 
@@ -100,14 +115,18 @@ def test_images_without_things_without_stuff_or_without_any_point(rows):
     if rows:
         labelled = method().label_image(maps, torch.rand(3, 64, 64), points_of(*rows))
         assert labelled.as_panoptic().segments.shape == (64, 64)
-    batch = Batch(torch.rand(2, 3, 64, 64), [(64, 64)] * 2, ["a", "b"], [points_of(*rows), two_cats()[1]])
+    batch = Batch(
+        torch.rand(2, 3, 64, 64), [(64, 64)] * 2, ["a", "b"], [points_of(*rows), two_cats()[1]]
+    )
     losses = method(transport_from=0).losses(batch, 5)
     assert all(torch.isfinite(v) for v in losses.values())
 
 
 def grid_problem(seed, n=4, h=12, w=14):
     generator = torch.Generator().manual_seed(seed)
-    plane = torch.nn.functional.avg_pool2d(torch.rand(1, 3, h + 2, w + 2, generator=generator), 3, 1)[0]
+    plane = torch.nn.functional.avg_pool2d(
+        torch.rand(1, 3, h + 2, w + 2, generator=generator), 3, 1
+    )[0]
     prices = undirected_steps((lambda a, b: (a - b).abs().sum(0) + 0.01, plane, 1.0))
     cells = torch.randperm(h * w, generator=generator)[:n]
     xy = torch.stack([cells % w, cells // w], -1) * 4.0 + 2
@@ -120,7 +139,9 @@ def test_centroids_move_inside_their_mask_and_stay_where_the_middle_is_outside()
     owner[1:4, 1:4] = 0
     owner[0, 4:], owner[:4, 7] = 1, 1  # an angle: its middle is outside
     owner[6:, :] = 2
-    points = points_of((2.5, 1.5, 0, 1), (4.5, 0.5, 0, 2), (1.5, 1.5, 0, 3))  # the third lies in the first's mask
+    points = points_of(
+        (2.5, 1.5, 0, 1), (4.5, 0.5, 0, 2), (1.5, 1.5, 0, 3)
+    )  # the third lies in the first's mask
     moved = centroids(owner, points, torch.arange(3), (8, 8))
     assert moved.tolist() == [[2.5, 2.5], [4.5, 0.5], [1.5, 1.5]]
 
@@ -133,7 +154,9 @@ def test_unit_numbers_count_the_cells_nearest_to_the_centroids():
     assert units.sum() == (~stuff).sum()
     before = torch.where(stuff, -1, likely_nearest(distance, likelihood, torch.zeros(4).long()))
     centres = centroids(before, points, torch.arange(4), size)
-    again = shortest_paths(prices, (centres[:, 1] // 4).long() * stuff.shape[1] + (centres[:, 0] // 4).long())
+    again = shortest_paths(
+        prices, (centres[:, 1] // 4).long() * stuff.shape[1] + (centres[:, 0] // 4).long()
+    )
     nearest = again.argmin(0)[~stuff]
     assert units.tolist() == nearest.bincount(minlength=4).tolist()
 
@@ -145,7 +168,12 @@ def test_stage_a_needs_no_solver():
     nearest = distance.argmin(0)
     units = nearest[~stuff].bincount(minlength=4).float()
     for solver in ("sinkhorn", "converged"):
-        u = transported(distance, units, (~stuff).to(distance), dataclasses.replace(CONFIGS["smoke"], solver=solver))
+        u = transported(
+            distance,
+            units,
+            (~stuff).to(distance),
+            dataclasses.replace(CONFIGS["smoke"], solver=solver),
+        )
         label = (distance - u[:, None, None]).argmin(0)
         assert (label == nearest)[~stuff].float().mean() > 0.97
 
@@ -154,7 +182,12 @@ def test_converged_transport_meets_the_unit_numbers_on_paths():
     prices, cells, _, stuff, _ = grid_problem(2)
     distance = shortest_paths(prices, cells).double()
     units = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
-    u = transported(distance, units, (~stuff).to(distance), dataclasses.replace(CONFIGS["smoke"], solver="converged"))
+    u = transported(
+        distance,
+        units,
+        (~stuff).to(distance),
+        dataclasses.replace(CONFIGS["smoke"], solver="converged"),
+    )
     carried = shares(distance[:, ~stuff], u, 1e-3).sum(1)
     assert (
         carried / carried.sum() - units
@@ -165,7 +198,9 @@ def test_ten_points_of_a_target_act_as_one():
     prices, cells, _, _, _ = grid_problem(3)
     lengths = shortest_paths(prices, cells)
     merged, first = nearest_of_each(lengths, torch.tensor([9, 4, 9, 4]))
-    torch.testing.assert_close(merged, torch.stack([lengths[[0, 2]].amin(0), lengths[[1, 3]].amin(0)]))
+    torch.testing.assert_close(
+        merged, torch.stack([lengths[[0, 2]].amin(0), lengths[[1, 3]].amin(0)])
+    )
     assert first.tolist() == [0, 1]
 
 
@@ -186,7 +221,9 @@ def test_labels_on_grids_and_maps_agree_with_pixels():
     stuff = torch.where(things < 0, 2, IGNORE)
     labelled = LabelledImage.of(PseudoLabel(things, stuff), points_of((3, 3, 1, 7), (10, 1, 2, 8)))
     coarse = labelled.pseudo_on_grid((8, 16), (4, 8))
-    assert coarse.things[1:3, 1:3].tolist() == [[0, 0], [0, 0]] and (coarse.things[:, 6:] == -1).all()
+    assert (
+        coarse.things[1:3, 1:3].tolist() == [[0, 0], [0, 0]] and (coarse.things[:, 6:] == -1).all()
+    )
     assert (coarse.stuff[:, 6:] == IGNORE).all()
     panoptic = labelled.as_panoptic()
     assert panoptic.label.tolist() == [1, 2]
@@ -215,7 +252,14 @@ def test_warm_up_and_stages_follow_the_step_and_survive_a_resume():
 
 def test_maps_of_the_truth_lead_back_to_it():
     label, none = torch.tensor([0, 0, 2]), torch.zeros(3, dtype=torch.bool)
-    truth = Truth(torch.zeros(3, 64, 64).bool(), label, torch.arange(3), label < 2, none, torch.zeros(64, 64).bool())
+    truth = Truth(
+        torch.zeros(3, 64, 64).bool(),
+        label,
+        torch.arange(3),
+        label < 2,
+        none,
+        torch.zeros(64, 64).bool(),
+    )
     truth.masks[0, 20:44, 8:32], truth.masks[1, 20:44, 32:56] = True, True
     truth.masks[2] = ~truth.masks[:2].any(0)
     points = label_study.one_point_each(truth, torch.Generator().manual_seed(0))
@@ -225,7 +269,9 @@ def test_maps_of_the_truth_lead_back_to_it():
     assert label_study.accuracy(found, truth) > 80
     exact = PseudoLabel(torch.where(truth.masks[2], -1, truth.masks[1].long()), found.stuff)
     assert label_study.accuracy(exact, truth) == 100
-    assert label_study.has_touching_likes(truth) and not label_study.has_touching_likes(truth.pick(truth.label > 0))
+    assert label_study.has_touching_likes(truth) and not label_study.has_touching_likes(
+        truth.pick(truth.label > 0)
+    )
 
 
 def test_rounds_only_come_nearer_to_the_optimum():

@@ -49,7 +49,9 @@ def test_eq03_paths_equal_dijkstra_on_a_graph_built_pixel_by_pixel():
     given = maps(0)
     cells = torch.tensor([0, 13, 47, 13])
     wanted = dijkstra(slow_graph(given), indices=cells.numpy()).reshape(4, 6, 8)
-    np.testing.assert_allclose(paths.shortest_paths(all_prices(*given), cells).numpy(), wanted, atol=1e-9)
+    np.testing.assert_allclose(
+        paths.shortest_paths(all_prices(*given), cells).numpy(), wanted, atol=1e-9
+    )
 
 
 def test_step_graph_equals_the_slow_one():
@@ -75,7 +77,9 @@ def relaxed(prices, cells):
 def test_no_step_shortens_a_path_in_float32(seed):
     given = [m.float() for m in maps(seed, 23, 31)]
     prices, cells = all_prices(*given), torch.tensor([5, 300, 712])
-    torch.testing.assert_close(paths.shortest_paths(prices, cells), relaxed(prices, cells), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        paths.shortest_paths(prices, cells), relaxed(prices, cells), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_plateau_is_free_to_cross_and_a_wall_costs_its_height():
@@ -117,7 +121,9 @@ def test_ten_points_are_as_near_as_the_nearest():
 
 
 def test_points_on_the_far_edge_stay_on_the_grid():
-    cells = paths.grid_cells(torch.tensor([[64.0, 32.0], [0.0, 0.0], [63.9, 0.1]]), (32, 64), (2, 4))
+    cells = paths.grid_cells(
+        torch.tensor([[64.0, 32.0], [0.0, 0.0], [63.9, 0.1]]), (32, 64), (2, 4)
+    )
     assert cells.tolist() == [7, 0, 3]
 
 
@@ -127,4 +133,6 @@ def test_path_between_two_cells_costs_the_shortest_length():
     assert way[0] == 3 and way[-1] == 44
     graph = paths.step_graph(prices)
     total = sum(graph[a, b] for a, b in zip(way[:-1].tolist(), way[1:].tolist()))
-    assert total == pytest.approx(float(paths.shortest_paths(prices, torch.tensor([3])).flatten()[44]))
+    assert total == pytest.approx(
+        float(paths.shortest_paths(prices, torch.tensor([3])).flatten()[44])
+    )

@@ -7,8 +7,8 @@ from pointseg.data.augment import Augment
 from pointseg.data.layouts import open_dataset
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import MaskDataset, PointDataset, collate
-from pointseg.methods.point2mask import Point2Mask
 from pointseg.metrics.scores import panoptic_scores
+from pointseg.papers.point2mask import Point2Mask
 
 SIDE, PICTURES, STEPS = 96, 3, 70
 
@@ -22,7 +22,9 @@ def test_training_pq_climbs_far_above_its_start(shared_data):
     rows = range(PICTURES)
     batch = collate([PointDataset(dataset, points, smaller)[k] for k in rows])
     truths = [MaskDataset(dataset, smaller)[k].truth for k in rows]
-    model = Point2Mask.build(dataset.categories, "smoke", queries=40, warmup_steps=20, transport_from=60)
+    model = Point2Mask.build(
+        dataset.categories, "smoke", queries=40, warmup_steps=20, transport_from=60
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 
     def quality():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.ops import lab as colours
+from pointseg.ops import colour as colours
 from pointseg.ops.semantic_losses import (
     PseudoLabel,
     boundary_loss,
@@ -86,7 +86,9 @@ def test_eq07_loss_is_the_mean_gap_to_the_filtered_map_and_never_negative():
 
 def points_at(xy, label):
     m = len(xy)
-    return Points(torch.tensor(xy), torch.tensor(label), torch.arange(m) + 1, torch.ones(m, dtype=torch.bool))
+    return Points(
+        torch.tensor(xy), torch.tensor(label), torch.arange(m) + 1, torch.ones(m, dtype=torch.bool)
+    )
 
 
 def test_points_grow_to_squares_and_every_point_keeps_its_cell():
@@ -102,7 +104,9 @@ def test_partial_cross_entropy_counts_labelled_cells_only():
     logits = random(6, 1, 3, 2, 2)
     target = torch.tensor([[[1, IGNORE], [IGNORE, 0]]])
     log = logits.float().log_softmax(1)[0]
-    torch.testing.assert_close(partial_cross_entropy(logits, target), -(log[1, 0, 0] + log[0, 1, 1]) / 2)
+    torch.testing.assert_close(
+        partial_cross_entropy(logits, target), -(log[1, 0, 0] + log[0, 1, 1]) / 2
+    )
     assert partial_cross_entropy(logits, torch.full_like(target, IGNORE)) == 0
 
 
@@ -137,7 +141,9 @@ def slow_boundary_loss(boundary, label):
 
 def test_boundary_loss_equals_the_double_loop():
     boundary, label = random(7, 1, 1, 6, 8), two_things()
-    assert float(boundary_loss(boundary, [label])) == pytest.approx(slow_boundary_loss(boundary[0, 0], label))
+    assert float(boundary_loss(boundary, [label])) == pytest.approx(
+        slow_boundary_loss(boundary[0, 0], label)
+    )
 
 
 def test_boundary_loss_draws_no_frame():
@@ -145,7 +151,9 @@ def test_boundary_loss_draws_no_frame():
     flat = PseudoLabel(torch.full((5, 7), -1), torch.zeros(5, 7, dtype=torch.long))
     boundary = torch.full((1, 1, 5, 7), 0.5, requires_grad=True)
     boundary_loss(boundary, [flat]).backward()
-    assert (boundary.grad >= 0).all() and boundary.grad[..., 0, :].sum() > 0  # descending lowers it everywhere
+    assert (boundary.grad >= 0).all() and boundary.grad[
+        ..., 0, :
+    ].sum() > 0  # descending lowers it everywhere
     inner = PseudoLabel(flat.things, flat.stuff.clone())
     padding = torch.zeros(1, 5, 7, dtype=torch.bool)
     padding[..., 5:] = True

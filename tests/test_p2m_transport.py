@@ -33,20 +33,30 @@ def test_eq02_one_round_is_the_two_divisions_of_the_paper():
     cost, supply, demand = problem(0, 3, 5)
     epsilon = 0.5
     kernel = (-cost / epsilon).exp()
-    v = torch.full((3,), np.exp(1 / epsilon), dtype=torch.float64)  # the potentials start at 1, not at their scale
+    v = torch.full(
+        (3,), np.exp(1 / epsilon), dtype=torch.float64
+    )  # the potentials start at 1, not at their scale
     for _ in range(3):
         consumers = demand / (kernel.T @ v)
         v = supply / (kernel @ consumers)
-    torch.testing.assert_close(sinkhorn(cost, supply, demand, epsilon, 3), epsilon * v.log(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        sinkhorn(cost, supply, demand, epsilon, 3), epsilon * v.log(), atol=1e-6, rtol=1e-6
+    )
 
 
 def test_sinkhorn_meets_supplies_after_any_round():
     cost, supply, demand = problem(1)
     for rounds in (1, 7):
         u = sinkhorn(cost, supply, demand, 0.05, rounds)
-        before = sinkhorn(cost, supply, demand, 0.05, rounds - 1) if rounds > 1 else torch.ones(4).double()
+        before = (
+            sinkhorn(cost, supply, demand, 0.05, rounds - 1)
+            if rounds > 1
+            else torch.ones(4).double()
+        )
         v = consumer_potentials(cost, before, demand, 0.05)
-        torch.testing.assert_close(transport_plan(cost, u, v, 0.05).sum(1), supply, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            transport_plan(cost, u, v, 0.05).sum(1), supply, atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 0.05, 5e-3])
@@ -88,7 +98,9 @@ def test_nearest_counts_give_the_nearest_assignment(solve):
     label = cheapest_supplier(cost, solve(cost, counts, demand))
     assert (label == nearest).double().mean() > 0.98
     plan = ot.emd(counts.numpy(), demand.numpy(), cost.numpy())
-    assert (torch.from_numpy(plan).argmax(0) == nearest).all()  # the same law, by the linear program
+    assert (
+        torch.from_numpy(plan).argmax(0) == nearest
+    ).all()  # the same law, by the linear program
 
 
 def test_eighty_rounds_stop_before_the_optimum_and_thousands_reach_it():

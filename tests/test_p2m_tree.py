@@ -43,14 +43,18 @@ def test_tree_weighs_as_little_as_scipys_own():
     flat = guide[0].flatten(1).T.numpy()
     mine = ((flat[tree.order] - flat[tree.order[tree.parent]]) ** 2).sum()
     start, end = trees._grid_edges(guide.shape)
-    graph = csr_array((((flat[start] - flat[end]) ** 2).sum(1), (start, end)), shape=(len(flat), len(flat)))
+    graph = csr_array(
+        (((flat[start] - flat[end]) ** 2).sum(1), (start, end)), shape=(len(flat), len(flat))
+    )
     assert mine == pytest.approx(minimum_spanning_tree(graph).sum())
 
 
 def test_pictures_of_a_batch_do_not_touch_each_other():
     guide, values = torch.zeros(2, 3, 4, 5, dtype=torch.float64), picture(1, h=4, w=5)
     together = tree_filter(values, spanning_forest(guide))
-    apart = values.mean(dim=(2, 3), keepdim=True).expand_as(values)  # flat picture: every path has affinity 1
+    apart = values.mean(dim=(2, 3), keepdim=True).expand_as(
+        values
+    )  # flat picture: every path has affinity 1
     torch.testing.assert_close(together, apart)
 
 
@@ -61,7 +65,9 @@ def test_filter_of_a_constant_is_that_constant_and_a_strong_edge_separates():
     values[..., 4:] = 1
     tree = spanning_forest(guide)
     torch.testing.assert_close(tree_filter(values, tree), values)
-    torch.testing.assert_close(tree_filter(torch.full_like(values, 0.3), tree), torch.full_like(values, 0.3))
+    torch.testing.assert_close(
+        tree_filter(torch.full_like(values, 0.3), tree), torch.full_like(values, 0.3)
+    )
 
 
 def test_gradient_of_the_filter():
@@ -75,7 +81,9 @@ def test_doubling_rounds_equal_the_triangular_solves(flat):
     guide = picture(5) * (0 if flat else 1)
     tree = spanning_forest(guide)
     values = torch.rand(3, len(tree.order), dtype=torch.float64)
-    torch.testing.assert_close(trees._swept_by_doubling(values, tree), trees._swept_by_solving(values, tree))
+    torch.testing.assert_close(
+        trees._swept_by_doubling(values, tree), trees._swept_by_solving(values, tree)
+    )
 
 
 def test_padding_takes_no_part():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from memory_dataset import CATEGORIES, MemoryDataset
+from support.memory_dataset import CATEGORIES, MemoryDataset
 
 from pointseg.data import point_formats
 from pointseg.data.point_file import FILE_KINDS, Jitter, as_points, hash_of
@@ -62,7 +62,9 @@ def owners(dataset, points, index):
 # ----------------------------------------------------------------------------------- where points lie
 
 
-@pytest.mark.parametrize(("kind", "n"), [("uniform", 1), ("uniform", 10), ("centre", 1), ("border", 1), ("border", 10)])
+@pytest.mark.parametrize(
+    ("kind", "n"), [("uniform", 1), ("uniform", 10), ("centre", 1), ("border", 1), ("border", 10)]
+)
 def test_points_lie_on_their_own_target(dataset, kind, n):
     found = sample_points(dataset, kind, n, seed=3)
     for index, image_id in enumerate(dataset.ids):
@@ -140,7 +142,9 @@ def test_extreme_points_by_hand():
 def test_extreme_takes_the_middle_of_the_two_percent_span():
     mask = np.zeros((120, 60), bool)
     mask[10:110, 20:40] = True  # 100 rows: the span reaches 2 rows below the top
-    mask[10:12, 25:40] = False  # the very top is columns 20-24, the two rows below are within the span
+    mask[10:12, 25:40] = (
+        False  # the very top is columns 20-24, the two rows below are within the span
+    )
     assert extreme(mask)[0].tolist() == [(20 + 39) // 2 + 0.5, 10.5]
     mask[10:13, 25:40] = False  # one row more: the flat part lies below the span
     assert extreme(mask)[0].tolist() == [(20 + 24) // 2 + 0.5, 10.5]
@@ -183,7 +187,9 @@ def test_jitter_may_leave_the_mask_but_never_the_image(of):
 def test_jitter_is_mirrored_at_the_edge_and_does_not_pile_up_there():
     mask = np.zeros((40, 50), bool)
     mask[0, 0] = True
-    xy = np.concatenate([jittered(mask, 1, rng(seed), Jitter("uniform", 4.0)) for seed in range(200)])
+    xy = np.concatenate(
+        [jittered(mask, 1, rng(seed), Jitter("uniform", 4.0)) for seed in range(200)]
+    )
     assert (xy == 0).sum() <= 2
     assert 0.2 < (xy < 2).mean() < 0.6  # of |0.5 + 4 z|, z normal: 0.38
 
@@ -275,7 +281,10 @@ def test_no_images_no_points():
 
 def same(first: PointFile, second: PointFile) -> bool:
     heads = [replace(file, images={}) for file in (first, second)]
-    tensors = [[t for image in file.images.values() for t in vars(image.points).values()] for file in (first, second)]
+    tensors = [
+        [t for image in file.images.values() for t in vars(image.points).values()]
+        for file in (first, second)
+    ]
     sizes = [[(k, v.height, v.width) for k, v in file.images.items()] for file in (first, second)]
     return heads[0] == heads[1] and sizes[0] == sizes[1] and all(map(torch.equal, *tensors))
 
@@ -312,7 +321,9 @@ def point_files(draw):
             rows += [(x, y, label, target) for x, y in places]
         images[image_id] = ImagePoints(height, width, as_points(rows, categories))
     hashes = st.none() | names
-    return PointFile("manual", n, draw(st.none() | st.integers(0, 99)), draw(hashes), categories, images)
+    return PointFile(
+        "manual", n, draw(st.none() | st.integers(0, 99)), draw(hashes), categories, images
+    )
 
 
 @laws
@@ -355,13 +366,19 @@ def first_target(record):
 FAULTS = {
     "outside": (lambda r: first_target(r)["points"][0].__setitem__(0, 32.0), "outside the image"),
     "negative": (lambda r: first_target(r)["points"][0].__setitem__(1, -0.5), "outside the image"),
-    "huge": (lambda r: first_target(r)["points"][0].__setitem__(1, 10**400), "two finite numbers|outside"),
+    "huge": (
+        lambda r: first_target(r)["points"][0].__setitem__(1, 10**400),
+        "two finite numbers|outside",
+    ),
     "text": (lambda r: first_target(r)["points"].__setitem__(0, ["1", 2]), "two finite numbers"),
     "three": (lambda r: first_target(r)["points"].__setitem__(0, [1, 2, 3]), "two finite numbers"),
     "many": (lambda r: first_target(r)["points"].append([1.5, 2.5]), "has 3 points"),
     "none": (lambda r: first_target(r).update(points=[]), "points should be"),
     "class": (lambda r: first_target(r).update(category_id=999), "unknown category 999"),
-    "target twice": (lambda r: r["images"][0]["targets"].append(first_target(r)), "stands there twice"),
+    "target twice": (
+        lambda r: r["images"][0]["targets"].append(first_target(r)),
+        "stands there twice",
+    ),
     "image twice": (lambda r: r["images"].append(r["images"][0]), "stands there twice"),
     "class twice": (lambda r: r["categories"].append(r["categories"][0]), "stands there twice"),
     "kind": (lambda r: r.update(kind="middle"), "kind should be one of"),
@@ -404,7 +421,9 @@ def test_only_clicked_points_may_come_without_a_hash(written):
     assert len(read_points(written))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000, '{"a": NaN}', "\x00", "{}" * 2])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '"x"', "[" * 100_000, '{"a": NaN}', "\x00", "{}" * 2]
+)
 def test_no_points_file_at_all(tmp_path, text):
     path = tmp_path / "points.json"
     path.write_text(text)
@@ -456,18 +475,24 @@ def test_a_failed_write_leaves_nothing_behind(dataset, tmp_path, monkeypatch):
 
 def by_target(file: PointFile):
     return {
-        image_id: sorted(zip(i.points.target.tolist(), i.points.label.tolist(), i.points.xy.tolist()))
+        image_id: sorted(
+            zip(i.points.target.tolist(), i.points.label.tolist(), i.points.xy.tolist())
+        )
         for image_id, i in file.images.items()
     }
 
 
-@pytest.mark.parametrize(("kind", "n"), [("uniform", 1), ("uniform", 10), ("border", 10), ("extreme", 4)])
+@pytest.mark.parametrize(
+    ("kind", "n"), [("uniform", 1), ("uniform", 10), ("border", 10), ("extreme", 4)]
+)
 def test_point_pngs_there_and_back(dataset, kind, n, tmp_path):
     found = sample_points(dataset, kind, n)
     point_formats.write_point_pngs(found, tmp_path / "p.json", tmp_path / "pngs")
     read = point_formats.read_point_pngs(tmp_path / "p.json", tmp_path / "pngs", "manual", seed=0)
     for image_id, rows in by_target(found).items():
-        assert by_target(read)[image_id] == [row for at, row in enumerate(rows) if row not in rows[:at]]
+        assert by_target(read)[image_id] == [
+            row for at, row in enumerate(rows) if row not in rows[:at]
+        ]
     assert read.categories == found.categories == CATEGORIES
 
 
@@ -475,7 +500,9 @@ def test_point_pngs_hold_the_points_and_nothing_else(dataset, tmp_path):
     from PIL import Image
 
     found = sample_points(dataset, "uniform", 1)
-    point_formats.write_point_pngs(found, tmp_path / "p.json", tmp_path / "pngs", {i: f"{i}.jpg" for i in dataset.ids})
+    point_formats.write_point_pngs(
+        found, tmp_path / "p.json", tmp_path / "pngs", {i: f"{i}.jpg" for i in dataset.ids}
+    )
     for image_id in dataset.ids:
         colours = np.array(Image.open(tmp_path / "pngs" / f"{image_id}.png")).astype(int)
         ids, points = colours @ [1, 256, 65536], found.for_image(image_id)
@@ -492,10 +519,14 @@ def test_what_a_png_cannot_hold_is_refused():
         point_formats.id_map(ImagePoints(4, 4, points), "x.png")
     for target in (0, -1, 256**3):
         with pytest.raises(InputError, match="does not fit"):
-            point_formats.id_map(ImagePoints(4, 4, as_points([(1, 1, 0, target)], CATEGORIES)), "x.png")
+            point_formats.id_map(
+                ImagePoints(4, 4, as_points([(1, 1, 0, target)], CATEGORIES)), "x.png"
+            )
 
 
-@pytest.mark.parametrize(("kind", "n"), [("uniform", 1), ("uniform", 10), ("extreme", 4), ("jitter", 1)])
+@pytest.mark.parametrize(
+    ("kind", "n"), [("uniform", 1), ("uniform", 10), ("extreme", 4), ("jitter", 1)]
+)
 def test_coco_points_there_and_back(dataset, kind, n, tmp_path):
     found = sample_points(dataset, kind, n)
     point_formats.write_coco_points(found, tmp_path / "p.json")

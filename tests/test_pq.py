@@ -26,7 +26,12 @@ def segments(pixels, **labels):
     ids = {letter: 5 + 1000 * k for k, letter in enumerate(labels)}
     row = np.array([[0 if p == "." else ids[p] for p in pixels]])
     crowd = np.array([letter.isupper() for letter in labels], dtype=bool)
-    return Segments(row, np.array(list(ids.values()), dtype=int), np.array(list(labels.values()), dtype=int), crowd)
+    return Segments(
+        row,
+        np.array(list(ids.values()), dtype=int),
+        np.array(list(labels.values()), dtype=int),
+        crowd,
+    )
 
 
 def rows(truth, prediction, crowds="last"):
@@ -50,7 +55,10 @@ def test_just_above_half_is_a_match():
 
 
 def test_another_class_never_matches():
-    assert rows(segments("aaaa", a=CAT), segments("aaaa", a=DOG)) == {CAT: (0, 0, 0, 1), DOG: (0, 0, 1, 0)}
+    assert rows(segments("aaaa", a=CAT), segments("aaaa", a=DOG)) == {
+        CAT: (0, 0, 0, 1),
+        DOG: (0, 0, 1, 0),
+    }
 
 
 def test_true_void_leaves_the_union():
@@ -65,14 +73,19 @@ def test_predicted_void_does_not_leave_the_union():
 def test_a_prediction_half_on_void_is_wrong_and_more_than_half_forgiven():
     truth = segments("bbb...", b=GRASS)
     assert rows(truth, segments("..bbbb", b=CAT)) == {GRASS: (0, 0, 0, 1)}  # 3 of 4 on void
-    assert rows(truth, segments(".bbbb.", b=CAT)) == {CAT: (0, 0, 1, 0), GRASS: (0, 0, 0, 1)}  # 2 of 4
+    assert rows(truth, segments(".bbbb.", b=CAT)) == {
+        CAT: (0, 0, 1, 0),
+        GRASS: (0, 0, 0, 1),
+    }  # 2 of 4
 
 
 def test_a_crowd_is_never_missed_and_never_matched():
     truth = segments("AAAA", A=CAT)
     assert rows(truth, segments("....")) == {}
     assert rows(truth, segments("aaaa", a=CAT)) == {}  # wholly on crowd of its class: forgiven
-    assert rows(truth, segments("aaaa", a=DOG)) == {DOG: (0, 0, 1, 0)}  # crowd of another class excuses nothing
+    assert rows(truth, segments("aaaa", a=DOG)) == {
+        DOG: (0, 0, 1, 0)
+    }  # crowd of another class excuses nothing
 
 
 def test_void_and_crowd_add_up():
@@ -123,7 +136,11 @@ def slow(truth, prediction, classes, crowds):
             t, p = truth.pixels == truth.ids[i], prediction.pixels == prediction.ids[j]
             if label != other or truth.crowd[i]:
                 continue
-            iou = (t & p).sum() / (t.sum() + p.sum() - (t & p).sum() - (p & void).sum()) if (t & p).any() else 0
+            iou = (
+                (t & p).sum() / (t.sum() + p.sum() - (t & p).sum() - (p & void).sum())
+                if (t & p).any()
+                else 0
+            )
             if iou > 0.5:
                 table[label] += (iou, 1, 0, 0)
                 hit_truth.add(i)
@@ -132,7 +149,9 @@ def slow(truth, prediction, classes, crowds):
         table[label, 3] += i not in hit_truth and not truth.crowd[i]
     for j, label in enumerate(prediction.label):
         p = prediction.pixels == prediction.ids[j]
-        excused = (p & void).sum() + sum((p & (truth.pixels == truth.ids[i])).sum() for i in last.get(label, []))
+        excused = (p & void).sum() + sum(
+            (p & (truth.pixels == truth.ids[i])).sum() for i in last.get(label, [])
+        )
         table[label, 2] += j not in hit_found and not excused / p.sum() > 0.5
     return table
 
@@ -143,7 +162,9 @@ def random_map(rng, crowd, base=None):
     names = rng.choice(2**24 - 1, size=8, replace=False) + 1
     for name in names[: rng.integers(1, 9 if base is None else 4)]:
         r, c = rng.integers(0, 9, 2)
-        pixels[r : r + rng.integers(1, 9), c : c + rng.integers(1, 9)] = name if rng.random() < 0.9 else 0
+        pixels[r : r + rng.integers(1, 9), c : c + rng.integers(1, 9)] = (
+            name if rng.random() < 0.9 else 0
+        )
     ids = rng.permutation(np.unique(pixels[pixels > 0]))
     return Segments(pixels, ids, rng.integers(0, 3, len(ids)), rng.random(len(ids)) < crowd)
 
@@ -171,9 +192,13 @@ def test_order_of_segments_and_their_names_do_not_matter(seed):
     truth, found = random_pair(seed)
     order = np.random.default_rng(seed).permutation(len(found.ids))
     ids = np.arange(1, len(order) + 1)
-    pixels = sum((found.pixels == key) * new for key, new in zip(found.ids[order], ids)) + np.zeros((12, 14), int)
+    pixels = sum((found.pixels == key) * new for key, new in zip(found.ids[order], ids)) + np.zeros(
+        (12, 14), int
+    )
     renamed = Segments(pixels, ids, found.label[order], found.crowd[order])
-    np.testing.assert_allclose(count_image(truth, found, 3), count_image(truth, renamed, 3), atol=1e-12)
+    np.testing.assert_allclose(
+        count_image(truth, found, 3), count_image(truth, renamed, 3), atol=1e-12
+    )
 
 
 @given(st.integers(0, 10**6))
@@ -193,7 +218,10 @@ def truth_of(scene):
 
 
 def panoptic_of(scene):
-    numbers = sum((scene.pixels == key) * (row + 1) for row, key in enumerate(scene.ids)) + 0 * scene.pixels
+    numbers = (
+        sum((scene.pixels == key) * (row + 1) for row, key in enumerate(scene.ids))
+        + 0 * scene.pixels
+    )
     return Panoptic(torch.as_tensor(numbers), torch.as_tensor(scene.label))
 
 
@@ -202,7 +230,9 @@ def write(folder, name, scenes):
     (folder / name).mkdir(parents=True)
     annotations = []
     for row, scene in enumerate(scenes):
-        colours = np.stack([scene.pixels >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+        colours = np.stack([scene.pixels >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(
+            np.uint8
+        )
         Image.fromarray(colours).save(folder / name / f"{row}.png")
         infos = [{"id": int(k), "category_id": CATEGORIES[c].id, "iscrowd": int(crowd), "area": int(area)}
                  for k, c, crowd, area in zip(scene.ids, scene.label, scene.crowd,
@@ -211,7 +241,9 @@ def write(folder, name, scenes):
     content = {
         "images": [{"id": k} for k in range(len(scenes))],
         "annotations": annotations,
-        "categories": [{"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in CATEGORIES],
+        "categories": [
+            {"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in CATEGORIES
+        ],
     }
     (folder / f"{name}.json").write_text(json.dumps(content))
     return folder / f"{name}.json", folder / name
@@ -220,7 +252,9 @@ def write(folder, name, scenes):
 def test_memory_files_and_arrays_agree(tmp_path):
     pairs = [random_pair(seed) for seed in range(12)]
     arrays = panoptic_quality(pairs, CATEGORIES)
-    memory = panoptic_scores([truth_of(t) for t, _ in pairs], [panoptic_of(p) for _, p in pairs], CATEGORIES)
+    memory = panoptic_scores(
+        [truth_of(t) for t, _ in pairs], [panoptic_of(p) for _, p in pairs], CATEGORIES
+    )
     gt, gt_dir = write(tmp_path, "gt", [t for t, _ in pairs])
     dt, dt_dir = write(tmp_path, "dt", [p for _, p in pairs])
     assert memory == pytest.approx(arrays, nan_ok=True)
@@ -243,7 +277,9 @@ def test_a_label_without_pixels_is_no_segment():
 def test_a_pixel_without_a_label_is_an_error():
     truth = truth_of(segments("aabb", a=CAT, b=GRASS))
     with pytest.raises(InputError, match="holds segment 2"):
-        panoptic_scores([truth], [Panoptic(torch.tensor([[1, 1, 2, 2]]), torch.tensor([CAT]))], CATEGORIES)
+        panoptic_scores(
+            [truth], [Panoptic(torch.tensor([[1, 1, 2, 2]]), torch.tensor([CAT]))], CATEGORIES
+        )
 
 
 def real_pairs(split):
@@ -272,7 +308,9 @@ def test_real_maps_disturbed_equal_the_loop():
         moved = np.roll(truth.pixels, rng.integers(-40, 41, 2), (0, 1))
         ids = np.unique(moved[moved > 0])
         known = dict(zip(truth.ids, truth.label))
-        found = Segments(moved, ids, np.array([known[k] for k in ids]), np.zeros(len(ids), dtype=bool))
+        found = Segments(
+            moved, ids, np.array([known[k] for k in ids]), np.zeros(len(ids), dtype=bool)
+        )
         fast = fast + np.stack(count_image(truth, found, len(categories)), axis=1)
         loop = loop + slow(truth, found, len(categories), "last")
     np.testing.assert_allclose(fast, loop, atol=1e-12)
@@ -299,10 +337,22 @@ FAULTS = {
     "no prediction": (lambda c: c["annotations"].pop(0), "no prediction for image 0"),
     "unknown image": (lambda c: c["annotations"].append({"image_id": 9}), "unknown image 9"),
     "image twice": (lambda c: c["annotations"].append({"image_id": 0}), "annotated twice"),
-    "PNG missing": (lambda c: c["annotations"][0].update(file_name="gone.png"), "gone.png: is missing"),
-    "leaves the folder": (lambda c: c["annotations"][0].update(file_name="../gt/0.png"), "leaves its folder"),
-    "absolute": (lambda c: c["annotations"][0].update(file_name="/etc/passwd"), "leaves its folder"),
-    "no segments": (lambda c: c["annotations"][0].pop("segments_info"), "no proper 'segments_info'"),
+    "PNG missing": (
+        lambda c: c["annotations"][0].update(file_name="gone.png"),
+        "gone.png: is missing",
+    ),
+    "leaves the folder": (
+        lambda c: c["annotations"][0].update(file_name="../gt/0.png"),
+        "leaves its folder",
+    ),
+    "absolute": (
+        lambda c: c["annotations"][0].update(file_name="/etc/passwd"),
+        "leaves its folder",
+    ),
+    "no segments": (
+        lambda c: c["annotations"][0].pop("segments_info"),
+        "no proper 'segments_info'",
+    ),
 }
 
 

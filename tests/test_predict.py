@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pointseg import recipe
-from pointseg.checkpoint import save_model
 from pointseg.cli import main
 from pointseg.data.bestiary import CATEGORIES, make
-from pointseg.predict import image_ids
+from pointseg.lab import recipe
+from pointseg.lab.predict import image_ids
+from pointseg.training.checkpoint import save_model
 
 
 @pytest.fixture(scope="module", params=["maskrcnn", "panoptic_full"])
@@ -32,7 +32,9 @@ def bestiary(tmp_path_factory):
 
 def test_results_meet_their_ground_truth(model, bestiary, tmp_path, capsys):
     method, path = model
-    assert main(["predict", str(path), str(bestiary / "val2017"), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        main(["predict", str(path), str(bestiary / "val2017"), "--out", str(tmp_path / "out")]) == 0
+    )
     kind = "panoptic" if method == "panoptic_full" else "instances"
     truth = bestiary / "annotations" / f"{kind}_val2017.json"
     assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 2
@@ -53,7 +55,9 @@ def test_numbers_in_names_become_ids_only_where_every_name_is_one(tmp_path):
     assert image_ids([tmp_path / "139.jpg", tmp_path / "dog.png"]) == [1, 2]
 
 
-@pytest.mark.parametrize("what", ["no checkpoint", "text as checkpoint", "no pictures", "a broken picture"])
+@pytest.mark.parametrize(
+    "what", ["no checkpoint", "text as checkpoint", "no pictures", "a broken picture"]
+)
 def test_bad_input_is_one_line_and_exit_2(model, tmp_path, capsys, what):
     checkpoint, pictures = model[1], tmp_path / "pictures"
     pictures.mkdir()

@@ -43,7 +43,9 @@ def points_at(*rows):
     """(x, y, target) each."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3)
     n = len(table)
-    return Points(table[:, :2], torch.zeros(n).long(), table[:, 2].long(), torch.ones(n, dtype=torch.bool))
+    return Points(
+        table[:, :2], torch.zeros(n).long(), table[:, 2].long(), torch.ones(n, dtype=torch.bool)
+    )
 
 
 def instances(masks):
@@ -55,13 +57,21 @@ def test_iou_by_hand_and_by_target():
     truth = truth_of(bars((0, 10), (20, 30)))
     pseudo = bars((20, 25), (0, 10))
     assert iou_by_target(truth, pseudo, torch.tensor([20, 10])).tolist() == [1.0, 0.5]
-    assert iou_by_target(truth, pseudo).tolist() == [0.0, 0.0]  # in the order of the truth: both miss
-    assert iou_by_target(truth, pseudo[:1], torch.tensor([20])).tolist() == [0.0, 0.5]  # none for the first
+    assert iou_by_target(truth, pseudo).tolist() == [
+        0.0,
+        0.0,
+    ]  # in the order of the truth: both miss
+    assert iou_by_target(truth, pseudo[:1], torch.tensor([20])).tolist() == [
+        0.0,
+        0.5,
+    ]  # none for the first
 
 
 def test_void_is_struck_from_both_masks():
     void = bars((8, 14))[0]
-    assert iou_by_target(truth_of(bars((0, 10)), void=void), bars((0, 16))).tolist() == [0.8]  # 8 of 8 + 2
+    assert iou_by_target(truth_of(bars((0, 10)), void=void), bars((0, 16))).tolist() == [
+        0.8
+    ]  # 8 of 8 + 2
 
 
 def test_labels_in_another_number_need_targets():
@@ -89,11 +99,15 @@ def test_groups_by_size_are_cocos():
     scores = summary(table)
     assert scores["mIoU_small"] == pytest.approx(10) and scores["mIoU_medium"] == pytest.approx(25)
     assert scores["mIoU_large"] == pytest.approx(40) and scores["mIoU"] == pytest.approx(25)
-    assert scores["mIoU_rel_large"] == pytest.approx(25)  # all cover more than 3 % of this small picture
+    assert scores["mIoU_rel_large"] == pytest.approx(
+        25
+    )  # all cover more than 3 % of this small picture
 
 
 def test_crowds_are_left_out_and_stuff_counts_in_panoptic_labels_only():
-    truth = truth_of(bars((0, 10), (10, 20), (20, 40)), crowd=[False, True, False], thing=[True, True, False])
+    truth = truth_of(
+        bars((0, 10), (10, 20), (20, 40)), crowd=[False, True, False], thing=[True, True, False]
+    )
     assert len(object_table([truth], [instances(truth.masks[:1])]).iou) == 1
     both = truth.masks[[0, 2]]
     panoptic = Panoptic((both * torch.tensor([1, 2])[:, None, None]).sum(0), torch.tensor([0, 0]))
@@ -112,7 +126,9 @@ def test_depth_of_a_point_by_hand():
 
 
 def test_the_frame_is_a_border():
-    assert point_depth(truth_of(bars((0, 40))), points_at((20, 0, 10))).tolist() == [0.5]  # 4 rows: depths 1 2 2 1
+    assert point_depth(truth_of(bars((0, 40))), points_at((20, 0, 10))).tolist() == [
+        0.5
+    ]  # 4 rows: depths 1 2 2 1
 
 
 def test_touching_is_of_one_class_and_within_two_pixels():
@@ -143,19 +159,26 @@ def parts_picture():
 
 def test_part_recall_of_points_by_hand():
     truth = parts_picture()
-    points = points_at((5, 1, 10), (6, 1, 10), (17, 2, 10), (12, 2, 20))  # the last is not the first object's own
+    points = points_at(
+        (5, 1, 10), (6, 1, 10), (17, 2, 10), (12, 2, 20)
+    )  # the last is not the first object's own
     assert part_recall_of_points(truth, points).tolist() == pytest.approx([2 / 3, 0.0])
 
 
 def test_a_point_beside_the_object_finds_no_part():
-    assert part_recall_of_points(parts_picture(), points_at((25, 1, 10), (35, 1, 10), (-1, 0, 10)))[0] == 0
+    assert (
+        part_recall_of_points(parts_picture(), points_at((25, 1, 10), (35, 1, 10), (-1, 0, 10)))[0]
+        == 0
+    )
 
 
 def test_part_recall_of_masks_needs_more_than_half_of_the_part():
     truth = parts_picture()
     found = bars((0, 13), (30, 40))  # all of part 1, exactly half of part 2, none of part 3
     assert part_recall_of_masks(truth, found).tolist() == pytest.approx([1 / 3, 1.0])
-    assert part_recall_of_masks(truth, bars((0, 14), (0, 0))).tolist() == pytest.approx([2 / 3, 0.0])
+    assert part_recall_of_masks(truth, bars((0, 14), (0, 0))).tolist() == pytest.approx(
+        [2 / 3, 0.0]
+    )
 
 
 def test_an_object_without_parts_has_no_part_recall():
@@ -178,8 +201,13 @@ def test_purity_by_hand():
 @settings(max_examples=30, deadline=None)
 def test_purity_equals_the_loop_and_ignores_names(seed):
     rng = np.random.default_rng(seed)
-    parts, found = torch.as_tensor(rng.integers(0, 4, (6, 7))), torch.as_tensor(rng.integers(0, 5, (6, 7)))
-    right = sum(max(int(((found == k) & (parts == p)).sum()) for p in range(1, 4)) for k in range(1, 5))
+    parts, found = (
+        torch.as_tensor(rng.integers(0, 4, (6, 7))),
+        torch.as_tensor(rng.integers(0, 5, (6, 7))),
+    )
+    right = sum(
+        max(int(((found == k) & (parts == p)).sum()) for p in range(1, 4)) for k in range(1, 5)
+    )
     renamed = torch.tensor([0, 9, 3, 7, 2])[found]
     assert part_purity(parts, found) == pytest.approx(right / int((found > 0).sum()))
     assert part_purity(parts, renamed) == pytest.approx(part_purity(parts, found))

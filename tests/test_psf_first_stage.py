@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pointseg.methods.panoptic_full import PanopticFull
-from pointseg.methods.point2mask import Point2Mask
-from pointseg.methods.points_alone import PointsAlone
-from pointseg.methods.psps import PSPS
 from pointseg.nets.deformable_encoder import Waves, flattened
-from pointseg.nets.panoptic_segformer import SMOKE, PanopticSegFormer
-from pointseg.nets.semantic_heads import CellClasses, QueriedClasses
 from pointseg.nets.start import load_first_stage
+from pointseg.papers.point2mask import Point2Mask
+from pointseg.papers.points_alone import PointsAlone
+from pointseg.papers.psps import PSPS
+from pointseg.papers.semantic_heads import CellClasses, QueriedClasses
 from pointseg.structures import Batch, Category, InputError, Points
+from pointseg.students.panoptic_full import PanopticFull
+from pointseg.students.panoptic_segformer.network import SMOKE, PanopticSegFormer
 
 CATEGORIES = [Category(1, "cat"), Category(2, "dog"), Category(3, "sky", False)]
 
@@ -26,7 +26,9 @@ def memory(width, padding=None):
 def batch():
     torch.manual_seed(1)
     label = torch.tensor([0, 1, 2])
-    points = Points(torch.tensor([[10.0, 50.0], [50.0, 50.0], [30.0, 4.0]]), label, label, label < 2)
+    points = Points(
+        torch.tensor([[10.0, 50.0], [50.0, 50.0], [30.0, 4.0]]), label, label, label < 2
+    )
     return Batch(torch.rand(2, 3, 64, 64), [(64, 64)] * 2, ["a", "b"], [points, points.things()])
 
 
@@ -85,7 +87,11 @@ def test_every_row_takes_its_part_of_the_first_stage(method, tmp_path):
     torch.save({"weights": first.state_dict()}, path)
     model = method.build(CATEGORIES, "smoke")
     load_first_stage(model, path, model.FIRST_STAGE)
-    taken = {name: value for name, value in model.state_dict().items() if name.startswith(model.FIRST_STAGE)}
+    taken = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith(model.FIRST_STAGE)
+    }
     assert any(name.startswith("student.backbone.") for name in taken)
     assert any(name.startswith("branch.semantic.") for name in taken) == hasattr(model, "branch")
     assert all(torch.equal(value, first.state_dict()[name]) for name, value in taken.items())
@@ -95,7 +101,9 @@ def test_a_head_of_queries_cannot_start_from_cells(tmp_path):
     path = tmp_path / "first.pt"
     torch.save({"weights": PSPS.build(CATEGORIES, "smoke").state_dict()}, path)
     model = PSPS.build(CATEGORIES, "smoke", semantic="queries")
-    with pytest.raises(InputError, match=r"first\.pt: no first stage of this method, it has no branch\.semantic"):
+    with pytest.raises(
+        InputError, match=r"first\.pt: no first stage of this method, it has no branch\.semantic"
+    ):
         load_first_stage(model, path, model.FIRST_STAGE)
 
 

@@ -8,7 +8,8 @@ import torch
 from torchvision.ops import masks_to_boxes
 
 from pointseg.ops.deformable import cell_centres, deformable_attention
-from pointseg.ops.panoptic_losses import (
+from pointseg.structures import IGNORE, InputError
+from pointseg.students.panoptic_segformer.losses import (
     PanopticTarget,
     balanced,
     centred_boxes,
@@ -19,8 +20,7 @@ from pointseg.ops.panoptic_losses import (
     stuff_losses,
     stuff_planes,
 )
-from pointseg.ops.panoptic_merge import MergeRule, merged
-from pointseg.structures import IGNORE, InputError
+from pointseg.students.panoptic_segformer.merge import MergeRule, merged
 
 
 def slow_deformable(values, shapes, places, weights):
@@ -43,7 +43,9 @@ def test_deformable_attention_equals_a_direct_bilinear_gather():
     torch.manual_seed(0)
     shapes = [(4, 5), (2, 3)]
     values = torch.randn(2, 26, 2, 3, dtype=torch.float64)
-    places = torch.rand(2, 4, 2, 2, 3, 2, dtype=torch.float64) * 1.4 - 0.2  # some outside the picture
+    places = (
+        torch.rand(2, 4, 2, 2, 3, 2, dtype=torch.float64) * 1.4 - 0.2
+    )  # some outside the picture
     weights = torch.rand(2, 4, 2, 2, 3, dtype=torch.float64)
     wanted = slow_deformable(values, shapes, places, weights)
     torch.testing.assert_close(deformable_attention(values, shapes, places, weights), wanted)
@@ -53,7 +55,9 @@ def test_deformable_attention_at_cell_centres_reads_the_cells():
     shapes = [(2, 3)]
     values = torch.randn(1, 6, 1, 4, dtype=torch.float64)
     places = cell_centres(shapes).double().reshape(1, 6, 1, 1, 1, 2)
-    got = deformable_attention(values, shapes, places, torch.ones(1, 6, 1, 1, 1, dtype=torch.float64))
+    got = deformable_attention(
+        values, shapes, places, torch.ones(1, 6, 1, 1, 1, dtype=torch.float64)
+    )
     torch.testing.assert_close(got, values[:, :, 0])
 
 
@@ -69,7 +73,10 @@ def test_matching_is_the_cheapest_of_all_permutations():
     logits, boxes = torch.randn(1, 5, 2), torch.rand(1, 5, 4) * 0.5 + 0.2
     image, query, chosen = matched(logits, boxes, [wanted], ["a"])
     prices = match_prices(logits[0], boxes[0], wanted.thing_label, wanted.boxes)
-    best = min(sum(float(prices[q, t]) for t, q in enumerate(p)) for p in itertools.permutations(range(5), 3))
+    best = min(
+        sum(float(prices[q, t]) for t, q in enumerate(p))
+        for p in itertools.permutations(range(5), 3)
+    )
     assert float(prices[query, chosen].sum()) == pytest.approx(best, rel=1e-5)
     assert (image == 0).all()
 
@@ -103,7 +110,10 @@ def test_location_losses_vanish_where_everything_is_right_and_survive_no_things(
 
 def test_dice_by_hand_and_on_known_pixels_only():
     """One of two wanted pixels at 1, one unwanted at 1: 1 - 2*1/(2 + 2) = 0.5; known pixels leave the unwanted out."""
-    value, wanted = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    value, wanted = (
+        torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]),
+        torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]),
+    )
     assert float(dice(value, wanted)) == pytest.approx(0.5, abs=1e-3)
     known = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
     assert float(dice(value, wanted, known)) == pytest.approx(1 - 2 / 3, abs=1e-3)
@@ -135,14 +145,20 @@ def test_stuff_losses_ask_only_for_what_is_present():
 
 def test_balance_follows_the_share_of_things():
     stuff = torch.zeros(8, 8, dtype=torch.long)
-    one = PanopticTarget(torch.zeros(3, 8, 8).bool(), torch.zeros(3).long(), torch.rand(3, 4), stuff)
+    one = PanopticTarget(
+        torch.zeros(3, 8, 8).bool(), torch.zeros(3).long(), torch.rand(3, 4), stuff
+    )
     losses = balanced({"thing_dice": torch.tensor(1.0), "stuff_dice": torch.tensor(1.0)}, [one])
-    assert losses["thing_dice"] == pytest.approx(2 * 0.75) and losses["stuff_dice"] == pytest.approx(2 * 0.25)
+    assert losses["thing_dice"] == pytest.approx(2 * 0.75) and losses[
+        "stuff_dice"
+    ] == pytest.approx(2 * 0.25)
 
 
 def slow_merge(values, scores, is_thing, rule):
     area = [(v > 0.5).sum() for v in values]
-    sure = [float(s * ((v * (v > 0.5)).sum() / (a + 1)) ** 2) for v, s, a in zip(values, scores, area)]
+    sure = [
+        float(s * ((v * (v > 0.5)).sum() / (a + 1)) ** 2) for v, s, a in zip(values, scores, area)
+    ]
     canvas, n = np.zeros(values.shape[1:], dtype=int), 0
     for k in sorted(range(len(values)), key=lambda k: -sure[k]):
         mask = (values[k] > 0.5).numpy()
@@ -163,10 +179,18 @@ def test_alg1_merging_equals_the_plain_loop(seed):
     values = torch.nn.functional.avg_pool2d(torch.rand(12, 18, 18) * 2.2, 7, 1)
     scores, is_thing = torch.rand(12) * 0.5 + 0.5, torch.rand(12) > 0.4
     result = merged(values, scores, torch.arange(12), is_thing, MergeRule())
-    np.testing.assert_array_equal(result.segments.numpy(), slow_merge(values, scores, is_thing, MergeRule()))
+    np.testing.assert_array_equal(
+        result.segments.numpy(), slow_merge(values, scores, is_thing, MergeRule())
+    )
     assert len(result.label) == result.segments.max()
 
 
 def test_nothing_confident_leaves_all_void():
-    result = merged(torch.full((2, 4, 4), 0.4), torch.ones(2), torch.arange(2), torch.ones(2).bool(), MergeRule())
+    result = merged(
+        torch.full((2, 4, 4), 0.4),
+        torch.ones(2),
+        torch.arange(2),
+        torch.ones(2).bool(),
+        MergeRule(),
+    )
     assert result.segments.sum() == 0 and len(result.label) == 0

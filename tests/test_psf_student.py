@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from pointseg.methods.panoptic_full import PanopticFull
 from pointseg.nets.deformable_encoder import DeformableEncoder
-from pointseg.nets.panoptic_segformer import (
+from pointseg.structures import Batch, Category, InputError, Truth
+from pointseg.students.panoptic_full import PanopticFull
+from pointseg.students.panoptic_segformer.merge import MergeRule
+from pointseg.students.panoptic_segformer.network import (
     SMALL,
     SMOKE,
     Architecture,
@@ -15,11 +17,19 @@ from pointseg.nets.panoptic_segformer import (
     TimmBackbone,
     architecture_of,
 )
-from pointseg.nets.panoptic_student import canvas_padding, panoptic_of, student_losses, targets_of
-from pointseg.ops.panoptic_merge import MergeRule
-from pointseg.structures import Batch, Category, InputError, Truth
+from pointseg.students.panoptic_segformer.training import (
+    canvas_padding,
+    panoptic_of,
+    student_losses,
+    targets_of,
+)
 
-CATEGORIES = [Category(1, "disc"), Category(2, "square"), Category(3, "sky", False), Category(4, "ground", False)]
+CATEGORIES = [
+    Category(1, "disc"),
+    Category(2, "square"),
+    Category(3, "sky", False),
+    Category(4, "ground", False),
+]
 
 
 def truth(size, things, stuff=True):
@@ -47,25 +57,40 @@ def batch_of(truths, size=64):
     for image, t in zip(images, truths):
         for mask, label in zip(t.masks, t.label):
             image[:, mask] = colour[label][:, None]
-    return Batch(images, [(size, size)] * len(truths), [f"picture{i}" for i in range(len(truths))], None, truths)
+    return Batch(
+        images,
+        [(size, size)] * len(truths),
+        [f"picture{i}" for i in range(len(truths))],
+        None,
+        truths,
+    )
 
 
 @pytest.mark.parametrize("neck, start", [("conv", "cells"), ("deformable", "learnt")])
 def test_every_parameter_gets_a_gradient(neck, start):
     torch.manual_seed(0)
-    architecture = dataclasses.replace(SMOKE, neck=neck, start=start, encoder_layers=1, stuff_layers=2, thing_layers=2)
+    architecture = dataclasses.replace(
+        SMOKE, neck=neck, start=start, encoder_layers=1, stuff_layers=2, thing_layers=2
+    )
     student = PanopticSegFormer(2, 2, architecture)
     batch = batch_of([truth(64, [(0, 8, 8, 20), (1, 36, 30, 16)])])
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
     for _ in range(2):  # heads that start at zero let nothing through the first time
         optimizer.zero_grad()
-        losses = student_losses(student, student(student.encode(batch.images)), targets_of(batch, 2), batch.image_ids)
+        losses = student_losses(
+            student, student(student.encode(batch.images)), targets_of(batch, 2), batch.image_ids
+        )
         sum(losses.values()).backward()
         optimizer.step()
-    last = ("stuff_queries.decoder.layers.1", "thing_decoder.layers.1")  # nothing looks at the last mask layer's values
+    last = (
+        "stuff_queries.decoder.layers.1",
+        "thing_decoder.layers.1",
+    )  # nothing looks at the last mask layer's values
     lacking = [name for name, p in student.named_parameters()
                if (p.grad is None or not p.grad.abs().sum()) and not name.startswith(last)]  # fmt: skip
-    assert not [name for name in lacking if not name.endswith("key.bias")], lacking  # a softmax forgets that bias
+    assert not [name for name in lacking if not name.endswith("key.bias")], (
+        lacking
+    )  # a softmax forgets that bias
 
 
 def test_images_without_things_or_without_stuff_are_learnt_from():
@@ -82,7 +107,10 @@ def test_images_without_things_or_without_stuff_are_learnt_from():
     only_things = PanopticFull.build(CATEGORIES[:2], "smoke")
     assert set(only_things.losses(batch_of([truth(64, [(0, 5, 5, 9)], stuff=False)]), 0)) == {
         "location_class", "location_l1", "location_giou", "thing_dice"}  # fmt: skip
-    assert only_things.predict(torch.rand(1, 3, 64, 64), [(64, 64)])[0].panoptic.segments.shape == (64, 64)
+    assert only_things.predict(torch.rand(1, 3, 64, 64), [(64, 64)])[0].panoptic.segments.shape == (
+        64,
+        64,
+    )
 
 
 def test_more_things_than_queries_is_one_clear_line():
@@ -96,19 +124,24 @@ def test_more_things_than_queries_is_one_clear_line():
 def test_padding_changes_no_prediction_of_the_mask_decoders(neck):
     """The memory is set by hand: what stands in padded cells must not reach queries or masks."""
     torch.manual_seed(0)
-    student = PanopticSegFormer(2, 2, dataclasses.replace(SMOKE, neck=neck, start="cells", encoder_layers=1)).eval()
+    student = PanopticSegFormer(
+        2, 2, dataclasses.replace(SMOKE, neck=neck, start="cells", encoder_layers=1)
+    ).eval()
     images = torch.rand(1, 3, 64, 64)
     padding = canvas_padding([(64, 40)], (64, 64), None)
     memory = student.encode(images, padding)
     assert memory.padding_of(0)[0, :, 10:].all() and not memory.padding_of(0)[0, :, :10].any()
     noisy = dataclasses.replace(
-        memory, tokens=memory.tokens + 9 * torch.randn_like(memory.tokens) * memory.padding[..., None]
+        memory,
+        tokens=memory.tokens + 9 * torch.randn_like(memory.tokens) * memory.padding[..., None],
     )
     one, other = student(memory), student(noisy)
     torch.testing.assert_close(one.stuff_presence, other.stuff_presence)
     torch.testing.assert_close(one.located.boxes, other.located.boxes)
     real = ~memory.padding_of(0)[0]
-    torch.testing.assert_close(one.stuff_masks[..., real], other.stuff_masks[..., real], atol=0.5, rtol=10)
+    torch.testing.assert_close(
+        one.stuff_masks[..., real], other.stuff_masks[..., real], atol=0.5, rtol=10
+    )
     chosen = torch.zeros(1, 1, dtype=torch.long)
     assert student.thing_masks(one, chosen).shape == (1, 1, 1, 16, 16)
 
@@ -142,14 +175,18 @@ def test_it_overfits_a_picture():
     targets = targets_of(batch, 2)
     for _ in range(80):
         optimizer.zero_grad()
-        losses = student_losses(student, student(student.encode(batch.images)), targets, batch.image_ids)
+        losses = student_losses(
+            student, student(student.encode(batch.images)), targets, batch.image_ids
+        )
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
     seen = student(student.encode(batch.images))
     found = panoptic_of(student, seen, (32, 32), batch.sizes, MergeRule(candidates=12))[0]
     for mask, label in zip(scene.masks, scene.label):
-        shown = [found.segments == k + 1 for k in range(len(found.label)) if found.label[k] == label]
+        shown = [
+            found.segments == k + 1 for k in range(len(found.label)) if found.label[k] == label
+        ]
         assert max(float((mask & s).sum() / (mask | s).sum()) for s in shown) > 0.5
 
 
@@ -160,8 +197,12 @@ SWIN = "swin_tiny_patch4_window7_224"
 def test_timm_backbones_take_pictures_of_any_size(name, channels):
     backbone = TimmBackbone(name, (8, 16, 32), pretrained=False).train()
     maps = backbone(torch.rand(1, 3, 64, 96))
-    assert [tuple(m.shape[1:]) for m in maps] == [(c, 64 // s, 96 // s) for c, s in zip(channels, (8, 16, 32))]
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (c, 64 // s, 96 // s) for c, s in zip(channels, (8, 16, 32))
+    ]
     norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert not any(m.training for m in norms) and not any(
-        p.requires_grad for n, p in backbone.named_parameters() if "layer1" in n or "patch_embed" in n
+        p.requires_grad
+        for n, p in backbone.named_parameters()
+        if "layer1" in n or "patch_embed" in n
     )

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.methods.points_alone import PointsAlone, bare_target, boxes_about
-from pointseg.methods.psps import CONFIGS, PSPS, traversing_cost
-from pointseg.ops.lab import colour_edges
+from pointseg.ops.colour import colour_edges
 from pointseg.ops.paths import STEPS
 from pointseg.ops.point_labels import ImageMaps
+from pointseg.papers.points_alone import PointsAlone, bare_target, boxes_about
+from pointseg.papers.psps import CONFIGS, PSPS, traversing_cost
 from pointseg.structures import IGNORE, Batch, Category, Points
 
 CATEGORIES = [Category(1, "cat"), Category(2, "dog"), Category(3, "sky", False)]
@@ -31,8 +31,12 @@ def test_traversing_cost_step_by_step():
                 assert prices[k, r, c] == torch.inf
                 continue
             cosine = float(features[:, r, c] @ features[:, r + dr, c + dc])
-            wanted = float((prob[:, r, c] - prob[:, r + dr, c + dc]).abs().sum()) + 0.1 * float(edges[r + dr, c + dc])
-            assert float(prices[k, r, c]) == pytest.approx(wanted + 0.1 * max(0.0, 1 - cosine), abs=1e-5)
+            wanted = float((prob[:, r, c] - prob[:, r + dr, c + dc]).abs().sum()) + 0.1 * float(
+                edges[r + dr, c + dc]
+            )
+            assert float(prices[k, r, c]) == pytest.approx(
+                wanted + 0.1 * max(0.0, 1 - cosine), abs=1e-5
+            )
 
 
 def test_colour_edges_see_a_step_and_no_frame():
@@ -51,8 +55,12 @@ def test_a_thing_takes_the_pixels_of_its_own_class():
     features = torch.nn.functional.normalize(torch.ones(4, 16, 16), dim=0)
     points = points_of((6, 60, 0, 1), (60, 60, 1, 2), (30, 2, 2, 3))
     model = PSPS.build(CATEGORIES, "smoke").eval()
-    labelled = model.label_image(ImageMaps(logits, features, None), torch.full((3, 64, 64), 0.5), points)
-    assert (labelled.label.things[20:, :28] == 0).all() and (labelled.label.things[20:, 36:] == 1).all()
+    labelled = model.label_image(
+        ImageMaps(logits, features, None), torch.full((3, 64, 64), 0.5), points
+    )
+    assert (labelled.label.things[20:, :28] == 0).all() and (
+        labelled.label.things[20:, 36:] == 1
+    ).all()
     assert (labelled.label.stuff[:8] == 2).all() and labelled.thing_label.tolist() == [0, 1]
 
 
@@ -72,7 +80,9 @@ def test_images_without_things_without_stuff_or_without_any_point(rows):
 def test_bare_points_ask_only_for_labelled_pixels_and_one_size_of_box():
     points = points_of((8, 60, 0, 1), (60, 60, 1, 2), (30, 2, 2, 3))
     target = bare_target(points, (64, 60), (64, 64), 2, 0.5)
-    assert target.known.sum() == 3 and target.stuff[2, 30] == 0 and (target.stuff != IGNORE).sum() == 1
+    assert (
+        target.known.sum() == 3 and target.stuff[2, 30] == 0 and (target.stuff != IGNORE).sum() == 1
+    )
     boxes = boxes_about(points.xy[:2], 30.0, (64, 60), (64, 64))
     np.testing.assert_allclose(target.boxes.numpy(), boxes.numpy())
     assert boxes[0].tolist() == pytest.approx([11.5 / 64, 54.5 / 64, 23 / 64, 19 / 64])

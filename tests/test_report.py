@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pointseg import report
-from pointseg.ledger import Run
+from pointseg.bookkit import report
+from pointseg.lab.run_record import Run
 
 CLAIMS = {
     "tolerance": 1.0,
@@ -20,7 +20,11 @@ CLAIMS = {
                     "id": "3",
                     "columns": ["name", "mAP"],
                     "units": {"mAP": "percent"},
-                    "rows": [{"name": "base", "mAP": 38.0}, {"name": "full", "mAP": 53.2}, {"name": "x", "mAP": None}],
+                    "rows": [
+                        {"name": "base", "mAP": 38.0},
+                        {"name": "full", "mAP": 53.2},
+                        {"name": "x", "mAP": None},
+                    ],
                 }
             ]
         }
@@ -34,9 +38,25 @@ CLAIMS = {
             "config": {"maps": "self"},
             "scores": {"mAP": "val/AP50"},
         },
-        {"paper": "AS", "table": "3", "row": 1, "method": "as", "config": {}, "scores": {"mAP": "val/AP50"}},
+        {
+            "paper": "AS",
+            "table": "3",
+            "row": 1,
+            "method": "as",
+            "config": {},
+            "scores": {"mAP": "val/AP50"},
+        },
     ],
-    "orders": [{"id": "AS-3", "paper": "AS", "table": "3", "column": "mAP", "rows": [0, 1], "says": "modules help"}],
+    "orders": [
+        {
+            "id": "AS-3",
+            "paper": "AS",
+            "table": "3",
+            "column": "mAP",
+            "rows": [0, 1],
+            "says": "modules help",
+        }
+    ],
 }
 
 
@@ -45,7 +65,13 @@ def add(tmp_path):
     def write(name, score, seed=0, scale="small", status="ok", **config):
         run = Run(tmp_path / "runs" / name)
         run.folder.mkdir(parents=True)
-        recipe = {"method": "as", "scale": scale, "seed": seed, "config": config, "points": {"kind": "centre"}}
+        recipe = {
+            "method": "as",
+            "scale": scale,
+            "seed": seed,
+            "config": config,
+            "points": {"kind": "centre"},
+        }
         run.write("recipe.json", recipe)
         run.write("result.json", {"status": status, "metrics": {"val": {"AP50": score}}})
 
@@ -87,7 +113,9 @@ def test_rows_are_compared_on_the_seeds_they_share(tmp_path, add):
     held = report.Trial(sweep, report.finished(tmp_path / "runs"))
     assert [c.verdict for c in held.cells()] == [report.FAILED, report.FAILED]
     row = held.order_rows()[0]
-    assert row["verdict"] == report.FAILED and [[v.score for v in side] for side in row["values"]] == [[35], [30]]
+    assert row["verdict"] == report.FAILED and [
+        [v.score for v in side] for side in row["values"]
+    ] == [[35], [30]]
 
 
 def test_an_infinite_setting_finds_its_run(tmp_path, add):
@@ -100,7 +128,10 @@ def test_an_infinite_setting_finds_its_run(tmp_path, add):
 
 def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
     sweep = CLAIMS | {"orders": [CLAIMS["orders"][0] | {"seeds": 1}]}
-    line = lambda: report.sweeps_table(report.Trial(sweep, report.finished(tmp_path / "runs")), "AS")  # noqa: E731
+
+    def line():
+        return report.sweeps_table(report.Trial(sweep, report.finished(tmp_path / "runs")), "AS")
+
     add("full0", 30, 0)
     assert "<td>15.2</td><td>-</td><td>-</td>" in line()
     add("full1", 33, 1)
@@ -151,20 +182,33 @@ def test_ours_never_stands_in_the_printed_column(tmp_path, add):
 def test_a_students_labels_are_those_of_its_own_model():
     def student(name, seed, pq):
         recipe = {"method": "psps", "scale": "small", "seed": seed}
-        return report.Finished(Run(Path(name)), recipe, {f"val/{kind}": pq for kind in ("PQ", "PQ_th", "PQ_st")})
+        return report.Finished(
+            Run(Path(name)), recipe, {f"val/{kind}": pq for kind in ("PQ", "PQ_th", "PQ_st")}
+        )
 
     held = report.Trial(CLAIMS, [student("a", 0, 60.0), student("b", 1, 62.0)])
-    quality = {"b": {"PQ": 70.0, "PQ_th": 71.0, "PQ_st": 72.0}, "another": {"PQ": 1.0, "PQ_th": 1.0, "PQ_st": 1.0}}
-    page = report.taught_table(held, "taught by", {"PSPS": {"method": "psps"}, "no run": {"method": "x"}}, quality)
+    quality = {
+        "b": {"PQ": 70.0, "PQ_th": 71.0, "PQ_st": 72.0},
+        "another": {"PQ": 1.0, "PQ_th": 1.0, "PQ_st": 1.0},
+    }
+    page = report.taught_table(
+        held, "taught by", {"PSPS": {"method": "psps"}, "no run": {"method": "x"}}, quality
+    )
     shown = re.findall(r"<td[^>]*>(.*?)</td>", page)
     text = [re.sub(r"<[^>]+>|&nbsp;", "", cell) for cell in shown]
-    assert text[:2] == ["PSPS", "61.0 ± 1.4 n=2"] and text[4:7] == ["70.0 n=1", "71.0 n=1", "72.0 n=1"]
+    assert text[:2] == ["PSPS", "61.0 ± 1.4 n=2"] and text[4:7] == [
+        "70.0 n=1",
+        "71.0 n=1",
+        "72.0 n=1",
+    ]
     assert text[7:] == ["no run", *"------"]
 
 
 def test_gains_are_taken_seed_by_seed_where_both_rows_have_the_seed():
     def run(method, seed, pq):
-        return report.Finished(Run(Path(method)), {"method": method, "scale": "small", "seed": seed}, {"val/PQ": pq})
+        return report.Finished(
+            Run(Path(method)), {"method": method, "scale": "small", "seed": seed}, {"val/PQ": pq}
+        )
 
     runs = [
         run("a", 0, 60.0),
@@ -174,9 +218,19 @@ def test_gains_are_taken_seed_by_seed_where_both_rows_have_the_seed():
         run("b", 0, 58.0),
         run("b", 0, 60.0),
     ]
-    pairs = {"a over b": ({"method": "a"}, {"method": "b"}), "a over c": ({"method": "a"}, {"method": "c"})}
+    pairs = {
+        "a over b": ({"method": "a"}, {"method": "b"}),
+        "a over c": ({"method": "a"}, {"method": "c"}),
+    }
     page = report.gains_table(report.Trial(CLAIMS, runs), "gain", pairs, "val/PQ")
-    assert re.findall(r"<td[^>]*>(.*?)</td>", page) == ["a over b", "-0.5", "+1.0, -2.0", "a over c", "-", "-"]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", page) == [
+        "a over b",
+        "-0.5",
+        "+1.0, -2.0",
+        "a over c",
+        "-",
+        "-",
+    ]
 
 
 def test_the_command_prints_orders_and_counts(tmp_path, add, capsys):
@@ -184,7 +238,11 @@ def test_the_command_prints_orders_and_counts(tmp_path, add, capsys):
 
     (tmp_path / "claims.yml").write_text(yaml.safe_dump(json.loads(json.dumps(CLAIMS))))
     lines = report.verdict_lines(tmp_path / "claims.yml", tmp_path / "runs")
-    assert lines[0].startswith("not run") and "modules help" in lines[0] and "    2 printed cells not run" in lines
+    assert (
+        lines[0].startswith("not run")
+        and "modules help" in lines[0]
+        and "    2 printed cells not run" in lines
+    )
 
 
 def test_every_selector_and_order_of_the_book_names_a_printed_row(root):
@@ -212,4 +270,6 @@ def test_a_run_shows_what_tables_ask_for_and_hides_the_rest():
 
 def test_a_long_name_may_break_and_reads_the_same():
     head = re.search("<th>(.*?)</th>", report.table(["key_point_shift"], [["a_b"]])).group(1)
-    assert head.split("<wbr>") == ["key_", "point_", "shift"] and "<td>a_b</td>" in report.table(["x"], [["a_b"]])
+    assert head.split("<wbr>") == ["key_", "point_", "shift"] and "<td>a_b</td>" in report.table(
+        ["x"], [["a_b"]]
+    )

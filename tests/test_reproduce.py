@@ -4,12 +4,12 @@ import pytest
 import torch
 import yaml
 
-from pointseg import experiment, recipe, reproduce
-from pointseg.ledger import Run
+from pointseg.bookkit.report import fits, read_claims
+from pointseg.lab import experiment, recipe, reproduce
+from pointseg.lab.notebook import checked, read_notebook, run_notebook, stale
+from pointseg.lab.reproduce import expanded, first_stage_of, planned, run_of, trained
+from pointseg.lab.run_record import Run
 from pointseg.nets.start import stored_weights
-from pointseg.notebook import checked, read_notebook, run_notebook, stale
-from pointseg.report import fits, read_claims
-from pointseg.reproduce import expanded, first_stage_of, planned, run_of, trained
 from pointseg.structures import InputError
 
 
@@ -28,7 +28,9 @@ def test_smoke_has_every_method_once(root):
 @pytest.mark.parametrize("method", list(recipe.METHODS))
 def test_the_experiment_runs_at_smoke_and_leaves_a_score(root, tmp_path, method, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = run_notebook(root / "book" / "experiment.py", {"method": method}, runs=tmp_path / "runs")
+    folder = run_notebook(
+        root / "book" / "experiment.py", {"method": method}, runs=tmp_path / "runs"
+    )
     result = Run(folder).result
     assert result["status"] == "ok" and result["metrics"]["val"]
     assert stale(folder, root / "book") == []
@@ -52,7 +54,9 @@ def test_every_measured_row_has_a_run_in_the_plan(root):
 
 def test_seeds_expand_and_nothing_else_changes():
     entry = yaml.safe_load("{method: m, config: {alpha: .inf}, seeds: [0, 2]}")
-    assert expanded(entry) == [{"method": "m", "config": {"alpha": float("inf")}, "seed": s} for s in (0, 2)]
+    assert expanded(entry) == [
+        {"method": "m", "config": {"alpha": float("inf")}, "seed": s} for s in (0, 2)
+    ]
 
 
 FIRST = {"method": "attentionshift", "scale": "smoke", "config": {"stage": "points"}}
@@ -61,15 +65,28 @@ FIRST = {"method": "attentionshift", "scale": "smoke", "config": {"stage": "poin
 def test_a_first_stage_comes_before_its_rows_once_a_seed(monkeypatch, tmp_path, root):
     row = {"method": "attentionshift", "scale": "smoke", "start": FIRST}
     monkeypatch.chdir(root)
-    rows = [one for entry in ({**row, "seeds": [0, 1]}, row) for one in expanded(entry, tmp_path / "runs")]
+    rows = [
+        one
+        for entry in ({**row, "seeds": [0, 1]}, row)
+        for one in expanded(entry, tmp_path / "runs")
+    ]
     firsts = [one for one in rows if "start" not in one]
-    assert [one["seed"] for one in firsts] == [0, 1, 0] and [one["seed"] for one in rows] == [0, 0, 1, 1, 0, 0]
+    assert [one["seed"] for one in firsts] == [0, 1, 0] and [one["seed"] for one in rows] == [
+        0,
+        0,
+        1,
+        1,
+        0,
+        0,
+    ]
     named = [one["start"] for one in rows if "start" in one]
     assert named[0] == named[2] != named[1]
     assert named[0] == run_of(FIRST | {"seed": 0}, tmp_path / "runs").id
 
 
-def test_a_run_starts_from_the_first_stage_of_another_and_needs_it_on_disk(root, tmp_path, monkeypatch):
+def test_a_run_starts_from_the_first_stage_of_another_and_needs_it_on_disk(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     notebook, runs = root / "book" / "experiment.py", tmp_path / "runs"
     first = Run(run_notebook(notebook, FIRST, runs=runs))
@@ -83,7 +100,9 @@ def test_a_run_starts_from_the_first_stage_of_another_and_needs_it_on_disk(root,
         run_notebook(notebook, row | {"method": "points_alone"}, runs=runs)
 
 
-def test_a_single_training_puts_the_first_stage_of_its_task_before_itself(root, tmp_path, monkeypatch):
+def test_a_single_training_puts_the_first_stage_of_its_task_before_itself(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     notebook, runs = root / "book" / "experiment.py", tmp_path / "runs"
     given = {"method": "point2mask", "scale": "smoke", "seed": "0", "n": "2"}
@@ -99,8 +118,14 @@ def test_a_single_training_puts_the_first_stage_of_its_task_before_itself(root, 
 def test_a_first_stage_goes_on_where_it_stopped_and_lost_weights_are_made_again(
     root, tmp_path, monkeypatch, status, force
 ):
-    asked, notebook, given = [], root / "book" / "experiment.py", {"method": "psps", "scale": "smoke"}
-    monkeypatch.setattr(reproduce, "run_notebook", lambda path, given, force, runs: asked.append(force) or tmp_path)
+    asked, notebook, given = (
+        [],
+        root / "book" / "experiment.py",
+        {"method": "psps", "scale": "smoke"},
+    )
+    monkeypatch.setattr(
+        reproduce, "run_notebook", lambda path, given, force, runs: asked.append(force) or tmp_path
+    )
     stage = reproduce.prepared(notebook, first_stage_of(given, 2), tmp_path)[2]
     if status:
         stage.folder.mkdir()

@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from support import tiny_method as tiny
 
-from pointseg.checkpoint import Checkpointer, is_whole
 from pointseg.structures import InputError
-from pointseg.train import Trainer, fit
+from pointseg.training.checkpoint import Checkpointer, is_whole
+from pointseg.training.loop import Trainer, fit
 
 KILLS = 24
 
 
 def test_twenty_four_kills_leave_no_trace(tmp_path):
-    program = Path(__file__).with_name("killed_runs.py")
+    program = Path(__file__).with_name("support") / "killed_runs.py"
     found = subprocess.run(
         [sys.executable, program, tmp_path, str(KILLS)], capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600, check=False,
@@ -27,7 +27,9 @@ def test_twenty_four_kills_leave_no_trace(tmp_path):
     assert found.returncode == 0, found.stderr[-2000:]
     report = json.loads(found.stdout)
     assert report["kills"] >= KILLS and all(report["same"]), report
-    assert report["lines"] == report["steps"] and report["lost"] >= KILLS // 3  # kills that cost some steps
+    assert (
+        report["lines"] == report["steps"] and report["lost"] >= KILLS // 3
+    )  # kills that cost some steps
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -86,7 +88,9 @@ def test_a_torn_checkpoint_is_seen_and_the_one_before_is_used(tmp_path, damage):
     newest, before = Checkpointer(tmp_path).paths()
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes({"cut": content[: len(content) // 3], "flipped": content, "empty": b""}[damage])
+    newest.write_bytes(
+        {"cut": content[: len(content) // 3], "flipped": content, "empty": b""}[damage]
+    )
     assert not is_whole(newest) and is_whole(before)
     again, second = part_of_a_run(tmp_path, None)
     assert losses[-len(second) :] == second and len(second) == 12 - 6
@@ -105,7 +109,10 @@ def test_with_every_checkpoint_torn_it_starts_over(tmp_path):
 def test_the_last_two_are_kept_and_leftovers_of_a_kill_swept_away(tmp_path):
     (tmp_path / "step00000001.part").write_bytes(b"half")
     part_of_a_run(tmp_path, None)
-    assert [path.name[:12] for path in Checkpointer(tmp_path).paths()] == ["step00000012", "step00000009"]
+    assert [path.name[:12] for path in Checkpointer(tmp_path).paths()] == [
+        "step00000012",
+        "step00000009",
+    ]
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -2,13 +2,18 @@
 
 import shutil
 
-from pointseg import ledger, report
+from pointseg.bookkit import report
+from pointseg.lab import run_record as ledger
 
 
 def test_the_index_follows_from_the_runs(root, tmp_path):
-    shutil.copytree(root / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("*-smoke-*", "*.ipynb"))
+    shutil.copytree(
+        root / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("*-smoke-*", "*.ipynb")
+    )
     kept = root / "runs" / "index.csv"
-    assert ledger.write_index(tmp_path / "runs").read_text() == kept.read_text(), "run `pointseg index`"
+    assert ledger.write_index(tmp_path / "runs").read_text() == kept.read_text(), (
+        "run `pointseg index`"
+    )
 
 
 def test_no_run_outgrows_its_megabyte(root):
@@ -30,5 +35,7 @@ def test_a_changed_library_makes_a_run_stale_and_names_it(tmp_path):
     smoke.folder.mkdir()
     smoke.write("recipe.json", {"scale": "smoke"})
     smoke.write("result.json", {"status": "ok", "key": {}})
-    assert report.stale_runs(tmp_path / "runs", lambda folder: ["library"]) == {"as-small": ["library"]}
+    assert report.stale_runs(tmp_path / "runs", lambda folder: ["library"]) == {
+        "as-small": ["library"]
+    }
     assert report.stale_runs(tmp_path / "runs", lambda folder: []) == {}

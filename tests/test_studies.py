@@ -5,12 +5,20 @@ import dataclasses
 import pytest
 import torch
 
-from pointseg import recipe
-from pointseg.corpus import open_corpus
+from pointseg.bookkit.diagnostics.attentionshift import (
+    keypoint_study,
+    label_path_study,
+    mask_shares,
+    mask_study,
+    own,
+    pictured,
+    reset,
+)
+from pointseg.bookkit.diagnostics.panoptic import pseudo_panoptic_quality
+from pointseg.lab import recipe
+from pointseg.lab.run_data import open_corpus
 from pointseg.ops.components import tight_boxes
-from pointseg.panoptic_study import pseudo_panoptic_quality
 from pointseg.structures import Instances, Panoptic, Truth
-from pointseg.studies import keypoint_study, label_path_study, mask_shares, mask_study, own, pictured, reset
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +93,15 @@ class Painting(torch.nn.Linear):
 
     def pseudo_labels(self, batch):
         pairs = zip(batch.image_ids, batch.points)
-        return [Instances(own(self.truths[i], p.things().target)[0], None, None, None) for i, p in pairs]
+        return [
+            Instances(own(self.truths[i], p.things().target)[0], None, None, None) for i, p in pairs
+        ]
 
     def student_labels(self, batch):
-        return [dataclasses.replace(one, masks=torch.ones_like(one.masks)) for one in self.pseudo_labels(batch)]
+        return [
+            dataclasses.replace(one, masks=torch.ones_like(one.masks))
+            for one in self.pseudo_labels(batch)
+        ]
 
 
 def test_masks_that_outgrow_their_objects_cover_them_and_lie_beside_them(corpus):
@@ -103,7 +116,10 @@ class Knowing(torch.nn.Linear):
 
     def __init__(self, corpus, keep):
         super().__init__(1, 1)
-        self.truths, self.keep = {i: corpus.train.truth(row) for row, i in enumerate(corpus.train.ids)}, keep
+        self.truths, self.keep = (
+            {i: corpus.train.truth(row) for row, i in enumerate(corpus.train.ids)},
+            keep,
+        )
 
     def pseudo_labels(self, batch):
         return [self.painted(self.truths[image_id]) for image_id in batch.image_ids]
@@ -114,7 +130,9 @@ class Knowing(torch.nn.Linear):
         return Panoptic((kept.masks * rows).amax(0), kept.label)
 
 
-def test_the_truth_as_a_pseudo_label_has_full_quality_and_without_things_none_of_theirs(tmp_path, monkeypatch):
+def test_the_truth_as_a_pseudo_label_has_full_quality_and_without_things_none_of_theirs(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     corpus = open_corpus(recipe.make("psps", layout="panoptic"))
     full = pseudo_panoptic_quality(Knowing(corpus, True), corpus.recipe, corpus, 6)

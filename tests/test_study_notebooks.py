@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from pointseg import figures
-from pointseg.ledger import Run
-from pointseg.notebook import run_notebook
+from pointseg.bookkit import figures
+from pointseg.lab.notebook import run_notebook
+from pointseg.lab.run_record import Run
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +20,28 @@ def place(root, tmp_path_factory):
             name: run_notebook(root / "book" / "experiment.py", {"method": name})
             for name in ("attentionshift", "point2mask", "panoptic_full")
         }
-        yield made["attentionshift"].parent.absolute(), {name: folder.name for name, folder in made.items()}
+        yield (
+            made["attentionshift"].parent.absolute(),
+            {name: folder.name for name, folder in made.items()},
+        )
 
 
 def asked(root, place, monkeypatch, notebook, **parameters):
     monkeypatch.chdir(place[0].parent)
-    return Run(run_notebook(root / "book" / notebook, {"scale": "smoke", **parameters}, runs=place[0]))
+    return Run(
+        run_notebook(root / "book" / notebook, {"scale": "smoke", **parameters}, runs=place[0])
+    )
 
 
 def test_what_a_trained_label_path_sees(root, place, monkeypatch):
     run = asked(root, place, monkeypatch, "attentionshift_study.py", start=place[1]["attentionshift"], pictures=4,
                 shown=[0, 1, 2])  # fmt: skip
     assert {"A^S covers half", "purity, iteration 0"} <= set(run.result["metrics"]["label_path"])
-    assert set(run.result["metrics"]["views"]) == {"one view", "and its mirror", "three sizes and their mirrors"}
+    assert set(run.result["metrics"]["views"]) == {
+        "one view",
+        "and its mirror",
+        "three sizes and their mirrors",
+    }
     for name in ("figure5.png", "figure6.png"):
         assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
 
@@ -40,19 +49,27 @@ def test_what_a_trained_label_path_sees(root, place, monkeypatch):
 def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
     run = asked(root, place, monkeypatch, "side_by_side.py", models=list(place[1].values()), pictures=3, shown=[0, 2],
                 size=64)  # fmt: skip
-    assert set(run.result["metrics"]) == {"attentionshift", "point2mask"}  # full masks take no points
+    assert set(run.result["metrics"]) == {
+        "attentionshift",
+        "point2mask",
+    }  # full masks take no points
     assert all(0 <= scores["thing_mIoU"] <= 100 for scores in run.result["metrics"].values())
     assert (run.folder / "side_by_side.png").exists()
 
 
 def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, place, monkeypatch):
     models = [place[1]["point2mask"], place[1]["panoptic_full"]]
-    run = asked(root, place, monkeypatch, "panoptic_study.py", models=models, pictures=4, shown=[0, 2])
+    run = asked(
+        root, place, monkeypatch, "panoptic_study.py", models=models, pictures=4, shown=[0, 2]
+    )
     quality = run.result["metrics"]["pseudo"]
     assert list(quality) == models[:1]  # full masks make no pseudo labels
     assert {"PQ", "PQ_th", "PQ_st"} <= set(quality[models[0]])
     solved = run.result["metrics"]["solver"][models[0]]
-    assert set(solved) == {"none", "sinkhorn", "converged"} and solved["sinkhorn"] == quality[models[0]]
+    assert (
+        set(solved) == {"none", "sinkhorn", "converged"}
+        and solved["sinkhorn"] == quality[models[0]]
+    )
     for name in ("figure_a1.png", "figure_a2.png"):
         assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
     with pytest.raises(RuntimeError, match="this study is of panoptic methods"):
@@ -61,20 +78,29 @@ def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, pla
 
 def test_other_points_than_centres_are_trained_on(root, place, monkeypatch):
     run = asked(root, place, monkeypatch, "points_study.py", kind="jitter", jitter_px=3.0)
-    assert run.read("recipe.json")["points"] == {"kind": "jitter", "n": 1, "seed": 0, "jitter_px": 3.0}
+    assert run.read("recipe.json")["points"] == {
+        "kind": "jitter",
+        "n": 1,
+        "seed": 0,
+        "jitter_px": 3.0,
+    }
     assert run.result["metrics"]["val"]
 
 
 def checked_by_nbval(path):
     """Lines of nbval about a notebook: one a cell."""
     words = ["-m", "pytest", "--nbval-lax", "-rA", "-p", "no:cacheprovider", "-c", os.devnull, path]
-    told = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False
+    ).stdout
     return [line for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))]
 
 
 def test_nbval_trains_a_run_again_and_sees_a_score_that_moved(root, place, monkeypatch):
     (place[0].parent / "book").mkdir(exist_ok=True)
-    (place[0].parent / "book" / "_toc.yml").touch()  # marks the project, as nbval works in the notebook's folder
+    (
+        place[0].parent / "book" / "_toc.yml"
+    ).touch()  # marks the project, as nbval works in the notebook's folder
     kept = Run(place[0] / place[1]["panoptic_full"])
     again = asked(root, place, monkeypatch, "again.py", again=kept.id)
     executed = again.folder / "notebook.ipynb"

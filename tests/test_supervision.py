@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from memory_dataset import MemoryDataset
+from support.memory_dataset import MemoryDataset
 from torch.utils.data import DataLoader
 
 from pointseg.data.augment import Augment
@@ -120,15 +120,21 @@ def test_a_batch_is_padded_right_and_below(dataset, points):
 def test_images_without_a_point_are_left_out(dataset, points):
     images = dict(points.images)
     del images[dataset.ids[0]]
-    images[dataset.ids[3]] = replace(images[dataset.ids[3]], points=as_points([], points.categories))
-    assert PointDataset(dataset, replace(points, images=images)).image_ids == [dataset.ids[i] for i in (1, 2, 4)]
+    images[dataset.ids[3]] = replace(
+        images[dataset.ids[3]], points=as_points([], points.categories)
+    )
+    assert PointDataset(dataset, replace(points, images=images)).image_ids == [
+        dataset.ids[i] for i in (1, 2, 4)
+    ]
 
 
 def test_foreign_points_are_refused(dataset, points):
     one = points.images[dataset.ids[0]]
     foreign = {
         "other data": replace(points, source_hash="0" * 64),
-        "other categories": replace(points, categories=(*points.categories[:3], Category(99, "sea", False))),
+        "other categories": replace(
+            points, categories=(*points.categories[:3], Category(99, "sea", False))
+        ),
         "measured image 0": replace(points, images={dataset.ids[0]: replace(one, height=33)}),
         "holds a point": replace(points, images={"elsewhere": one}),
     }
@@ -140,5 +146,7 @@ def test_foreign_points_are_refused(dataset, points):
 
 def test_every_index_has_draws_of_its_own(dataset, points):
     drawn = []
-    training = PointDataset(dataset, points, lambda sample, rng: drawn.append(rng.random()) or sample)
+    training = PointDataset(
+        dataset, points, lambda sample, rng: drawn.append(rng.random()) or sample
+    )
     assert [training[i].image_id for i in range(len(training))] and len(set(drawn)) == len(training)

@@ -34,7 +34,10 @@ def test_two_datasets_become_one_whose_pixels_are_theirs(roots, tmp_path):
     assert check(out).faults == []
     tiles = open_dataset(out, "train", "coco")
     wholes = [open_dataset(root, "train", "coco") for root in roots]
-    assert len(tiles) == sum(4 * len(w) for w in wholes) and len(open_dataset(out, "val", "coco")) == 16
+    assert (
+        len(tiles) == sum(4 * len(w) for w in wholes)
+        and len(open_dataset(out, "val", "coco")) == 16
+    )
     at = 0
     for whole in wholes:
         for index in range(len(whole)):
@@ -45,7 +48,9 @@ def test_two_datasets_become_one_whose_pixels_are_theirs(roots, tmp_path):
                 assert torch.equal(tiles.truth(at).masks, cut[kept]) and torch.equal(
                     tiles.truth(at).label, truth.label[kept]
                 )
-                assert np.array_equal(tiles.image(at), whole.image(index)[top : top + 32, left : left + 32])
+                assert np.array_equal(
+                    tiles.image(at), whole.image(index)[top : top + 32, left : left + 32]
+                )
                 at += 1
 
 

@@ -7,20 +7,20 @@ import random
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_method as tiny
 from torch import nn
 
-from pointseg import recipe as recipes
-from pointseg.checkpoint import load_model, save_model
-from pointseg.feed import Feed, Order, loaders
-from pointseg.ledger import strict
-from pointseg.methods.base import Training, targets_of
-from pointseg.progress import Progress, clock, cut, read_log
+from pointseg.lab import recipe as recipes
+from pointseg.lab.progress import Progress, clock, cut, read_log
+from pointseg.lab.run_record import strict
+from pointseg.papers.method import Training, targets_of
 from pointseg.structures import Category, InputError, Points
-from pointseg.train import Average, Trainer, fit, lr_factor, seed_all
+from pointseg.training.checkpoint import load_model, save_model
+from pointseg.training.loader import Feed, Order, loaders
+from pointseg.training.loop import Average, Trainer, fit, lr_factor, seed_all
 
 
 def run(chosen, workers=0, method=None):
@@ -66,7 +66,9 @@ def test_every_image_comes_once_an_epoch(count, batch, seed, start):
     for epoch in range(3):
         assert sorted(i for e, i in drawn if e == epoch) == list(range(count))
     late = iter(Order(count, batch, seed, start))
-    assert next(late) == drawn[start * batch : (start + 1) * batch] or start * batch + batch > len(drawn)
+    assert next(late) == drawn[start * batch : (start + 1) * batch] or start * batch + batch > len(
+        drawn
+    )
 
 
 @given(st.integers(1, 9), st.sampled_from([1, 2, 4]))
@@ -82,7 +84,9 @@ def test_epochs_and_seeds_differ_in_their_order():
     assert len({tuple(i for _, i in keys) for keys in first}) == 3
 
 
-@pytest.mark.parametrize("asked, device, count", [(-1, "cpu", 0), (3, "cpu", 3), (0, "cuda", 0), (7, "cuda", 7)])
+@pytest.mark.parametrize(
+    "asked, device, count", [(-1, "cpu", 0), (3, "cpu", 3), (0, "cuda", 0), (7, "cuda", 7)]
+)
 def test_loaders_are_as_many_as_asked(asked, device, count):
     assert loaders(asked, torch.device(device)) == count
 
@@ -223,7 +227,9 @@ def test_bf16_trains_on_a_cpu_close_to_float32():
 
 
 def test_a_recipe_survives_json_and_its_hash_follows_every_field():
-    chosen = recipes.make("tiny", points={"kind": "jitter", "n": 10, "jitter_px": 2.0}, config={"b": [1, 2], "a": 1})
+    chosen = recipes.make(
+        "tiny", points={"kind": "jitter", "n": 10, "jitter_px": 2.0}, config={"b": [1, 2], "a": 1}
+    )
     assert recipes.Recipe.from_json(chosen.to_json()) == chosen
     assert dict(chosen.config) == {"a": 1, "b": (1, 2)}
     others = [dataclasses.replace(chosen, seed=1), dataclasses.replace(chosen, config=()),
@@ -247,7 +253,11 @@ def test_an_unknown_wish_is_refused_in_one_line(wrong, said):
     assert "\n" not in str(caught.value)
 
 
-@given(st.text(max_size=80) | st.just("{}") | st.just('{"points": {}, "training": {"x": 1}, "config": {}}'))
+@given(
+    st.text(max_size=80)
+    | st.just("{}")
+    | st.just('{"points": {}, "training": {"x": 1}, "config": {}}')
+)
 def test_any_text_is_a_recipe_or_an_input_error(text):
     with pytest.raises(InputError):
         recipes.Recipe.from_json(text)
@@ -323,5 +333,10 @@ def test_clock(seconds, shown):
 
 
 def test_targets_come_in_the_order_of_their_first_point():
-    points = Points(torch.zeros(5, 2), torch.zeros(5), torch.tensor([7, 3, 7, 9, 3]), torch.ones(5, dtype=torch.bool))
+    points = Points(
+        torch.zeros(5, 2),
+        torch.zeros(5),
+        torch.tensor([7, 3, 7, 9, 3]),
+        torch.ones(5, dtype=torch.bool),
+    )
     assert targets_of(points).tolist() == [7, 3, 9]

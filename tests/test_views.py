@@ -2,8 +2,8 @@
 
 import torch
 
+from pointseg.lab.tta import answers_of_views, pooled, unflipped
 from pointseg.structures import Instances, Prediction
-from pointseg.views import answers_of_views, pooled, unflipped
 
 
 class Bright:
@@ -15,7 +15,9 @@ class Bright:
             mask = image[0] > 0.5
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             box = torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]).float()
-            found = Instances(mask[None], torch.tensor([image.shape[-1] / 100]), torch.tensor([2]), box)
+            found = Instances(
+                mask[None], torch.tensor([image.shape[-1] / 100]), torch.tensor([2]), box
+            )
             out.append(Prediction(row, instances=found))
         return out
 

@@ -33,7 +33,9 @@ def test_timm_vits_answer_as_timm_does(name, stride):
     side = 5 * stride
     images = torch.rand(1, 3, side, side)
     own = vit(images, features=(1,))
-    reference = vit.body.get_intermediate_layers(vit.normalise(images), n=[1, vit.depth - 1], norm=False)
+    reference = vit.body.get_intermediate_layers(
+        vit.normalise(images), n=[1, vit.depth - 1], norm=False
+    )
     torch.testing.assert_close(own.tokens, reference[1])
     torch.testing.assert_close(own.features[1].flatten(2).transpose(1, 2), reference[0])
     assert own.grid == (5, 5) and vit.stride == stride
@@ -59,7 +61,9 @@ def test_queries_neither_reorder_nor_rename_patches(images):
     """With silenced value vectors of queries nothing flows from them: patches are as without queries."""
     vit = tiny(queries=5)
     bare = tiny()
-    bare.load_state_dict({k: v for k, v in vit.state_dict().items() if not k.startswith("query")}, strict=False)
+    bare.load_state_dict(
+        {k: v for k, v in vit.state_dict().items() if not k.startswith("query")}, strict=False
+    )
     one = vit(images, trace=True)
     first_patches = one.trace.inputs[0][:, one.trace.patches]
     torch.testing.assert_close(first_patches, bare(images, trace=True).trace.inputs[0])
@@ -74,7 +78,10 @@ def test_patches_and_queries_are_permuted_with_their_inputs(images):
     vit = tiny(queries=4)
     before = vit(images)
     order = torch.tensor([2, 0, 3, 1])
-    vit.query_tokens.data, vit.query_positions.data = vit.query_tokens[order], vit.query_positions[order]
+    vit.query_tokens.data, vit.query_positions.data = (
+        vit.query_tokens[order],
+        vit.query_positions[order],
+    )
     after = vit(images)
     torch.testing.assert_close(after.queries, before.queries[:, order], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(after.tokens, before.tokens, atol=1e-5, rtol=1e-5)

@@ -20,7 +20,10 @@ def official_mae(width=192, grid=14, depth=12):
     """A checkpoint with the names and shapes of facebookresearch/mae: bare ViT names, decoder_*, mask_token."""
     torch.manual_seed(3)
     vit = TokenViT(VIT)
-    weights = {name.removeprefix("body."): torch.randn_like(value) for name, value in vit.body.state_dict().items()}
+    weights = {
+        name.removeprefix("body."): torch.randn_like(value)
+        for name, value in vit.body.state_dict().items()
+    }
     weights["pos_embed"] = torch.randn(1, grid * grid + 1, width)
     decoder = {"mask_token": torch.randn(1, 1, 64), "decoder_embed.weight": torch.randn(64, width),
                "decoder_pos_embed": torch.randn(1, grid * grid + 1, 64), "decoder_norm.weight": torch.randn(64),
@@ -56,7 +59,9 @@ def test_positions_of_another_grid_are_resampled(tmp_path):
     smooth = torch.linspace(0, 1, 8).view(8, 1, 1).expand(8, 8, 192).reshape(1, 64, 192)
     encoder["pos_embed"] = torch.cat([torch.zeros(1, 1, 192), smooth], 1)
     fit_weights(vit, encoder, "smooth")
-    back = resample_abs_pos_embed(vit.body.pos_embed.detach(), (8, 8), (14, 14), num_prefix_tokens=1)
+    back = resample_abs_pos_embed(
+        vit.body.pos_embed.detach(), (8, 8), (14, 14), num_prefix_tokens=1
+    )
     torch.testing.assert_close(back[:, 1:], smooth, atol=0.03, rtol=0)
 
 
@@ -81,7 +86,9 @@ def test_our_file_comes_back(tmp_path):
     report = load_backbone(one, path)
     assert report.missing == report.unexpected == ()
     with torch.no_grad():
-        assert torch.equal(one(images).tokens, other(images).tokens)  # written once in half precision
+        assert torch.equal(
+            one(images).tokens, other(images).tokens
+        )  # written once in half precision
     for name, value in one.state_dict().items():
         if not name.startswith("query"):
             assert torch.equal(value, vit.state_dict()[name].half().float()), name

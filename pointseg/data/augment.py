@@ -12,7 +12,9 @@ from torchvision.transforms.v2 import functional as TF
 
 from pointseg.structures import Points, Sample, Truth
 
-PAPER_SHORT_SIDES = tuple(range(480, 801, 32))  # UNSTATED [AS Sec. 5.1]: the official release's list
+PAPER_SHORT_SIDES = tuple(
+    range(480, 801, 32)
+)  # UNSTATED [AS Sec. 5.1]: the official release's list
 PAPER_LONG_SIDE = 1333  # the same list; Point2Mask's release uses both on COCO, too
 
 
@@ -68,14 +70,21 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
         return sample
     image = _bilinear(sample.image, size)
     points = None if sample.points is None else _scale_points(sample.points, sample.size, size)
-    truth = None if sample.truth is None else _on_maps(sample.truth, lambda maps: _nearest(maps, size))
+    truth = (
+        None if sample.truth is None else _on_maps(sample.truth, lambda maps: _nearest(maps, size))
+    )
     return replace(sample, image=image, points=points, truth=truth)
 
 
 def _bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 [3, h, w] to [3, h', w'], anti-aliased."""
     if 1 in (*image.shape[-2:], *size):  # torch 2.14's kernel for bytes fails on sides of one pixel
-        return TF.resize(image.float(), list(size), antialias=True).round().clamp(0, 255).to(torch.uint8)
+        return (
+            TF.resize(image.float(), list(size), antialias=True)
+            .round()
+            .clamp(0, 255)
+            .to(torch.uint8)
+        )
     return TF.resize(image, list(size), antialias=True)
 
 

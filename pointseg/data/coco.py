@@ -18,7 +18,14 @@ class CocoDataset(Dataset):
 
     layout = "coco"
 
-    def __init__(self, root: Path, split: str, index: CocoIndex, pictures: Path, on_fault: OnFault = raise_fault):
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        index: CocoIndex,
+        pictures: Path,
+        on_fault: OnFault = raise_fault,
+    ):
         self.index, self.pictures = index, pictures
         super().__init__(root, split, list(index.categories.values()), list(index.images), on_fault)
 

@@ -21,7 +21,9 @@ class CocoIndex:
     file: Path
     categories: dict[int, Category] = field(default_factory=dict)
     images: dict[int | str, Entry] = field(default_factory=dict)
-    annotations: dict[int | str, list[Entry]] = field(default_factory=dict)  # by image id, in file order
+    annotations: dict[int | str, list[Entry]] = field(
+        default_factory=dict
+    )  # by image id, in file order
 
 
 def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
@@ -31,7 +33,9 @@ def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
         raise InputError(f"{path}: is not a COCO file (no object at the top)")
     index = CocoIndex(path)
     for entry in _accepted(path, data, "categories", _refuse_category, on_fault):
-        index.categories[entry["id"]] = Category(entry["id"], entry["name"], bool(entry.get("isthing", 1)))
+        index.categories[entry["id"]] = Category(
+            entry["id"], entry["name"], bool(entry.get("isthing", 1))
+        )
     for entry in _accepted(path, data, "images", _refuse_picture, on_fault):
         index.images[entry["id"]] = entry
     refuse = {"instances": _refuse_instance, "panoptic": _refuse_segments}[kind]
@@ -41,7 +45,9 @@ def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
     return index
 
 
-def _accepted(path: Path, data: Entry, name: str, refuse: Check, on_fault: OnFault, key: str = "id") -> Iterator[Entry]:
+def _accepted(
+    path: Path, data: Entry, name: str, refuse: Check, on_fault: OnFault, key: str = "id"
+) -> Iterator[Entry]:
     """The entries of one list that are objects, keep their rules and do not repeat an id."""
     entries = data.get(name)
     if not isinstance(entries, list):

@@ -43,7 +43,9 @@ class Dataset:
     layout = ""
     has_truth = True
 
-    def __init__(self, root: Path, split: str, categories: Sequence[Category], ids: list, on_fault: OnFault):
+    def __init__(
+        self, root: Path, split: str, categories: Sequence[Category], ids: list, on_fault: OnFault
+    ):
         if not ids:
             raise InputError(f"{root}: split {split!r} holds no picture")
         self.root, self.split, self.ids, self.on_fault = Path(root), split, ids, on_fault
@@ -57,7 +59,9 @@ class Dataset:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return f"<{self.layout} {self.split}: {len(self)} pictures, {len(self.categories)} categories>"
+        return (
+            f"<{self.layout} {self.split}: {len(self)} pictures, {len(self.categories)} categories>"
+        )
 
     def path(self, i: int) -> Path:
         raise InputError(f"{self.root}: layout {self.layout!r} has no pictures")
@@ -86,7 +90,9 @@ class Dataset:
     def truth(self, i: int) -> Truth:
         """Ground truth of picture i; without any object its tensors have no rows."""
         if not self.has_truth:
-            raise InputError(f"{self.root}: split {self.split!r} has pictures only, there is no ground truth")
+            raise InputError(
+                f"{self.root}: split {self.split!r} has pictures only, there is no ground truth"
+            )
         rows, void = self.rows(i)
         masks = np.stack([row.mask for row in rows]) if rows else np.zeros((0, *self.size(i)), bool)
         label = torch.tensor([self.label_of[row.category_id] for row in rows], dtype=torch.int64)
@@ -125,6 +131,8 @@ def find_parts(root: Path, split: str) -> list[Path]:
     for base in (root, *root.resolve().parents[:2]):
         if (base / "bestiary.json").is_file():
             plain = split.removesuffix("2017")
-            names = dict.fromkeys((plain, *("train", "val")[: 2 * (plain in ("train_aug", "trainval"))]))
+            names = dict.fromkeys(
+                (plain, *("train", "val")[: 2 * (plain in ("train_aug", "trainval"))])
+            )
             return [base / "parts" / name for name in names if (base / "parts" / name).is_dir()]
     return []

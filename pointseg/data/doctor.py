@@ -24,7 +24,11 @@ OFFICIAL = {  # pictures of the official splits: VOC 2012 development kit, SBD, 
     "coco": {"train": 118287, "val": 5000},
     "panoptic": {"train": 118287, "val": 5000},
 }
-WITNESS = {"person", "bird", "sheep"}  # classes that both VOC and COCO have and a dataset of one's own hardly has
+WITNESS = {
+    "person",
+    "bird",
+    "sheep",
+}  # classes that both VOC and COCO have and a dataset of one's own hardly has
 VOC_FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 
 
@@ -50,7 +54,9 @@ class Report:
             where.append(text)
 
 
-def check(root: Path | str, layout: str = "auto", points: Path | str | None = None, progress: bool = False) -> Report:
+def check(
+    root: Path | str, layout: str = "auto", points: Path | str | None = None, progress: bool = False
+) -> Report:
     """Examine every split of every layout under `root` (or of one), and the points file given or found there."""
     report, root = Report(), Path(root)
     wanted = _wanted(root, layout, report)
@@ -65,20 +71,29 @@ def check(root: Path | str, layout: str = "auto", points: Path | str | None = No
 def _wanted(root: Path, layout: str, report: Report) -> list[tuple[str, str]]:
     """The pairs of layout and split to examine."""
     if not root.is_dir() or layout not in (*LAYOUTS, "auto"):
-        report.fault(f"{root}: " + ("is not a folder" if not root.is_dir() else f"unknown layout {layout!r}"))
+        report.fault(
+            f"{root}: " + ("is not a folder" if not root.is_dir() else f"unknown layout {layout!r}")
+        )
         return []
     kinds = splits_of(root)
     names = list(kinds) if layout == "auto" else [layout]
-    pairs = [(name, split) for name in names for split in kinds.get(name.removesuffix("-panoptic"), ())]
+    pairs = [
+        (name, split) for name in names for split in kinds.get(name.removesuffix("-panoptic"), ())
+    ]
     pairs += [("folder", split) for split in _bare_splits(root, layout)]
     if not pairs:
-        report.fault(f"{root}: holds no split in {'any layout' if layout == 'auto' else f'layout {layout!r}'}")
+        report.fault(
+            f"{root}: holds no split in {'any layout' if layout == 'auto' else f'layout {layout!r}'}"
+        )
     return pairs
 
 
 def _bare_splits(root: Path, layout: str) -> list[str]:
     """Splits that are nothing but pictures: a plain folder, or the pretraining pictures beside a benchmark."""
-    candidates = {"auto": ("pretrain",) if splits_of(root) else ("pictures",), "folder": ("pictures", "pretrain")}
+    candidates = {
+        "auto": ("pretrain",) if splits_of(root) else ("pictures",),
+        "folder": ("pictures", "pretrain"),
+    }
     return [split for split in candidates.get(layout, ()) if find_pictures(root, split)][:1]
 
 
@@ -142,7 +157,9 @@ def _audit(dataset: Dataset, i: int, name: str, truth: Truth, report: Report) ->
 
 def _note_audit(name: str, report: Report) -> None:
     """One line that sums up a split's objects, crowd, void and empty pictures."""
-    found = {key.split(": ")[1]: n for key, n in report.counts.items() if key.startswith(f"{name}: ")}
+    found = {
+        key.split(": ")[1]: n for key, n in report.counts.items() if key.startswith(f"{name}: ")
+    }
     pixels = found.pop("pixels", 0)
     if pixels:
         void = f"{100 * found.pop('void pixels') / pixels:.2f} % void"
@@ -152,9 +169,13 @@ def _note_audit(name: str, report: Report) -> None:
 def _audit_pair(dataset: VocDataset, i: int, report: Report) -> None:
     """Pixels that one of VOC's two PNGs gives to an object and the other to the background or to void."""
     objects, classes = dataset.masks(i)
-    one_sided = int((((objects == 0) != (classes == 0)) | ((objects == IGNORE) != (classes == IGNORE))).sum())
+    one_sided = int(
+        (((objects == 0) != (classes == 0)) | ((objects == IGNORE) != (classes == IGNORE))).sum()
+    )
     if one_sided:
-        report.note(f"{dataset.mask_files(i)[-1]}: {one_sided} pixels where class and object PNG disagree")
+        report.note(
+            f"{dataset.mask_files(i)[-1]}: {one_sided} pixels where class and object PNG disagree"
+        )
 
 
 def _note_split(dataset: Dataset, name: str, report: Report) -> None:
@@ -167,7 +188,9 @@ def _note_split(dataset: Dataset, name: str, report: Report) -> None:
 def _examine_layout(dataset: Dataset, report: Report) -> None:
     """Folders that must be there, and files that no list names."""
     if isinstance(dataset, VocDataset):
-        missing = [dataset.root / name for name in VOC_FOLDERS if not (dataset.root / name).is_dir()]
+        missing = [
+            dataset.root / name for name in VOC_FOLDERS if not (dataset.root / name).is_dir()
+        ]
         for folder in missing:
             report.fault(f"{folder}: the folder is missing")
     if isinstance(dataset, CocoDataset | PanopticDataset):
@@ -181,4 +204,6 @@ def _examine_layout(dataset: Dataset, report: Report) -> None:
 def _note_unlisted(folder: Path, listed: Iterable[str], file: Path, report: Report) -> None:
     unlisted = sorted({path.name for path in folder.iterdir() if path.is_file()} - set(listed))
     if unlisted:
-        report.note(f"{folder}: {len(unlisted)} files that {file.name} does not list, first {unlisted[0]!r}")
+        report.note(
+            f"{folder}: {len(unlisted)} files that {file.name} does not list, first {unlisted[0]!r}"
+        )

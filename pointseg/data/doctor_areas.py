@@ -35,10 +35,15 @@ def _agrees(area: object, mask: np.ndarray, entry: dict) -> bool:
         return False
     segmentation, pixels = entry.get("segmentation"), int(mask.sum())
     if isinstance(segmentation, list):
-        sums = (pixels, sum(map(shoelace, segmentation)))  # overlapping polygons count twice in COCO's area
+        sums = (
+            pixels,
+            sum(map(shoelace, segmentation)),
+        )  # overlapping polygons count twice in COCO's area
         return any(abs(area - known) <= perimeter(mask) + 1 for known in sums)
     crowd_runs = isinstance(segmentation, dict) and entry.get("iscrowd", 0)
-    return bool(crowd_runs) or area == pixels  # COCO's own crowd areas are not those of their run lengths
+    return (
+        bool(crowd_runs) or area == pixels
+    )  # COCO's own crowd areas are not those of their run lengths
 
 
 def shoelace(polygon: list[float]) -> float:

@@ -58,21 +58,30 @@ def point_faults(file: Path, datasets: list[Dataset]) -> Iterator[Finding]:
 def _source(points: PointFile, datasets: list[Dataset]) -> Dataset | None:
     """The split with the file's source hash, else the one that shares most images with it."""
     with_stuff = [VocDataset(d.root, d.split, True, _ignore) for d in datasets if d.layout == "voc"]
-    candidates = [*datasets, *with_stuff] if any(not c.is_thing for c in points.categories) else datasets
+    candidates = (
+        [*datasets, *with_stuff] if any(not c.is_thing for c in points.categories) else datasets
+    )
     shared = {dataset: len(points.images.keys() & set(dataset.ids)) for dataset in candidates}
     if not any(shared.values()):
         return None
-    return max(shared, key=lambda d: (shared[d] > 0 and d.content_hash() == points.source_hash, shared[d]))
+    return max(
+        shared, key=lambda d: (shared[d] > 0 and d.content_hash() == points.source_hash, shared[d])
+    )
 
 
-def _image_faults(where: str, points: PointFile, image: ImagePoints, dataset: Dataset, i: int) -> Iterator[Finding]:
+def _image_faults(
+    where: str, points: PointFile, image: ImagePoints, dataset: Dataset, i: int
+) -> Iterator[Finding]:
     try:
         size = dataset.size(i)
         truth = dataset.truth(i) if dataset.has_truth else None
     except InputError:  # the file is at fault and already named
         return
     if (image.height, image.width) != size:
-        yield f"{where} is {image.width}x{image.height} there, its picture {size[1]}x{size[0]}", True
+        yield (
+            f"{where} is {image.width}x{image.height} there, its picture {size[1]}x{size[0]}",
+            True,
+        )
     elif truth is not None:
         yield from _mask_faults(where, points, image, dataset, truth)
 
@@ -82,12 +91,20 @@ def _mask_faults(
 ) -> Iterator[Finding]:
     row_of = {target: row for row, target in enumerate(truth.target.tolist())}
     given = image.points
-    for (x, y), label, target in zip(given.xy.tolist(), given.label.tolist(), given.target.tolist()):
+    for (x, y), label, target in zip(
+        given.xy.tolist(), given.label.tolist(), given.target.tolist()
+    ):
         row = row_of.get(target)
         if row is None:
             yield f"{where}: target {target} is not in the annotations", True
         elif points.categories[label].name != dataset.categories[truth.label[row]].name:
-            yield f"{where}: target {target} is a {dataset.categories[truth.label[row]].name!r} there", True
+            yield (
+                f"{where}: target {target} is a {dataset.categories[truth.label[row]].name!r} there",
+                True,
+            )
         elif not truth.masks[row, int(np.floor(y)), int(np.floor(x))]:
             must_hit = points.kind not in MAY_LEAVE
-            yield f"{where}: point ({x:g}, {y:g}) lies outside the mask of target {target}", must_hit
+            yield (
+                f"{where}: point ({x:g}, {y:g}) lies outside the mask of target {target}",
+                must_hit,
+            )

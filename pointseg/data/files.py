@@ -10,7 +10,12 @@ from unicodedata import category
 from pointseg.structures import IGNORE, InputError
 
 CLASS_FILES = ("classes.txt", "labels.txt")
-UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, line ends: no part of a file name
+UNFIT = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # control characters, halves of characters, line ends: no part of a file name
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
 

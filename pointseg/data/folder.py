@@ -20,7 +20,13 @@ class FolderDataset(Dataset):
     layout = "folder"
     has_truth = False
 
-    def __init__(self, root: Path, split: str, categories: Sequence[Category] = (), on_fault: OnFault = raise_fault):
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        categories: Sequence[Category] = (),
+        on_fault: OnFault = raise_fault,
+    ):
         ids = list_pictures(root)
         super().__init__(root, split, categories or folder_classes(root), ids, on_fault)
 

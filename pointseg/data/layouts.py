@@ -26,7 +26,9 @@ SPLIT_OF = {
 }
 
 
-def open_dataset(root: Path | str, split: str, layout: str = "auto", on_fault: OnFault = raise_fault) -> Dataset:
+def open_dataset(
+    root: Path | str, split: str, layout: str = "auto", on_fault: OnFault = raise_fault
+) -> Dataset:
     """The dataset of one split; where a root holds several layouts, "auto" takes the first of PREFERRED."""
     root = Path(root)
     if not root.is_dir():
@@ -50,7 +52,11 @@ def splits_of(root: Path | str) -> dict[str, list[str]]:
         names = (pattern.fullmatch(file.name) for file in _json_files(root))
         found[layout] = list(dict.fromkeys(match[1] for match in names if match))
     voc = find_voc(root)
-    lists = [path.stem for path in sorted((voc / "ImageSets" / "Segmentation").glob("*.txt"))] if voc else []
+    lists = (
+        [path.stem for path in sorted((voc / "ImageSets" / "Segmentation").glob("*.txt"))]
+        if voc
+        else []
+    )
     merged = voc and {"train", "val"} <= set(lists) and find_sbd(voc)
     found["voc"] = list(dict.fromkeys([*lists, *["train_aug"] * bool(merged)]))
     return {layout: splits for layout, splits in found.items() if splits}
@@ -69,7 +75,9 @@ def _open(root: Path, split: str, layout: str, on_fault: OnFault) -> Dataset | N
     """The dataset when `root` holds that split in that layout, else None."""
     if layout in ("voc", "voc-panoptic"):
         voc = find_voc(root)
-        held = voc and ((voc / f"ImageSets/Segmentation/{split}.txt").is_file() or split == "train_aug")
+        held = voc and (
+            (voc / f"ImageSets/Segmentation/{split}.txt").is_file() or split == "train_aug"
+        )
         return VocDataset(voc, split, layout == "voc-panoptic", on_fault) if held else None
     if layout == "folder":
         folder = find_pictures(root, split)
@@ -79,7 +87,9 @@ def _open(root: Path, split: str, layout: str, on_fault: OnFault) -> Dataset | N
         return None
     base = file.parent.parent if file.parent.name == "annotations" else file.parent
     index = read_index(file, "panoptic" if layout == "panoptic" else "instances", on_fault)
-    pictures = _folder_with(base, split, [entry["file_name"] for entry in islice(index.images.values(), 20)])
+    pictures = _folder_with(
+        base, split, [entry["file_name"] for entry in islice(index.images.values(), 20)]
+    )
     if layout == "coco":
         return CocoDataset(base, split, index, pictures, on_fault)
     return PanopticDataset(base, split, index, pictures, _mask_folder(file), on_fault)
@@ -95,7 +105,9 @@ def find_json(root: Path, kind: str, split: str) -> Path | None:
     for pattern in patterns:
         found = [file for file in files if re.fullmatch(pattern, file.name)]
         if len(found) > 1:
-            raise InputError(f"{found[0].parent}: {' and '.join(f.name for f in found)} both fit the split")
+            raise InputError(
+                f"{found[0].parent}: {' and '.join(f.name for f in found)} both fit the split"
+            )
         if found:
             return found[0]
     return None
@@ -107,7 +119,9 @@ def find_pictures(root: Path, split: str) -> Path | None:
         for folder in (*sorted(base.glob(escape(split) + YEAR)), base / split):
             if list_pictures(folder):
                 return folder
-    if splits_of(root):  # an annotated root: a misspelt split must not open as a folder without truth
+    if splits_of(
+        root
+    ):  # an annotated root: a misspelt split must not open as a folder without truth
         return None
     return next((folder for folder in (root, root / "images") if list_pictures(folder)), None)
 

@@ -9,7 +9,9 @@ from pointseg.data.files import is_whole
 from pointseg.data.images import named
 from pointseg.structures import InputError
 
-FAR = 2  # polygon corners may lie this many picture sides away; beyond, rasterising only burns memory
+FAR = (
+    2  # polygon corners may lie this many picture sides away; beyond, rasterising only burns memory
+)
 
 
 def decode_mask(segmentation: object, size: tuple[int, int], where: str) -> np.ndarray:
@@ -64,5 +66,7 @@ def _inflate(counts: str) -> np.ndarray | None:
     values -= np.where(negative, 1 << (5 * (place[last] + 1)), 0)
     runs = values.copy()
     runs[1::2] = np.cumsum(values[1::2])
-    runs[2::2] = np.cumsum(values[2::2])  # a difference looks two runs back; the first run stands alone
+    runs[2::2] = np.cumsum(
+        values[2::2]
+    )  # a difference looks two runs back; the first run stands alone
     return runs

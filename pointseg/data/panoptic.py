@@ -19,7 +19,13 @@ class PanopticDataset(Dataset):
     layout = "panoptic"
 
     def __init__(
-        self, root: Path, split: str, index: CocoIndex, pictures: Path, masks: Path, on_fault: OnFault = raise_fault
+        self,
+        root: Path,
+        split: str,
+        index: CocoIndex,
+        pictures: Path,
+        masks: Path,
+        on_fault: OnFault = raise_fault,
     ):
         self.index, self.pictures, self.masks = index, pictures, masks
         ids = [name for name in index.images if self._entry_of(name, on_fault)]
@@ -28,7 +34,11 @@ class PanopticDataset(Dataset):
     def _entry_of(self, image_id: int | str, on_fault: OnFault) -> dict | None:
         entries = self.index.annotations.get(image_id)
         if not entries:
-            on_fault(InputError(f"{self.index.file}: image {image_id!r} has no usable panoptic annotation"))
+            on_fault(
+                InputError(
+                    f"{self.index.file}: image {image_id!r} has no usable panoptic annotation"
+                )
+            )
             return None
         return entries[0]
 
@@ -54,13 +64,23 @@ class PanopticDataset(Dataset):
         painted = read_segment_ids(file, self.size(i))
         segments = self.entry(i)["segments_info"]
         self._compare_ids(file, painted, segments)
-        rows = [Row(painted == s["id"], s["category_id"], s["id"], bool(s.get("iscrowd", 0))) for s in segments]
+        rows = [
+            Row(painted == s["id"], s["category_id"], s["id"], bool(s.get("iscrowd", 0)))
+            for s in segments
+        ]
         return [row for row in rows if row.mask.any()], painted == VOID_SEGMENT
 
     def _compare_ids(self, file: Path, painted: np.ndarray, segments: list[dict]) -> None:
         """The ids of the PNG and of the JSON must be the same set."""
-        present, listed = set(np.unique(painted).tolist()) - {VOID_SEGMENT}, {s["id"] for s in segments}
+        present, listed = (
+            set(np.unique(painted).tolist()) - {VOID_SEGMENT},
+            {s["id"] for s in segments},
+        )
         for k in sorted(listed - present):
-            self.on_fault(InputError(f"{file}: segment {k} is in {self.index.file.name} and not in the PNG"))
+            self.on_fault(
+                InputError(f"{file}: segment {k} is in {self.index.file.name} and not in the PNG")
+            )
         for k in sorted(present - listed):
-            self.on_fault(InputError(f"{file}: segment {k} is in the PNG and not in {self.index.file.name}"))
+            self.on_fault(
+                InputError(f"{file}: segment {k} is in the PNG and not in {self.index.file.name}")
+            )

@@ -70,7 +70,9 @@ def write_points(path: Path | str, point_file: PointFile) -> None:
     """Write atomically, one image a line."""
     record = as_record(point_file)
     images = record.pop("images")
-    head = json.dumps({**record, "content_hash": point_file.content_hash}, indent=1, allow_nan=False)
+    head = json.dumps(
+        {**record, "content_hash": point_file.content_hash}, indent=1, allow_nan=False
+    )
     lines = ",\n".join("  " + json.dumps(image, allow_nan=False) for image in images)
     write_text(Path(path), f'{head[:-2]},\n "images": [\n{lines}\n ]\n}}\n')
 
@@ -83,8 +85,20 @@ def read_points(path: Path | str) -> PointFile:
     _check_hash(record, str(path))
     categories = _read_categories(record["categories"], str(path))
     images = _read_images(record, categories, str(path))
-    jitter = None if record["jitter"] is None else Jitter(record["jitter"]["of"], float(record["jitter"]["px"]))
-    return PointFile(record["kind"], record["n"], record["seed"], record["source_hash"], categories, images, jitter)
+    jitter = (
+        None
+        if record["jitter"] is None
+        else Jitter(record["jitter"]["of"], float(record["jitter"]["px"]))
+    )
+    return PointFile(
+        record["kind"],
+        record["n"],
+        record["seed"],
+        record["source_hash"],
+        categories,
+        images,
+        jitter,
+    )
 
 
 def hash_of(record: dict) -> str:
@@ -124,13 +138,17 @@ def _target_records(points: Points, categories: tuple[Category, ...]) -> list[di
     return list(targets.values())
 
 
-def as_points(rows: Iterable[tuple[float, float, int, int]], categories: tuple[Category, ...]) -> Points:
+def as_points(
+    rows: Iterable[tuple[float, float, int, int]], categories: tuple[Category, ...]
+) -> Points:
     """Rows of (x, y, label, target) to Points."""
     rows = list(rows)
     label = torch.tensor([row[2] for row in rows], dtype=torch.int64)
     things = torch.tensor([category.is_thing for category in categories], dtype=torch.bool)
     xy = torch.tensor([row[:2] for row in rows], dtype=torch.float32).reshape(-1, 2)
-    return Points(xy, label, torch.tensor([row[3] for row in rows], dtype=torch.int64), things[label])
+    return Points(
+        xy, label, torch.tensor([row[3] for row in rows], dtype=torch.int64), things[label]
+    )
 
 
 # ------------------------------------------------------------------------------------------- checks
@@ -144,7 +162,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -1e30 < value < 1e30  # an integer may be too long for a float
+    return (
+        type(value) in (int, float) and -1e30 < value < 1e30
+    )  # an integer may be too long for a float
 
 
 def _is_text(value: Any) -> bool:
@@ -158,7 +178,11 @@ def _is_list(value: Any) -> bool:
 def _is_jitter(value: Any) -> bool:
     if value is None:
         return True
-    fits = isinstance(value, dict) and value.keys() == {"of", "px"} and value["of"] in ("uniform", "centre")
+    fits = (
+        isinstance(value, dict)
+        and value.keys() == {"of", "px"}
+        and value["of"] in ("uniform", "centre")
+    )
     return fits and _is_number(value["px"]) and value["px"] > 0
 
 
@@ -210,7 +234,9 @@ def check_head(record: Any, where: str) -> None:
     _check_fields(record, where, HEAD)
     kind = record["kind"]
     if (kind == "jitter") != (record["jitter"] is not None):
-        raise InputError(f"{where}: kind '{kind}' does not go with jitter {shown(record['jitter'])}")
+        raise InputError(
+            f"{where}: kind '{kind}' does not go with jitter {shown(record['jitter'])}"
+        )
     if kind == "extreme" and record["n"] != 4:
         raise InputError(f"{where}: kind 'extreme' means 4 points a target, n is {record['n']}")
 
@@ -220,7 +246,9 @@ def _check_hash(record: dict, where: str) -> None:
     if written is None and record["kind"] == MANUAL:
         return
     if written != hash_of(record):
-        raise InputError(f"{where}: content_hash does not fit the content; the file was changed or cut")
+        raise InputError(
+            f"{where}: content_hash does not fit the content; the file was changed or cut"
+        )
 
 
 def _read_categories(records: list, where: str) -> tuple[Category, ...]:
@@ -239,7 +267,9 @@ def _check_unique(values: list, where: str, what: str) -> None:
         seen.add(value)
 
 
-def _read_images(record: dict, categories: tuple[Category, ...], path: str) -> dict[int | str, ImagePoints]:
+def _read_images(
+    record: dict, categories: tuple[Category, ...], path: str
+) -> dict[int | str, ImagePoints]:
     label_of = {category.id: label for label, category in enumerate(categories)}
     images = {}
     for position, image in enumerate(record["images"]):
@@ -248,7 +278,9 @@ def _read_images(record: dict, categories: tuple[Category, ...], path: str) -> d
         if image["id"] in images:
             raise InputError(f"{where}: stands there twice")
         rows = _read_targets(image, label_of, record, where)
-        images[image["id"]] = ImagePoints(image["height"], image["width"], as_points(rows, categories))
+        images[image["id"]] = ImagePoints(
+            image["height"], image["width"], as_points(rows, categories)
+        )
     return images
 
 

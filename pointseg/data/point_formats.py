@@ -33,7 +33,9 @@ LARGEST_ID = 256**3 - 1  # id = R + 256 G + 65536 B
 # ---------------------------------------------------------------------------- PSPS-style point PNGs
 
 
-def write_point_pngs(point_file: PointFile, json_path: Path, folder: Path, names: Names | None = None) -> None:
+def write_point_pngs(
+    point_file: PointFile, json_path: Path, folder: Path, names: Names | None = None
+) -> None:
     """COCO-panoptic PNGs in which only the points' pixels carry their target's id, and the JSON beside.
 
     Boxes and areas in the JSON are those of the points: the true ones would give the masks' extent away.
@@ -43,14 +45,22 @@ def write_point_pngs(point_file: PointFile, json_path: Path, folder: Path, names
     for image_id, image in point_file.images.items():
         file_name = f"{Path(_name(image_id, names)).stem}.png"
         _save_png(folder / file_name, id_map(image, str(folder / file_name)))
-        segments = [_segment(image.points, row, point_file.categories) for row in _first_rows(image.points)]
-        annotations.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
+        segments = [
+            _segment(image.points, row, point_file.categories) for row in _first_rows(image.points)
+        ]
+        annotations.append(
+            {"image_id": image_id, "file_name": file_name, "segments_info": segments}
+        )
     record = {**_frame(point_file, names), "annotations": annotations}
     write_text(json_path, json.dumps(record, allow_nan=False) + "\n")
 
 
 def read_point_pngs(
-    json_path: Path, folder: Path, kind: str = MANUAL, seed: int | None = None, jitter: Jitter | None = None
+    json_path: Path,
+    folder: Path,
+    kind: str = MANUAL,
+    seed: int | None = None,
+    jitter: Jitter | None = None,
 ) -> PointFile:
     """Each coloured pixel is a point at its centre; segments without one, and crowds, give none."""
     record = read_json(json_path)
@@ -59,7 +69,9 @@ def read_point_pngs(
     found = {}
     for annotation in _listed(record, "annotations", str(json_path)):
         if not _names(annotation.get("image_id"), images):
-            raise InputError(f"{json_path}: annotation of unknown image {shown(annotation.get('image_id'))}")
+            raise InputError(
+                f"{json_path}: annotation of unknown image {shown(annotation.get('image_id'))}"
+            )
         rows = _png_rows(annotation, images[annotation["image_id"]], label_of, json_path, folder)
         found[annotation["image_id"]] = rows
     return _point_file((kind, seed, jitter), categories, images, found, str(json_path))
@@ -77,9 +89,13 @@ def id_map(image: ImagePoints, where: str) -> np.ndarray:
     ids = np.zeros((image.height, image.width), dtype=np.int64)
     for (x, y), target in zip(image.points.xy.tolist(), image.points.target.tolist()):
         if not 0 < target <= LARGEST_ID:
-            raise InputError(f"{where}: target id {target} does not fit a panoptic PNG (1 to {LARGEST_ID})")
+            raise InputError(
+                f"{where}: target id {target} does not fit a panoptic PNG (1 to {LARGEST_ID})"
+            )
         if ids[int(y), int(x)] not in (0, target):
-            raise InputError(f"{where}: targets {ids[int(y), int(x)]} and {target} have a point on one pixel")
+            raise InputError(
+                f"{where}: targets {ids[int(y), int(x)]} and {target} have a point on one pixel"
+            )
         ids[int(y), int(x)] = target
     return ids
 
@@ -109,7 +125,9 @@ def _segment(points: Points, row: int, categories: tuple[Category, ...]) -> dict
     return {"id": target, "category_id": category.id, "iscrowd": 0, "bbox": box, "area": len(xy)}
 
 
-def _png_rows(annotation: dict, size: tuple[int, int], label_of: dict, json_path: Path, folder: Path) -> list:
+def _png_rows(
+    annotation: dict, size: tuple[int, int], label_of: dict, json_path: Path, folder: Path
+) -> list:
     file_name = annotation.get("file_name")
     if not is_name(file_name):
         raise InputError(f"{json_path}: file name {shown(file_name)} is no name")
@@ -121,7 +139,9 @@ def _png_rows(annotation: dict, size: tuple[int, int], label_of: dict, json_path
     for y, x in zip(*np.nonzero(ids)):
         segment = segments.get(int(ids[y, x]))
         if segment is None or not _names(segment.get("category_id"), label_of):
-            raise InputError(f"{path}: id {ids[y, x]} has no known segment and category in {json_path.name}")
+            raise InputError(
+                f"{path}: id {ids[y, x]} has no known segment and category in {json_path.name}"
+            )
         if not segment.get("iscrowd"):
             rows.append((x + 0.5, y + 0.5, label_of[segment["category_id"]], int(ids[y, x])))
     return sorted(rows, key=lambda row: row[3])
@@ -168,7 +188,9 @@ def read_coco_points(
     return _point_file((kind, seed, jitter), categories, images, found, str(path))
 
 
-def _coco_rows(annotation: dict, size: tuple[int, int], label_of: dict[int, int], where: str) -> list:
+def _coco_rows(
+    annotation: dict, size: tuple[int, int], label_of: dict[int, int], where: str
+) -> list:
     several = annotation.get("extreme_points", annotation.get("points"))
     places = [annotation["point"]] if several is None and "point" in annotation else several or []
     target = annotation.get("target_id", annotation.get("id"))
@@ -180,14 +202,20 @@ def _coco_rows(annotation: dict, size: tuple[int, int], label_of: dict[int, int]
         raise InputError(f"{where}: unknown category {shown(annotation.get('category_id'))}")
     for xy in places:
         if not _is_inside(xy, size):
-            raise InputError(f"{where}: {shown(xy)} is no point of an image of {size[1]} x {size[0]}")
+            raise InputError(
+                f"{where}: {shown(xy)} is no point of an image of {size[1]} x {size[0]}"
+            )
     return [(*xy, label_of[annotation["category_id"]], target) for xy in places]
 
 
 def _is_inside(xy: Any, size: tuple[int, int]) -> bool:
-    if not (isinstance(xy, list) and len(xy) == 2 and all(type(value) in (int, float) for value in xy)):
+    if not (
+        isinstance(xy, list) and len(xy) == 2 and all(type(value) in (int, float) for value in xy)
+    ):
         return False
-    return all(0 <= value < side and np.float32(value) < side for value, side in zip(xy, size[::-1]))
+    return all(
+        0 <= value < side and np.float32(value) < side for value, side in zip(xy, size[::-1])
+    )
 
 
 # ------------------------------------------------------------- what both have in common: COCO's frame
@@ -202,10 +230,17 @@ def _name(image_id: int | str, names: Names | None) -> str:
 def _frame(point_file: PointFile, names: Names | None) -> dict:
     """The `images` and `categories` of a COCO JSON."""
     images = [
-        {"id": image_id, "file_name": _name(image_id, names), "height": image.height, "width": image.width}
+        {
+            "id": image_id,
+            "file_name": _name(image_id, names),
+            "height": image.height,
+            "width": image.width,
+        }
         for image_id, image in point_file.images.items()
     ]
-    categories = [{"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in point_file.categories]
+    categories = [
+        {"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in point_file.categories
+    ]
     return {"images": images, "categories": categories}
 
 
@@ -221,17 +256,23 @@ def _listed(record: Any, name: str, where: str) -> list[dict]:
     return items
 
 
-def _read_frame(record: Any, where: str) -> tuple[tuple[Category, ...], dict[int | str, tuple[int, int]]]:
+def _read_frame(
+    record: Any, where: str
+) -> tuple[tuple[Category, ...], dict[int | str, tuple[int, int]]]:
     """(categories, things first; image id -> (h, w))."""
     categories = []
     for item in _listed(record, "categories", where):
         if not is_whole(item.get("id")) or not is_name(item.get("name")):
-            raise InputError(f"{where}: a category wants an integer id and a name, is {shown(item)}")
+            raise InputError(
+                f"{where}: a category wants an integer id and a name, is {shown(item)}"
+            )
         categories.append(Category(item["id"], item["name"], bool(item.get("isthing", True))))
     images: dict[int | str, tuple[int, int]] = {}
     for item in _listed(record, "images", where):
         if not (is_whole(item.get("id")) or is_name(item.get("id"))) or item["id"] in images:
-            raise InputError(f"{where}: image id {shown(item.get('id'))} is missing, wrong or there twice")
+            raise InputError(
+                f"{where}: image id {shown(item.get('id'))} is missing, wrong or there twice"
+            )
         size = (item.get("height"), item.get("width"))
         if not all(is_whole(side, 1) for side in size):
             raise InputError(f"{where}: image {shown(item['id'])} has no height and width")

@@ -29,7 +29,12 @@ EXTREME_SIDES = 4  # top, left, bottom, right
 
 
 def sample_points(
-    dataset, kind: str, n: int = 1, seed: int = 0, jitter_px: float = 4.0, jitter_of: str = "uniform"
+    dataset,
+    kind: str,
+    n: int = 1,
+    seed: int = 0,
+    jitter_px: float = 4.0,
+    jitter_of: str = "uniform",
 ) -> PointFile:
     """Sample `n` points on every target that is no crowd; `extreme` always gives 4, `centre` always 1.
 
@@ -39,11 +44,15 @@ def sample_points(
     n = EXTREME_SIDES if kind == "extreme" else n
     _check_request(dataset, kind, n, seed, jitter)
     images = {}
-    for index in tqdm(range(len(dataset)), desc=f"points: {kind}", unit="image", disable=None, leave=False):
+    for index in tqdm(
+        range(len(dataset)), desc=f"points: {kind}", unit="image", disable=None, leave=False
+    ):
         image_id, (height, width) = dataset.ids[index], dataset.size(index)
         rows = target_rows(dataset.truth(index), image_id, kind, n, seed, jitter)
         images[image_id] = ImagePoints(int(height), int(width), as_points(rows, dataset.categories))
-    return PointFile(kind, n, seed, dataset.content_hash(), tuple(dataset.categories), images, jitter)
+    return PointFile(
+        kind, n, seed, dataset.content_hash(), tuple(dataset.categories), images, jitter
+    )
 
 
 def target_rows(
@@ -64,8 +73,12 @@ def target_rows(
 
 def generator_for(seed: int, kind: str, image_id: int | str, target: int) -> Generator:
     """The random stream of one target: nothing else about the dataset or the call enters."""
-    name = json.dumps([seed, kind, image_id if isinstance(image_id, str) else int(image_id), target])
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little"))
+    name = json.dumps(
+        [seed, kind, image_id if isinstance(image_id, str) else int(image_id), target]
+    )
+    return np.random.default_rng(
+        int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    )
 
 
 def pixel_centres(flat: np.ndarray, width: int) -> np.ndarray:
@@ -77,7 +90,9 @@ def uniform(mask: np.ndarray, n: int, rng: Generator) -> np.ndarray:
     """n different pixels, each equally likely: PSPS and Point2Mask, things and stuff alike. [EPLD Sec. 4.1]"""
     owned = np.flatnonzero(mask)
     chosen: dict[int, None] = {}
-    while len(chosen) < min(n, len(owned)):  # one draw after another, so that n = 10 begins with n = 1
+    while len(chosen) < min(
+        n, len(owned)
+    ):  # one draw after another, so that n = 10 begins with n = 1
         chosen[int(rng.random() * len(owned))] = None
     return pixel_centres(owned[list(chosen)], mask.shape[1])
 
@@ -118,7 +133,12 @@ def extreme(mask: np.ndarray, n: int = EXTREME_SIDES, rng: Generator | None = No
     height, width = mask.shape
     top, left = _topmost(mask), _topmost(mask.T)
     bottom, right = _topmost(mask[::-1]), _topmost(mask.T[::-1])
-    pixels = [top, left[::-1], (bottom[0], height - 1 - bottom[1]), (width - 1 - right[1], right[0])]
+    pixels = [
+        top,
+        left[::-1],
+        (bottom[0], height - 1 - bottom[1]),
+        (width - 1 - right[1], right[0]),
+    ]
     return np.array(pixels, dtype=np.float64) + 0.5
 
 
@@ -142,7 +162,12 @@ def jittered(mask: np.ndarray, n: int, rng: Generator, jitter: Jitter) -> np.nda
     return np.clip(size - np.abs(size - moved), 0, size - 0.01).round(2)
 
 
-CHOOSE: dict[str, Callable] = {"uniform": uniform, "centre": centre, "border": border, "extreme": extreme}
+CHOOSE: dict[str, Callable] = {
+    "uniform": uniform,
+    "centre": centre,
+    "border": border,
+    "extreme": extreme,
+}
 
 
 def _check_request(dataset, kind: str, n: int, seed: int, jitter: Jitter | None) -> None:
@@ -154,8 +179,13 @@ def _check_request(dataset, kind: str, n: int, seed: int, jitter: Jitter | None)
         "the dataset has no images": len(dataset) == 0,
     }
     if jitter:
-        faults[f"jitter of '{jitter.of}' is none of uniform, centre"] = jitter.of not in ("uniform", "centre")
-        faults[f"jitter should be a positive number of pixels, is {jitter.px}"] = not 0 < jitter.px < math.inf
+        faults[f"jitter of '{jitter.of}' is none of uniform, centre"] = jitter.of not in (
+            "uniform",
+            "centre",
+        )
+        faults[f"jitter should be a positive number of pixels, is {jitter.px}"] = (
+            not 0 < jitter.px < math.inf
+        )
     for cause, found in faults.items():
         if found:
             raise InputError(f"points of {getattr(dataset, 'root', 'dataset')}: {cause}")

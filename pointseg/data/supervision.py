@@ -21,10 +21,14 @@ CACHE_BYTES = 2**30
 class ImageDataset(data.Dataset):
     """Images in a fixed order; sample i of an epoch depends on (seed, epoch, i) only."""
 
-    def __init__(self, dataset, indices: list[int], augment: Augmentation | None, seed: int, cache: int):
+    def __init__(
+        self, dataset, indices: list[int], augment: Augmentation | None, seed: int, cache: int
+    ):
         self.dataset, self.indices, self.augment, self.seed = dataset, indices, augment, seed
         self.images = ImageCache(dataset, indices, cache)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see it change
+        self._epoch = torch.zeros(
+            (), dtype=torch.int64
+        ).share_memory_()  # persistent workers see it change
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -80,7 +84,13 @@ class PointDataset(ImageDataset):
 class MaskDataset(ImageDataset):
     """Images with their full ground truth: for fully supervised references, which ask for it by this name."""
 
-    def __init__(self, dataset, augment: Augmentation | None = None, seed: int = 0, cache_bytes: int = CACHE_BYTES):
+    def __init__(
+        self,
+        dataset,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+        cache_bytes: int = CACHE_BYTES,
+    ):
         if not len(dataset):
             raise InputError(f"{dataset.root}: has no images")
         super().__init__(dataset, list(range(len(dataset))), augment, seed, cache_bytes)
@@ -113,7 +123,9 @@ def _check_fit(dataset, points: PointFile) -> None:
     """The points must have been measured on this very dataset; an annotator may have left images out."""
     where = f"{dataset.root}: points file"
     if points.source_hash not in (None, dataset.content_hash()):
-        raise InputError(f"{where} was sampled from other data (source hash {points.source_hash[:12]}...)")
+        raise InputError(
+            f"{where} was sampled from other data (source hash {points.source_hash[:12]}...)"
+        )
     if dataset.categories and tuple(points.categories) != tuple(dataset.categories):
         raise InputError(f"{where} has other categories than the dataset")
     for index, image_id in enumerate(dataset.ids):
@@ -121,4 +133,6 @@ def _check_fit(dataset, points: PointFile) -> None:
         size = tuple(dataset.size(index)) if image else None
         if image and (image.height, image.width) != size:
             measured = f"{image.width} x {image.height}"
-            raise InputError(f"{where} measured image {image_id!r} as {measured}, it is {size[1]} x {size[0]}")
+            raise InputError(
+                f"{where} measured image {image_id!r} as {measured}, it is {size[1]} x {size[0]}"
+            )

@@ -35,7 +35,9 @@ def write_tiles(roots: Sequence[Path], out: Path, side: int) -> Path:
         (part / "annotations").mkdir()
         for split in SPLITS:
             (part / split).mkdir()
-            content = tiles_of([open_dataset(root, split, "coco") for root in roots], part / split, side)
+            content = tiles_of(
+                [open_dataset(root, split, "coco") for root in roots], part / split, side
+            )
             (part / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
         part.chmod(0o755)
         part.rename(out)
@@ -69,7 +71,9 @@ def tiles_of(datasets: Sequence[Dataset], folder: Path, side: int) -> dict:
 
 def corners(size: tuple[int, int], side: int) -> Iterator[tuple[int, int]]:
     """(top, left) of every tile; the last of a row or column is moved back into the picture, where it fits."""
-    tops, lefts = (sorted({min(at, max(extent - side, 0)) for at in range(0, extent, side)}) for extent in size)
+    tops, lefts = (
+        sorted({min(at, max(extent - side, 0)) for at in range(0, extent, side)}) for extent in size
+    )
     return ((top, left) for top in tops for left in lefts)
 
 

@@ -17,10 +17,14 @@ PASCAL = ("aeroplane bicycle bird boat bottle bus car cat chair cow diningtable 
           "pottedplant sheep sofa train tvmonitor").split()  # fmt: skip
 BACKGROUND = Category(0, "background", is_thing=False)
 MERGED = "train_aug"
-BACKGROUND_TARGET = 256  # no byte of a mask PNG, so it never meets an object's id; 0 would read as void
+BACKGROUND_TARGET = (
+    256  # no byte of a mask PNG, so it never meets an object's id; 0 would read as void
+)
 
 
-def train_aug_ids(voc_train: Iterable[str], voc_val: Iterable[str], sbd: Iterable[str]) -> list[str]:
+def train_aug_ids(
+    voc_train: Iterable[str], voc_val: Iterable[str], sbd: Iterable[str]
+) -> list[str]:
     """SBD's train and val united with VOC's train, minus VOC's val (10,582 of the official ids)."""
     return sorted(set(voc_train) | set(sbd) - set(voc_val))
 
@@ -30,7 +34,9 @@ class VocDataset(Dataset):
 
     layout = "voc"
 
-    def __init__(self, root: Path, split: str, background: bool = False, on_fault: OnFault = raise_fault):
+    def __init__(
+        self, root: Path, split: str, background: bool = False, on_fault: OnFault = raise_fault
+    ):
         """`background` adds value 0 as the one stuff class, which makes VOC panoptic as PSPS and Point2Mask use it."""
         root = Path(root)
         self.background = background
@@ -38,7 +44,9 @@ class VocDataset(Dataset):
         self.sbd = find_sbd(root) if split == MERGED else None
         ids = read_split(root, split, self.sbd, on_fault)
         self.has_truth = split != "pretrain"
-        super().__init__(root, split, [*voc_classes(root), *[BACKGROUND] * background], ids, on_fault)
+        super().__init__(
+            root, split, [*voc_classes(root), *[BACKGROUND] * background], ids, on_fault
+        )
 
     def path(self, i: int) -> Path:
         folder, name = self.root / "JPEGImages", self.ids[i]
@@ -88,17 +96,23 @@ class VocDataset(Dataset):
 
 def voc_classes(root: Path) -> list[Category]:
     """The names of the side file, from value 1 on; PASCAL's twenty without it."""
-    return [Category(value, name) for value, name in enumerate(class_names(root) or PASCAL, start=1)]
+    return [
+        Category(value, name) for value, name in enumerate(class_names(root) or PASCAL, start=1)
+    ]
 
 
-def read_split(root: Path, split: str, sbd: Path | None, on_fault: OnFault = raise_fault) -> list[str]:
+def read_split(
+    root: Path, split: str, sbd: Path | None, on_fault: OnFault = raise_fault
+) -> list[str]:
     """The ids of a split, checked as file names; `train_aug` is put together when it has no list of its own."""
     lists = root / "ImageSets" / "Segmentation"
     own = lists / f"{split}.txt"
     if split != MERGED or own.is_file():
         return _checked_ids(own, on_fault)
     if sbd is None:
-        raise InputError(f"{root}: split 'train_aug' needs SBD's dataset/inst beside the VOC folder")
+        raise InputError(
+            f"{root}: split 'train_aug' needs SBD's dataset/inst beside the VOC folder"
+        )
     train, val = (_checked_ids(lists / f"{name}.txt", on_fault) for name in ("train", "val"))
     return train_aug_ids(train, val, sbd_ids(sbd, on_fault))
 
@@ -153,7 +167,9 @@ def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
     return _with_classes(path, objects, categories)
 
 
-def _with_classes(path: Path, objects: np.ndarray, categories: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_classes(
+    path: Path, objects: np.ndarray, categories: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     top = int(objects.max(initial=0))
     if objects.min(initial=0) < 0 or top > len(categories) or top >= IGNORE:
         raise InputError(f"{path}: object {top} has no entry among {len(categories)} categories")

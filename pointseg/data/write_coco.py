@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pointseg.data.bestiary_draw import CATEGORIES, STUFF, THINGS, Scene
+from pointseg.data.bestiary.draw import CATEGORIES, STUFF, THINGS, Scene
 from pointseg.data.write_voc import PALETTE
 from pointseg.structures import VOID_SEGMENT, Truth
 
@@ -52,7 +52,9 @@ def segmentation_of(mask: np.ndarray, crowd: bool) -> tuple[dict, dict]:
 def instance_annotations(number: int, truth: Truth) -> list[dict]:
     out = []
     things = truth.is_thing.tolist()
-    for row, (mask, label, crowd) in enumerate(zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())):
+    for row, (mask, label, crowd) in enumerate(
+        zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())
+    ):
         if not things[row]:
             continue
         segmentation, encoded = segmentation_of(mask, crowd)
@@ -74,7 +76,9 @@ def panoptic_annotation(number: int, stem: str, truth: Truth) -> tuple[dict, np.
     """The JSON entry, and the segment ids [h, w] of its PNG."""
     ids = np.full(truth.void.shape, VOID_SEGMENT, np.int64)
     segments = []
-    for row, (mask, label, crowd) in enumerate(zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())):
+    for row, (mask, label, crowd) in enumerate(
+        zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())
+    ):
         ids[mask] = segment_id(row)
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         left, top = int(columns[0]), int(rows[0])
@@ -102,7 +106,11 @@ def write_coco(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes)
     target.write_bytes(segment_png(ids))
     h, w = scene.truth.void.shape
     image = {"id": number, "file_name": f"{stem}.jpg", "height": h, "width": w, "license": 1}
-    return {"image": image, "instances": instance_annotations(number, scene.truth), "panoptic": entry}
+    return {
+        "image": image,
+        "instances": instance_annotations(number, scene.truth),
+        "panoptic": entry,
+    }
 
 
 def category_entries() -> list[dict]:
@@ -127,8 +135,14 @@ def write_coco_lists(folder: Path, split: str, records: list[dict]) -> None:
     instances = [annotation for r in records for annotation in r["instances"]]
     panoptic = [r["panoptic"] for r in records]
     where = folder / COCO / "annotations"
-    dump(where / f"instances_{split}2017.json", {**head, "annotations": instances, "categories": things})
-    dump(where / f"panoptic_{split}2017.json", {**head, "annotations": panoptic, "categories": entries})
+    dump(
+        where / f"instances_{split}2017.json",
+        {**head, "annotations": instances, "categories": things},
+    )
+    dump(
+        where / f"panoptic_{split}2017.json",
+        {**head, "annotations": panoptic, "categories": entries},
+    )
 
 
 def dump(path: Path, content: dict) -> None:

@@ -11,7 +11,7 @@ import scipy.io
 import scipy.sparse
 from PIL import Image
 
-from pointseg.data.bestiary_draw import THINGS, Scene
+from pointseg.data.bestiary.draw import THINGS, Scene
 from pointseg.structures import IGNORE, Truth
 
 VOC = Path("VOCdevkit/VOC2012")
@@ -41,7 +41,9 @@ def voc_maps(truth: Truth) -> tuple[np.ndarray, np.ndarray, list[int]]:
     objects = np.zeros(truth.void.shape, np.uint8)
     classes = np.zeros(truth.void.shape, np.uint8)
     labels = []
-    for mask, label, crowd in zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist()):
+    for mask, label, crowd in zip(
+        truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist()
+    ):
         if label >= len(THINGS):
             continue
         if not crowd:
@@ -63,7 +65,10 @@ def object_xml(name: str, mask: np.ndarray) -> str:
     h, w = mask.shape
     box = box_of(mask)
     truncated = int(box[0] == 1 or box[1] == 1 or box[2] == w or box[3] == h)
-    sides = "".join(f"\t\t\t<{side}>{value}</{side}>\n" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
+    sides = "".join(
+        f"\t\t\t<{side}>{value}</{side}>\n"
+        for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box)
+    )
     return (
         f"\t<object>\n\t\t<name>{escape(name)}</name>\n\t\t<pose>Unspecified</pose>\n"
         f"\t\t<truncated>{truncated}</truncated>\n\t\t<difficult>0</difficult>\n"
@@ -73,7 +78,9 @@ def object_xml(name: str, mask: np.ndarray) -> str:
 
 def annotation_xml(name: str, objects: np.ndarray, labels: list[int]) -> str:
     h, w = objects.shape
-    body = "".join(object_xml(THINGS[label].name, objects == k + 1) for k, label in enumerate(labels))
+    body = "".join(
+        object_xml(THINGS[label].name, objects == k + 1) for k, label in enumerate(labels)
+    )
     return (
         f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n"
         "\t<source>\n\t\t<database>Bestiary</database>\n\t\t<annotation>Bestiary</annotation>\n"
@@ -143,5 +150,11 @@ def write_voc_lists(folder: Path, names: dict[str, list[str]]) -> None:
 
 
 def voc_folders() -> list[Path]:
-    voc = ("JPEGImages", "SegmentationClass", "SegmentationObject", "Annotations", "ImageSets/Segmentation")
+    voc = (
+        "JPEGImages",
+        "SegmentationClass",
+        "SegmentationObject",
+        "Annotations",
+        "ImageSets/Segmentation",
+    )
     return [VOC / name for name in voc] + [SBD / "inst", SBD / "cls"]

@@ -21,7 +21,9 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 SIZE_LIMITS = (32**2, 96**2)  # small < 32 x 32 <= medium < 96 x 96 <= large, in pixels of the mask
 
 
-def coco_ap(gt: Source, dt: Source, iou_type: str = "segm", per_class: bool = False) -> dict[str, float]:
+def coco_ap(
+    gt: Source, dt: Source, iou_type: str = "segm", per_class: bool = False
+) -> dict[str, float]:
     """The twelve COCO numbers in percent, for `segm` or `bbox`; nan where no object asks for the number.
 
     per_class adds `AP/<category name>`."""
@@ -33,7 +35,9 @@ def score(data: InstanceData, iou_type: str = "segm", per_class: bool = False) -
     if iou_type not in ("segm", "bbox"):
         raise InputError(f"iou type {iou_type!r}: segm or bbox")
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_indexed(data, "truths", iou_type), _indexed(data, "detections", iou_type), iou_type)
+        evaluation = COCOeval(
+            _indexed(data, "truths", iou_type), _indexed(data, "detections", iou_type), iou_type
+        )
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -60,9 +64,16 @@ def _indexed(data: InstanceData, which: str, iou_type: str) -> COCO:
 
 
 def _by_class(evaluation: COCOeval, data: InstanceData) -> dict[str, float]:
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all sizes, 100 detections
-    means = [column[column > -1].mean() if (column > -1).any() else -1 for column in np.moveaxis(precision, 2, 0)]
-    return {f"AP/{data.categories[key]}": _percent(m) for key, m in zip(evaluation.params.catIds, means)}
+    precision = evaluation.eval["precision"][
+        :, :, :, 0, -1
+    ]  # [IoU, recall, class], all sizes, 100 detections
+    means = [
+        column[column > -1].mean() if (column > -1).any() else -1
+        for column in np.moveaxis(precision, 2, 0)
+    ]
+    return {
+        f"AP/{data.categories[key]}": _percent(m) for key, m in zip(evaluation.params.catIds, means)
+    }
 
 
 def _percent(value: float) -> float:

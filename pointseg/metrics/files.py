@@ -135,9 +135,17 @@ def _detections(results: Any, sizes: dict, categories: dict, name: str) -> list[
         score = take(entry, "score", (int, float), name, what)
         if not math.isfinite(score):
             raise InputError(f"{name}: {what} has score {score}")
-        item = {"id": row + 1, "image_id": image, "category_id": category, "iscrowd": 0, "score": score}
+        item = {
+            "id": row + 1,
+            "image_id": image,
+            "category_id": category,
+            "iscrowd": 0,
+            "score": score,
+        }
         shape = _shape(entry, sizes[image], name, what)
-        if "segmentation" in shape:  # size classes of masks go by mask area, also where a box is given
+        if (
+            "segmentation" in shape
+        ):  # size classes of masks go by mask area, also where a box is given
             shape["area"] = float(coco_mask.area(shape["segmentation"]))
         rows.append(item | shape)
     return rows

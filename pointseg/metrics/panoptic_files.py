@@ -46,7 +46,10 @@ def read_pairs(
         if key not in ours:
             raise InputError(f"{dt}: names unknown image {key}")
     rows = {c.id: row for row, c in enumerate(categories)}
-    pairs = (_pair(ours[key], theirs[key], rows, (str(gt), Path(gt_dir)), (str(dt), Path(dt_dir))) for key in ours)
+    pairs = (
+        _pair(ours[key], theirs[key], rows, (str(gt), Path(gt_dir)), (str(dt), Path(dt_dir)))
+        for key in ours
+    )
     return categories, pairs
 
 
@@ -62,7 +65,11 @@ def read_segments(entry: dict, rows: dict[int, int], name: str, folder: Path) ->
     areas = [info.get("area") for info in infos]
     stated = all(isinstance(a, (int, float)) and a >= 0 for a in areas)
     return Segments(
-        pixels, ids, np.array(labels, dtype=int), np.array(crowd, dtype=bool), np.array(areas) if stated else None
+        pixels,
+        ids,
+        np.array(labels, dtype=int),
+        np.array(crowd, dtype=bool),
+        np.array(areas) if stated else None,
     )
 
 
@@ -79,7 +86,13 @@ def read_ids(path: Path) -> np.ndarray:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
     return rgba.view("<u4")[..., 0] & 0xFFFFFF
 
@@ -103,18 +116,24 @@ def _annotations(content: object, name: str) -> dict:
     return found
 
 
-def _pair(truth: dict, result: dict, rows: dict, ours: tuple, theirs: tuple) -> tuple[Segments, Segments]:
+def _pair(
+    truth: dict, result: dict, rows: dict, ours: tuple, theirs: tuple
+) -> tuple[Segments, Segments]:
     first, second = read_segments(truth, rows, *ours), read_segments(result, rows, *theirs)
     if first.pixels.shape != second.pixels.shape:
         sizes = [" x ".join(map(str, s.pixels.shape)) for s in (second, first)]
-        raise InputError(f"{theirs[1] / result['file_name']}: is {sizes[0]}, the ground truth is {sizes[1]}")
+        raise InputError(
+            f"{theirs[1] / result['file_name']}: is {sizes[0]}, the ground truth is {sizes[1]}"
+        )
     return first, second._replace(area=None)
 
 
 def _segment_id(info: object, path: Path, name: str) -> int:
     key = take(info, "id", int, name, f"a segment of {path.name}")
     if key == VOID_SEGMENT:
-        raise InputError(f"{name}: {path.name} has a segment with id 0, which means void; ids start at 1")
+        raise InputError(
+            f"{name}: {path.name} has a segment with id 0, which means void; ids start at 1"
+        )
     if not 0 < key < 2**24:
         raise InputError(f"{name}: {path.name} has segment id {key}, outside 1..16777215")
     return key
@@ -136,4 +155,6 @@ def _compare_ids(ids: np.ndarray, pixels: np.ndarray, path: Path, name: str) -> 
         raise InputError(f"{name}: segment {missing[0]} of {path.name} is not in the PNG")
     unlisted = np.setdiff1d(present, [VOID_SEGMENT, *ids])
     if len(unlisted):
-        raise InputError(f"{name}: {path.name} has pixels of segment {unlisted[0]}, which is not listed")
+        raise InputError(
+            f"{name}: {path.name} has pixels of segment {unlisted[0]}, which is not listed"
+        )

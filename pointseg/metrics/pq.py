@@ -18,7 +18,10 @@ import numpy as np
 from pointseg.structures import VOID_SEGMENT, Category, InputError, Panoptic, Truth
 
 Crowds = Literal["last", "all"]
-UNKNOWN, VOID = 0, 1  # codes of the pixels that belong to no listed segment; segment k has code k + 2
+UNKNOWN, VOID = (
+    0,
+    1,
+)  # codes of the pixels that belong to no listed segment; segment k has code k + 2
 
 
 class Segments(NamedTuple):
@@ -54,14 +57,18 @@ def panoptic_quality(
     things = np.array([c.is_thing for c in categories], dtype=bool)
     scores = {}
     for suffix, group in (("", np.ones_like(things)), ("_th", things), ("_st", ~things)):
-        scores |= {f"{name}{suffix}": _mean_percent(values[group]) for name, values in quality.items()}
+        scores |= {
+            f"{name}{suffix}": _mean_percent(values[group]) for name, values in quality.items()
+        }
     if per_class:
         for name, values in quality.items():
             scores |= {f"{name}/{c.name}": 100 * float(v) for c, v in zip(categories, values)}
     return scores
 
 
-def count(pairs: Iterable[tuple[Segments, Segments]], classes: int, crowds: Crowds = "last") -> Counts:
+def count(
+    pairs: Iterable[tuple[Segments, Segments]], classes: int, crowds: Crowds = "last"
+) -> Counts:
     """Matches and mistakes of each class over all images."""
     if crowds not in ("last", "all"):
         raise InputError(f"crowd rule {crowds!r}: last or all")
@@ -82,10 +89,14 @@ def by_class(counts: Counts) -> dict[str, np.ndarray]:
     return {"PQ": counts.iou / divided, "SQ": segmentation, "RQ": recognition}
 
 
-def count_image(truth: Segments, prediction: Segments, classes: int, crowds: Crowds = "last") -> Counts:
+def count_image(
+    truth: Segments, prediction: Segments, classes: int, crowds: Crowds = "last"
+) -> Counts:
     """Counts of one image. `common` [2 + n, 2 + m] holds the pixels shared by each pair of codes."""
     if truth.pixels.shape != prediction.pixels.shape:
-        raise InputError(f"prediction of size {prediction.pixels.shape} on a truth of size {truth.pixels.shape}")
+        raise InputError(
+            f"prediction of size {prediction.pixels.shape} on a truth of size {truth.pixels.shape}"
+        )
     common = common_pixels(truth, prediction)
     iou = segment_iou(truth, prediction, common)
     matched = iou > 0.5
@@ -139,7 +150,9 @@ def segment_iou(truth: Segments, prediction: Segments, common: np.ndarray) -> np
     return np.where(comparable & (shared > 0), shared / np.maximum(union, 1), 0.0)
 
 
-def forgiven(truth: Segments, prediction: Segments, common: np.ndarray, crowds: Crowds) -> np.ndarray:
+def forgiven(
+    truth: Segments, prediction: Segments, common: np.ndarray, crowds: Crowds
+) -> np.ndarray:
     """[m] bool: more than half of the segment lies on void or on crowd of its class."""
     counting = np.flatnonzero(truth.crowd)
     if crowds == "last":
@@ -160,14 +173,18 @@ def segments_of_truth(truth: Truth) -> Segments:
 
 def segments_of_panoptic(panoptic: Panoptic) -> Segments:
     label = panoptic.label.detach().cpu().numpy()
-    return _present(panoptic.segments.detach().cpu().numpy(), label, np.zeros(len(label), dtype=bool))
+    return _present(
+        panoptic.segments.detach().cpu().numpy(), label, np.zeros(len(label), dtype=bool)
+    )
 
 
 def _present(pixels: np.ndarray, label: np.ndarray, crowd: np.ndarray) -> Segments:
     """Row k of `label` owns the pixels k + 1; a row without pixels is no segment."""
     rows = np.unique(pixels.ravel()[run_starts(pixels.ravel())])
     if rows[0] < 0 or rows[-1] > len(label):
-        raise InputError(f"a panoptic map holds segment {rows[-1]}, but only {len(label)} have a label")
+        raise InputError(
+            f"a panoptic map holds segment {rows[-1]}, but only {len(label)} have a label"
+        )
     rows = rows[rows > VOID_SEGMENT] - 1
     return Segments(pixels, rows + 1, label[rows].astype(int), crowd[rows].astype(bool))
 

@@ -17,9 +17,13 @@ from torch import Tensor
 from pointseg.metrics.coco_ap import SIZE_LIMITS
 from pointseg.structures import Instances, Panoptic, Points, Truth
 
-PICTURE = 640 * 480  # the COCO size limits as shares of a typical COCO picture serve pictures of any size
+PICTURE = (
+    640 * 480
+)  # the COCO size limits as shares of a typical COCO picture serve pictures of any size
 DEPTHS = (1 / 3, 2 / 3)  # point-to-border distance over the greatest one of the object
-TOUCH_PX = 2  # pixels at most this far apart touch (side by side is 1): annotators leave a seam of one
+TOUCH_PX = (
+    2  # pixels at most this far apart touch (side by side is 1): annotators leave a seam of one
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,18 @@ def summary(table: ObjectTable) -> dict[str, float]:
     groups = {
         "": np.ones(len(table.iou), dtype=bool),
         **_three(("small", "medium", "large"), table.area, SIZE_LIMITS),
-        **_three(("rel_small", "rel_medium", "rel_large"), table.share, [a / PICTURE for a in SIZE_LIMITS]),
+        **_three(
+            ("rel_small", "rel_medium", "rel_large"),
+            table.share,
+            [a / PICTURE for a in SIZE_LIMITS],
+        ),
         **_three(("point_border", "point_between", "point_deep"), table.depth, DEPTHS),
         "touching": table.touching,
         "apart": ~table.touching,
     }
-    return {f"mIoU_{name}".rstrip("_"): _mean_percent(table.iou[rows]) for name, rows in groups.items()}
+    return {
+        f"mIoU_{name}".rstrip("_"): _mean_percent(table.iou[rows]) for name, rows in groups.items()
+    }
 
 
 def object_table(
@@ -74,7 +84,9 @@ def object_table(
         area = kept.masks.flatten(1).sum(1).cpu().numpy()
         depth = point_depth(kept, points[row] if points is not None else None)
         share = area / truth.void.numel()
-        columns.append((iou, kept.label.cpu().numpy(), area, share, depth, touching_same_class(kept)))
+        columns.append(
+            (iou, kept.label.cpu().numpy(), area, share, depth, touching_same_class(kept))
+        )
     return ObjectTable(*(np.concatenate(column) for column in zip(*columns)))
 
 
@@ -89,7 +101,9 @@ def pseudo_masks(labels: Instances | Panoptic) -> Tensor:
 def iou_by_target(truth: Truth, masks: Tensor, targets: Tensor | None = None) -> np.ndarray:
     """[n]: IoU of each true mask with its pseudo mask, both without void; several for one target are united."""
     if targets is None and len(masks) != len(truth):
-        raise ValueError(f"{len(masks)} pseudo labels for {len(truth)} objects: say which stand for which")
+        raise ValueError(
+            f"{len(masks)} pseudo labels for {len(truth)} objects: say which stand for which"
+        )
     targets = truth.target if targets is None else targets
     counted = ~truth.void
     values = np.zeros(len(truth))
@@ -164,12 +178,16 @@ def part_purity(parts: Tensor, found: Tensor) -> float:
         return float("nan")
     theirs, ours = found.flatten()[labelled].long(), parts.flatten()[labelled].long()
     width = int(ours.max()) + 1
-    common = torch.bincount(theirs * width + ours, minlength=(int(theirs.max()) + 1) * width).view(-1, width)
+    common = torch.bincount(theirs * width + ours, minlength=(int(theirs.max()) + 1) * width).view(
+        -1, width
+    )
     right = common[:, 1:].max(1).values.sum() if width > 1 else torch.zeros(())
     return float(right) / float(labelled.sum())
 
 
-def _three(names: Sequence[str], values: np.ndarray, limits: Sequence[float]) -> dict[str, np.ndarray]:
+def _three(
+    names: Sequence[str], values: np.ndarray, limits: Sequence[float]
+) -> dict[str, np.ndarray]:
     """Rows below the first limit, below the second, and from the second on; nan in none."""
     low, high = limits
     return dict(zip(names, (values < low, (values >= low) & (values < high), values >= high)))

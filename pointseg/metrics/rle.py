@@ -23,7 +23,10 @@ def runs(counts: str | bytes) -> np.ndarray:
         raise ValueError("holds a run that is too long")
     values = np.add.reduceat((groups & 31) << (5 * place), starts)
     values -= np.where(groups[ends] & 16, np.int64(1) << (5 * (place[ends] + 1)), 0)
-    for first in (1, 2):  # runs 1, 3, 5... and 2, 4, 6... are chains of differences; run 0 stands alone
+    for first in (
+        1,
+        2,
+    ):  # runs 1, 3, 5... and 2, 4, 6... are chains of differences; run 0 stands alone
         values[first::2] = np.cumsum(values[first::2])
     return values
 
@@ -66,7 +69,9 @@ def _from_plain_counts(counts: list, height: int, width: int) -> dict:
 
 
 def _from_polygons(polygons: list, height: int, width: int) -> dict:
-    reach = 4 * max(height, width)  # a point far outside makes pycocotools walk there pixel by pixel
+    reach = 4 * max(
+        height, width
+    )  # a point far outside makes pycocotools walk there pixel by pixel
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("has a polygon that is not a list of at least three x, y pairs")

@@ -27,7 +27,12 @@ def evaluate_instances_files(gt: Source, dt: Source, protocol: str = "coco") -> 
 
 
 def evaluate_panoptic_files(
-    gt: Path, gt_dir: Path, dt: Path, dt_dir: Path, crowds: pq.Crowds = "last", per_class: bool = False
+    gt: Path,
+    gt_dir: Path,
+    dt: Path,
+    dt_dir: Path,
+    crowds: pq.Crowds = "last",
+    per_class: bool = False,
 ) -> dict[str, float]:
     """PQ, SQ, RQ of a COCO panoptic result in percent."""
     categories, pairs = read_pairs(gt, gt_dir, dt, dt_dir)
@@ -50,7 +55,10 @@ def panoptic_scores(
     per_class: bool = False,
 ) -> dict[str, float]:
     """PQ, SQ, RQ and the same of things (_th) and stuff (_st), in percent."""
-    pairs = ((pq.segments_of_truth(t), pq.segments_of_panoptic(p)) for t, p in zip(truths, panoptics, strict=True))
+    pairs = (
+        (pq.segments_of_truth(t), pq.segments_of_panoptic(p))
+        for t, p in zip(truths, panoptics, strict=True)
+    )
     return pq.panoptic_quality(pairs, categories, crowds, per_class)
 
 
@@ -67,7 +75,11 @@ def instance_data(
         crowd = {"iscrowd": things.is_crowd.int().tolist()}
         objects += _entries(row, things.masks, things.label, None, crowd)
         detections += _entries(
-            row, prediction.masks, prediction.label, prediction.boxes, {"score": prediction.scores.tolist()}
+            row,
+            prediction.masks,
+            prediction.label,
+            prediction.boxes,
+            {"score": prediction.scores.tolist()},
         )
     for entries in (objects, detections):
         for number, entry in enumerate(entries, start=1):
@@ -76,7 +88,11 @@ def instance_data(
 
 
 def _entries(
-    image: int, masks: torch.Tensor, label: torch.Tensor, boxes: torch.Tensor | None, more: dict[str, list]
+    image: int,
+    masks: torch.Tensor,
+    label: torch.Tensor,
+    boxes: torch.Tensor | None,
+    more: dict[str, list],
 ) -> list[dict]:
     """Annotations of one image; boxes [n, 4] xyxy, or those of the masks."""
     codes = rle.encode(masks)

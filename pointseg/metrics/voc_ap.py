@@ -21,7 +21,9 @@ from pointseg.metrics.files import InstanceData
 from pointseg.structures import Instances, Truth
 
 THRESHOLDS = (0.25, 0.5, 0.7, 0.75)
-RECALL_GRID = np.arange(0.0, 1.1, 0.1)  # as chainercv and the VOC devkits count it: .3 is 0.30000000000000004
+RECALL_GRID = np.arange(
+    0.0, 1.1, 0.1
+)  # as chainercv and the VOC devkits count it: .3 is 0.30000000000000004
 
 
 class Overlap(NamedTuple):
@@ -34,13 +36,17 @@ class Overlap(NamedTuple):
 
 
 def voc_ap(
-    truths: Iterable[Truth], predictions: Iterable[Instances], thresholds: Sequence[float] = THRESHOLDS
+    truths: Iterable[Truth],
+    predictions: Iterable[Instances],
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> dict[str, float]:
     """voc_mAP25_11pt, voc_mAP25_area, ... and voc_ABO in percent."""
     return score((overlap(t, p) for t, p in zip(truths, predictions, strict=True)), thresholds)
 
 
-def score(overlaps: Iterable[Overlap], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:
+def score(
+    overlaps: Iterable[Overlap], thresholds: Sequence[float] = THRESHOLDS
+) -> dict[str, float]:
     """All VOC numbers in percent; nan where no class has an object."""
     overlaps = [_ranked(one) for one in overlaps]
     classes, objects = np.unique(_joined([one.truth_label for one in overlaps]), return_counts=True)
@@ -51,7 +57,9 @@ def score(overlaps: Iterable[Overlap], thresholds: Sequence[float] = THRESHOLDS)
         hits = _joined([right(one.iou, threshold) for one in overlaps])[order]
         curves = [curve(hits[label == c], n) for c, n in zip(classes, objects)]
         for rule, area in (("11pt", eleven_point_ap), ("area", envelope_ap)):
-            scores[f"voc_mAP{100 * threshold:.3g}_{rule}"] = _mean_percent([area(*c) for c in curves])
+            scores[f"voc_mAP{100 * threshold:.3g}_{rule}"] = _mean_percent(
+                [area(*c) for c in curves]
+            )
     best = _joined([one.iou.max(axis=0, initial=0.0) for one in overlaps])
     truth_label = _joined([one.truth_label for one in overlaps])
     scores["voc_ABO"] = _mean_percent([best[truth_label == c].mean() for c in classes])
@@ -62,14 +70,18 @@ def overlap(truth: Truth, prediction: Instances) -> Overlap:
     """Mask IoUs of one image by one matrix product."""
     kept = truth.pick(truth.is_thing & ~truth.is_crowd)
     arrays = (prediction.scores, prediction.label, kept.label)
-    return Overlap(mask_iou(prediction.masks, kept.masks), *(a.detach().cpu().numpy() for a in arrays))
+    return Overlap(
+        mask_iou(prediction.masks, kept.masks), *(a.detach().cpu().numpy() for a in arrays)
+    )
 
 
 def mask_iou(first: Tensor, second: Tensor) -> np.ndarray:
     """[p, h, w] and [t, h, w] bool -> [p, t]. float32 counts pixels exactly up to 16.7 million."""
     a, b = first.detach().flatten(1).float(), second.detach().flatten(1).float()
     common = (a @ b.T).cpu().numpy().astype(np.float64)
-    union = a.sum(1).cpu().numpy()[:, None] + b.sum(1).cpu().numpy()[None].astype(np.float64) - common
+    union = (
+        a.sum(1).cpu().numpy()[:, None] + b.sum(1).cpu().numpy()[None].astype(np.float64) - common
+    )
     return common / np.maximum(union, 1)
 
 

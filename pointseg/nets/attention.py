@@ -32,17 +32,23 @@ def exactly(function: Callable) -> Callable:
 
 
 @exactly
-def attention_rows(vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK) -> Tensor:
+def attention_rows(
+    vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK
+) -> Tensor:
     """Rows [m] or [b, m] of one block's attention, per head: [b, heads, m, T]. Average dim 1 for the head mean."""
     queries, keys = block_queries_keys(vit, trace, block)
     rows = _per_image(rows, len(queries))
-    picked = queries.gather(2, rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[-1]))
+    picked = queries.gather(
+        2, rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[-1])
+    )
     parts = [scores_to_attention(part, keys) for part in picked.split(chunk, 2)]
     return torch.cat(parts, 2) if parts else picked.new_zeros(*picked.shape[:3], keys.shape[2])
 
 
 @exactly
-def rollout_rows(vit: TokenViT, trace: Trace, rows: Tensor, depth: int | None = None, chunk: int = CHUNK) -> Tensor:
+def rollout_rows(
+    vit: TokenViT, trace: Trace, rows: Tensor, depth: int | None = None, chunk: int = CHUNK
+) -> Tensor:
     """Attention roll-out of rows [m] or [b, m] of the last block: [depth, b, m, T].
 
     Entry d is the product of the last d + 1 blocks, from the last one downwards, each (mean over heads + identity)
@@ -60,7 +66,9 @@ def rollout_rows(vit: TokenViT, trace: Trace, rows: Tensor, depth: int | None = 
 
 
 @exactly
-def rows_times_attention(vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK) -> Tensor:
+def rows_times_attention(
+    vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK
+) -> Tensor:
     """[b, m, T] @ (head mean of the block's attention) [b, T, T] -> [b, m, T], without the second factor."""
     queries, keys = block_queries_keys(vit, trace, block)
     total = torch.zeros_like(rows)
@@ -105,7 +113,9 @@ def queries_keys(attn: nn.Module, x: Tensor, rope: Tensor | None = None) -> tupl
     if rope is not None:
         queries, keys = _rotate(attn, queries, rope), _rotate(attn, keys, rope)
     groups = queries.shape[1] // keys.shape[1]  # grouped-query attention shares keys among heads
-    return queries.float(), keys.repeat_interleave(groups, 1).float() if groups > 1 else keys.float()
+    return queries.float(), keys.repeat_interleave(
+        groups, 1
+    ).float() if groups > 1 else keys.float()
 
 
 def _project(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,9 @@ class Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.first = _convolve(width, width)
-        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width))
+        self.second = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width)
+        )
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,4 +64,6 @@ def _convolve(inward: int, outward: int, stride: int = 1) -> nn.Sequential:
 
 
 def _stage(inward: int, outward: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(_convolve(inward, outward, stride=2), *(Residual(outward) for _ in range(blocks - 1)))
+    return nn.Sequential(
+        _convolve(inward, outward, stride=2), *(Residual(outward) for _ in range(blocks - 1))
+    )

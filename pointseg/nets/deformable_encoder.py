@@ -34,7 +34,11 @@ class Memory:
 
     def padding_of(self, k: int) -> Tensor | None:
         """[b, h, w] bool of plane k."""
-        return None if self.padding is None else self.padding.split(self.areas, dim=1)[k].unflatten(1, self.shapes[k])
+        return (
+            None
+            if self.padding is None
+            else self.padding.split(self.areas, dim=1)[k].unflatten(1, self.shapes[k])
+        )
 
     def first(self, count: int) -> Memory:
         """The finest `count` levels alone."""
@@ -69,7 +73,9 @@ class ChannelMapper(nn.Module):
         convolutions = [nn.Conv2d(c, width, 1) for c in channels[:levels]]
         for extra in range(levels - len(channels)):
             convolutions.append(nn.Conv2d(channels[-1] if extra == 0 else width, width, 3, 2, 1))
-        self.layers = nn.ModuleList(nn.Sequential(c, nn.GroupNorm(groups, width)) for c in convolutions)
+        self.layers = nn.ModuleList(
+            nn.Sequential(c, nn.GroupNorm(groups, width)) for c in convolutions
+        )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         out = [layer(m) for layer, m in zip(self.layers, maps)]
@@ -113,12 +119,16 @@ class DeformableAttention(nn.Module):
         values = self.value(memory.tokens)
         if memory.padding is not None:
             values = values.masked_fill(memory.padding[..., None], 0)
-        offsets = self.offsets(queries).float().reshape(b, q, self.heads, self.levels, self.points, 2)
+        offsets = (
+            self.offsets(queries).float().reshape(b, q, self.heads, self.levels, self.points, 2)
+        )
         weights = self.weights(queries).reshape(b, q, self.heads, -1).softmax(-1)
         places = self._places(offsets, references.float(), memory.shapes)
         values = values.unflatten(2, (self.heads, -1)).to(places.dtype)
         weights = weights.reshape(offsets.shape[:-1]).to(places.dtype)
-        return self.out(deformable_attention(values, memory.shapes, places, weights).to(queries.dtype))
+        return self.out(
+            deformable_attention(values, memory.shapes, places, weights).to(queries.dtype)
+        )
 
     def _places(self, offsets: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
         """[b, q, heads, levels, points, 2]; offsets count cells around points, half boxes inside boxes."""
@@ -132,7 +142,9 @@ class DeformableAttention(nn.Module):
 class EncoderLayer(nn.Module):
     """Deformable self-attention and a two-layer net, each with its residual and norm."""
 
-    def __init__(self, width: int, heads: int, levels: int, points: int, feedforward: int, dropout: float):
+    def __init__(
+        self, width: int, heads: int, levels: int, points: int, feedforward: int, dropout: float
+    ):
         super().__init__()
         self.attention = DeformableAttention(width, heads, levels, points)
         self.between = feedforward_net(width, feedforward, dropout)
@@ -206,6 +218,8 @@ def flattened(maps: list[Tensor], padding: Tensor | None, waves: Waves) -> Memor
     position = sine_code(cell_centres(shapes, tokens.device), tokens.shape[-1], waves)
     hidden = None
     if padding is not None and padding.any():
-        planes = [F.interpolate(padding[:, None].float(), size=s)[:, 0].flatten(1) > 0.5 for s in shapes]
+        planes = [
+            F.interpolate(padding[:, None].float(), size=s)[:, 0].flatten(1) > 0.5 for s in shapes
+        ]
         hidden = torch.cat(planes, dim=1)
     return Memory(tokens, position, waves, shapes, hidden)

@@ -21,7 +21,9 @@ class Located:
     logits: Tensor  # [l, b, q, T] thing classes
     boxes: Tensor  # [l, b, q, 4]
     queries: Tensor  # [b, q, D] after the last layer
-    cells: tuple[Tensor, Tensor] | None = None  # of every cell, where cells propose: logits [b, N, T], boxes [b, N, 4]
+    cells: tuple[Tensor, Tensor] | None = (
+        None  # of every cell, where cells propose: logits [b, N, T], boxes [b, N, 4]
+    )
 
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
@@ -31,7 +33,9 @@ def inverse_sigmoid(x: Tensor) -> Tensor:
 
 def box_head(width: int, start: tuple[float, float]) -> nn.Sequential:
     """Two hidden layers and a last one that says `start` = (centre, size) shift at first."""
-    head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
+    head = nn.Sequential(
+        nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
+    )
     nn.init.zeros_(head[-1].weight)
     with torch.no_grad():
         head[-1].bias.copy_(torch.tensor([start[0]] * 2 + [start[1]] * 2))
@@ -47,7 +51,9 @@ def class_head(width: int, classes: int) -> nn.Linear:
 class LocationLayer(nn.Module):
     """Self-attention of the queries, deformable attention to the memory, a two-layer net."""
 
-    def __init__(self, width: int, heads: int, levels: int, points: int, feedforward: int, dropout: float):
+    def __init__(
+        self, width: int, heads: int, levels: int, points: int, feedforward: int, dropout: float
+    ):
         super().__init__()
         self.among = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.attention = DeformableAttention(width, heads, levels, points)
@@ -55,7 +61,9 @@ class LocationLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: Tensor, position: Tensor, references: Tensor, memory: Memory) -> Tensor:
+    def forward(
+        self, queries: Tensor, position: Tensor, references: Tensor, memory: Memory
+    ) -> Tensor:
         placed = queries + position
         among = self.among(placed, placed, queries, need_weights=False)[0]
         queries = self.norms[0](queries + self.dropout(among))
@@ -103,7 +111,9 @@ class CellStart(nn.Module):
         best = sure.topk(min(self.queries, sure.shape[1]), dim=1).indices[..., None]
         pick = lambda x: x.gather(1, best.expand(-1, -1, x.shape[-1]))  # noqa: E731
         reference = pick(boxes).detach()
-        position = self.position(sine_code(reference, tokens.shape[-1], memory.waves).to(tokens.dtype))
+        position = self.position(
+            sine_code(reference, tokens.shape[-1], memory.waves).to(tokens.dtype)
+        )
         return self.content(pick(tokens)), position, reference, (logits, boxes)
 
     def _anchors(self, memory: Memory) -> Tensor:
@@ -120,8 +130,12 @@ class LocationDecoder(nn.Module):
     def __init__(self, start: nn.Module, layers: list[LocationLayer], width: int, classes: int):
         super().__init__()
         self.start, self.layers = start, nn.ModuleList(layers)
-        first = 0.0 if isinstance(start, CellStart) else -2.0  # w and h start at sigmoid(-2) of the picture
-        self.boxes = nn.ModuleList(box_head(width, (0.0, first if k == 0 else 0.0)) for k in range(len(layers)))
+        first = (
+            0.0 if isinstance(start, CellStart) else -2.0
+        )  # w and h start at sigmoid(-2) of the picture
+        self.boxes = nn.ModuleList(
+            box_head(width, (0.0, first if k == 0 else 0.0)) for k in range(len(layers))
+        )
         self.logits = nn.ModuleList(class_head(width, classes) for _ in layers)
 
     def forward(self, memory: Memory) -> Located:
@@ -131,7 +145,9 @@ class LocationDecoder(nn.Module):
             queries = layer(queries, position, reference, memory)
             box = to_box(queries).float()
             known = inverse_sigmoid(reference)
-            box = torch.cat([box[..., : known.shape[-1]] + known, box[..., known.shape[-1] :]], -1).sigmoid()
+            box = torch.cat(
+                [box[..., : known.shape[-1]] + known, box[..., known.shape[-1] :]], -1
+            ).sigmoid()
             logits.append(to_logits(queries))
             boxes.append(box)
             reference = box.detach()

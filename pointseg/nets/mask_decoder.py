@@ -31,7 +31,11 @@ class MaskAttention(nn.Module):
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
         """queries [b, q, D], keyed [b, N, D] (memory with or without position) -> ([b, q, D], masks [b, q, h, w])."""
         split = lambda x: x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
-        q, k, v = split(self.query(queries)), split(self.key(keyed)), split(self.value(memory.tokens))
+        q, k, v = (
+            split(self.query(queries)),
+            split(self.key(keyed)),
+            split(self.value(memory.tokens)),
+        )
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, heads, q, N]
         if memory.padding is None:
             looked = scores.softmax(-1) @ v
@@ -48,12 +52,19 @@ class MaskAttention(nn.Module):
         """
         b, heads, q, _ = scores.shape
         joined = self.join.bias
-        parts = zip(self.mix, self.join.weight[0].split(heads), scores.split(memory.areas, dim=-1), memory.shapes)
+        parts = zip(
+            self.mix,
+            self.join.weight[0].split(heads),
+            scores.split(memory.areas, dim=-1),
+            memory.shapes,
+        )
         for mix, weight, part, shape in parts:
             mixed = F.relu(mix.weight @ part.reshape(b, heads, -1) + mix.bias[:, None])
             plane = (weight @ mixed).reshape(b, q, *shape)
             if shape != memory.shapes[0]:
-                plane = F.interpolate(plane, size=memory.shapes[0], mode="bilinear", align_corners=False)
+                plane = F.interpolate(
+                    plane, size=memory.shapes[0], mode="bilinear", align_corners=False
+                )
             joined = joined + plane
         return F.relu(joined)
 
@@ -63,15 +74,23 @@ class MaskLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, levels: int, self_attention: bool):
         super().__init__()
-        self.among = nn.MultiheadAttention(width, heads, batch_first=True) if self_attention else None
+        self.among = (
+            nn.MultiheadAttention(width, heads, batch_first=True) if self_attention else None
+        )
         self.attention = MaskAttention(width, heads, levels)
-        self.between = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(3 if self_attention else 2))
+        self.between = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width, eps=1e-6) for _ in range(3 if self_attention else 2)
+        )
 
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
         norms = iter(self.norms)
         if self.among is not None:
-            queries = next(norms)(queries + self.among(queries, queries, queries, need_weights=False)[0])
+            queries = next(norms)(
+                queries + self.among(queries, queries, queries, need_weights=False)[0]
+            )
         looked, masks = self.attention(queries, memory, keyed)
         queries = next(norms)(queries + looked)
         return next(norms)(queries + self.between(queries)), masks
@@ -83,10 +102,20 @@ class MaskDecoder(nn.Module):
     placed: keys carry their sine position, which a memory without deformable layers lacks.
     """
 
-    def __init__(self, width: int, heads: int, levels: int, layers: int, self_attention: bool, placed: bool = False):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        levels: int,
+        layers: int,
+        self_attention: bool,
+        placed: bool = False,
+    ):
         super().__init__()
         self.levels, self.placed = levels, placed
-        self.layers = nn.ModuleList(MaskLayer(width, heads, levels, self_attention) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            MaskLayer(width, heads, levels, self_attention) for _ in range(layers)
+        )
 
     def forward(self, queries: Tensor, memory: Memory, position: Tensor | None = None):
         """queries, position [b, q, D] -> (queries after each layer [l, b, q, D], masks [l, b, q, h, w])."""
@@ -94,7 +123,9 @@ class MaskDecoder(nn.Module):
         keyed = memory.tokens + memory.position if self.placed else memory.tokens
         states, masks = [], []
         for layer in self.layers:
-            queries = queries if position is None else queries + position  # joins the residual stream [PSPS]
+            queries = (
+                queries if position is None else queries + position
+            )  # joins the residual stream [PSPS]
             queries, mask = layer(queries, memory, keyed)
             states.append(queries)
             masks.append(mask)

@@ -35,19 +35,27 @@ def _level(dim: int, width: int, scale: float) -> nn.Sequential:
         dim, scale = dim // 2, scale / 2
         layers += [ChannelNorm(dim), nn.GELU()] if scale > 1 else []
     layers += [nn.Conv2d(dim, width, 1, bias=False), ChannelNorm(width)]
-    return nn.Sequential(*layers, nn.Conv2d(width, width, 3, padding=1, bias=False), ChannelNorm(width))
+    return nn.Sequential(
+        *layers, nn.Conv2d(width, width, 3, padding=1, bias=False), ChannelNorm(width)
+    )
 
 
 class TimmPyramid(nn.Module):
     """Images 0..1 -> maps of a timm backbone (ResNet-50/101, Swin-L ...) at strides 4, 8, 16, 32; pads to 32."""
 
-    def __init__(self, name: str, pretrained: bool = False, levels: Sequence[int] = (-4, -3, -2, -1)):
+    def __init__(
+        self, name: str, pretrained: bool = False, levels: Sequence[int] = (-4, -3, -2, -1)
+    ):
         super().__init__()
         if name not in timm.list_models():
             raise InputError(f"{name}: no backbone of that name in timm {timm.__version__}")
-        sized = {"strict_img_size": False} if name.startswith("swin") else {}  # windows follow the picture
+        sized = (
+            {"strict_img_size": False} if name.startswith("swin") else {}
+        )  # windows follow the picture
         self.body = timm.create_model(name, pretrained=pretrained, features_only=True, **sized)
-        self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")  # Swin's maps
+        self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith(
+            "NHWC"
+        )  # Swin's maps
         info = self.body.feature_info
         self.levels = [level % len(info) for level in levels]
         self.channels = [info.channels()[level] for level in self.levels]

@@ -44,7 +44,11 @@ class DecoderTrunk(nn.Module):
         """Starts from the decoder in an MAE file, where the shapes are the same; the names that were taken."""
         own = self.state_dict()
         named = {name: weights.get(_mae_name(name)) for name in own}
-        fitting = {name: w.float() for name, w in named.items() if w is not None and w.shape == own[name].shape}
+        fitting = {
+            name: w.float()
+            for name, w in named.items()
+            if w is not None and w.shape == own[name].shape
+        }
         self.load_state_dict(fitting, strict=False)
         return list(fitting)
 
@@ -59,7 +63,10 @@ class DecoderBoxHead(nn.Module):
 
     def __init__(self, channels: int, width: int = 256):
         super().__init__()
-        self.trunk, self.token = DecoderTrunk(channels, width), nn.Parameter(torch.randn(width) * 0.02)
+        self.trunk, self.token = (
+            DecoderTrunk(channels, width),
+            nn.Parameter(torch.randn(width) * 0.02),
+        )
 
     def forward(self, regions: Tensor) -> Tensor:
         return self.trunk(regions, self.token)[:, 0]
@@ -74,13 +81,19 @@ class DecoderMaskHead(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         tokens = self.trunk(regions).transpose(1, 2).unflatten(2, regions.shape[-2:])
-        larger = nn.functional.interpolate(tokens, scale_factor=2, mode="bicubic", align_corners=True)
+        larger = nn.functional.interpolate(
+            tokens, scale_factor=2, mode="bicubic", align_corners=True
+        )
         return self.out(larger)
 
 
 def box_head(kind: str, channels: int, size: int, width: int) -> nn.Module:
     """Regions [r, channels, size, size] to vectors [r, width]; "light": two linear layers, "decoder": MAE blocks."""
-    return TwoMLPHead(channels * size**2, width) if kind == "light" else DecoderBoxHead(channels, width)
+    return (
+        TwoMLPHead(channels * size**2, width)
+        if kind == "light"
+        else DecoderBoxHead(channels, width)
+    )
 
 
 def mask_head(kind: str, channels: int, width: int, classes: int) -> nn.Module:
@@ -91,7 +104,9 @@ def mask_head(kind: str, channels: int, width: int, classes: int) -> nn.Module:
     """
     if kind == "decoder":
         return DecoderMaskHead(channels, classes, width)
-    return nn.Sequential(MaskRCNNHeads(channels, (width, width), 1), nn.Conv2d(width, 4 * classes, 1), Unshuffled())
+    return nn.Sequential(
+        MaskRCNNHeads(channels, (width, width), 1), nn.Conv2d(width, 4 * classes, 1), Unshuffled()
+    )
 
 
 class Unshuffled(nn.Module):
@@ -121,7 +136,9 @@ class DepthChooser(nn.Module):
 
         Its gradient stops at the maps: whether it reaches the backbone is UNSTATED [AS Sec. 3.1].
         """
-        regions = torch.cat([image.repeat_interleave(boxes.shape[1])[:, None].to(boxes), boxes.flatten(0, 1)], 1)
+        regions = torch.cat(
+            [image.repeat_interleave(boxes.shape[1])[:, None].to(boxes), boxes.flatten(0, 1)], 1
+        )
         pooled = roi_align(maps.detach().float(), regions, self.size, 1 / stride, 1, aligned=True)
         seen = self.trunk(pooled).unflatten(0, boxes.shape[:2])
         return self.category(seen).float().softmax(-1) * self.proposal(seen).float().softmax(1)

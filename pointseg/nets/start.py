@@ -43,7 +43,9 @@ def load_first_stage(method: nn.Module, path: Path, parts: Sequence[str]) -> Non
         raise InputError(f"{path}: no first stage of this method, it has no {missing[0]}")
     for name in wanted:
         if stored[name].shape != own[name].shape:
-            raise InputError(f"{path}: {name} is {list(stored[name].shape)}, this network's is {list(own[name].shape)}")
+            raise InputError(
+                f"{path}: {name} is {list(stored[name].shape)}, this network's is {list(own[name].shape)}"
+            )
     method.load_state_dict({name: stored[name] for name in wanted}, strict=False)
 
 
@@ -54,5 +56,7 @@ def stored_weights(path: Path) -> dict[str, Tensor]:
         return dict(content["weights"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # whatever the bytes of a foreign file make the unpickler stumble over
+    except (
+        Exception
+    ) as error:  # whatever the bytes of a foreign file make the unpickler stumble over
         raise InputError(f"{path}: no saved model ({type(error).__name__})") from None

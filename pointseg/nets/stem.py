@@ -17,11 +17,15 @@ class ConvStem(nn.Module):
     masked pretraining would then train another network than the one that is used).
     """
 
-    def __init__(self, img_size=128, patch_size=8, in_chans=3, embed_dim=192, positions="sine", **_ignored):
+    def __init__(
+        self, img_size=128, patch_size=8, in_chans=3, embed_dim=192, positions="sine", **_ignored
+    ):
         super().__init__()
         steps = int(math.log2(patch_size))
         if 2**steps != patch_size:
-            raise ValueError(f"a stem of stride-2 convolutions needs a power of two, not patch {patch_size}")
+            raise ValueError(
+                f"a stem of stride-2 convolutions needs a power of two, not patch {patch_size}"
+            )
         # thin where the map is large: the first layers cost memory traffic, not arithmetic
         widths = [in_chans, *(embed_dim // shrink for shrink in (32, 16, 8, 3, 1)[-steps:])]
         layers = [_halve(a, b, normed=step > 0) for step, (a, b) in enumerate(pairwise(widths))]

@@ -34,7 +34,9 @@ class ViTConfig:
     patch: int = 8
     stem: str = "conv"  # conv | patch
     position: str = "sine"  # sine (fixed) | learned
-    image_size: int = 128  # the grid that learned positions are kept for; any size may be given later
+    image_size: int = (
+        128  # the grid that learned positions are kept for; any size may be given later
+    )
     queries: int = 0  # 100 in AttentionShift [AS Sec. 5.1]
     anchored: bool = False  # query positions start as those of a regular grid of places
     drop_path: float = 0.0
@@ -123,7 +125,9 @@ class TokenViT(nn.Module):
         tokens, rope = placed if isinstance(placed, tuple) else (placed, None)
         return tokens, rope, grid
 
-    def forward(self, images: Tensor, features: Sequence[int] = (), trace: bool = False) -> ViTOutput:
+    def forward(
+        self, images: Tensor, features: Sequence[int] = (), trace: bool = False
+    ) -> ViTOutput:
         """Images [b, 3, H, W] in 0..1. `features`: blocks (0-based) whose maps are wanted."""
         tokens, rope, grid = self.embed(self.normalise(images))
         queries = (self.query_tokens + self.query_positions).expand(len(images), -1, -1)
@@ -191,7 +195,12 @@ class SinePatches(PatchEmbed):
 def _timm_body(config: ViTConfig) -> VisionTransformer | Eva:
     if config.name not in timm.list_models():
         raise InputError(f"{config.name}: no ViT of that name in timm {timm.__version__}")
-    wanted = {"num_classes": 0, "global_pool": "", "dynamic_img_size": True, "drop_path_rate": config.drop_path}
+    wanted = {
+        "num_classes": 0,
+        "global_pool": "",
+        "dynamic_img_size": True,
+        "drop_path_rate": config.drop_path,
+    }
     try:
         body = timm.create_model(config.name, pretrained=False, **wanted)
     except TypeError:  # another family: it knows no dynamic image size
@@ -201,7 +210,9 @@ def _timm_body(config: ViTConfig) -> VisionTransformer | Eva:
     return body
 
 
-def layer_decay_groups(vit: TokenViT, lr: float, weight_decay: float, decay: float = 0.75) -> list[dict]:
+def layer_decay_groups(
+    vit: TokenViT, lr: float, weight_decay: float, decay: float = 0.75
+) -> list[dict]:
     """Optimiser groups: block i learns at lr * decay^(depth - i), the stem at lr * decay^(depth + 1).
 
     UNSTATED [AS Sec. 5.1]: decay 0.75 and no weight decay on vectors, tokens and positions, as the release.
@@ -211,7 +222,9 @@ def layer_decay_groups(vit: TokenViT, lr: float, weight_decay: float, decay: flo
         if not parameter.requires_grad:
             continue
         level = _level(name, vit.depth)
-        shrinks = parameter.ndim > 1 and not name.endswith(("_token", "_tokens", "_positions", "pos_embed"))
+        shrinks = parameter.ndim > 1 and not name.endswith(
+            ("_token", "_tokens", "_positions", "pos_embed")
+        )
         group = groups.setdefault((level, shrinks), {
             "params": [], "lr": lr * decay ** (vit.depth + 1 - level),
             "weight_decay": weight_decay if shrinks else 0.0,

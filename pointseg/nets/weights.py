@@ -34,8 +34,14 @@ class LoadReport:
     decoder: Weights
 
     def __str__(self) -> str:
-        lists = [("loaded", self.loaded), ("missing", self.missing), ("unexpected", self.unexpected)]
-        named = [f"{len(keys)} {name}{_first(keys) if name != 'loaded' else ''}" for name, keys in lists]
+        lists = [
+            ("loaded", self.loaded),
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+        ]
+        named = [
+            f"{len(keys)} {name}{_first(keys) if name != 'loaded' else ''}" for name, keys in lists
+        ]
         return f"{self.source}: {', '.join(named)}, {len(self.decoder)} of a decoder"
 
 
@@ -51,7 +57,9 @@ def load_backbone(vit: TokenViT, source: str | Path) -> LoadReport:
     (`pointseg pretrain mae`) or give a local file.
     """
     source = str(source)
-    if source == "timm" or (source.split(".")[0] in timm.list_models() and not Path(source).exists()):
+    if source == "timm" or (
+        source.split(".")[0] in timm.list_models() and not Path(source).exists()
+    ):
         name = vit.config.name if source == "timm" else source
         weights = _hub_weights(name)
     else:
@@ -63,7 +71,9 @@ def _hub_weights(name: str) -> Weights:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except (RuntimeError, OSError) as error:  # no such tag, no network
-        raise InputError(f"{name}: timm has no pretrained weights to give ({_cause(error)})") from None
+        raise InputError(
+            f"{name}: timm has no pretrained weights to give ({_cause(error)})"
+        ) from None
 
 
 def read_weights(path: Path) -> Weights:
@@ -74,12 +84,21 @@ def read_weights(path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
     for name in ("model", "state_dict"):  # facebookresearch/mae wraps its weights in "model"
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not any(
+        isinstance(value, Tensor) for value in content.values()
+    ):
         raise InputError(f"{path}: holds no table of tensors")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
@@ -90,20 +109,28 @@ def _cause(error: Exception) -> str:
 
 def fit_weights(vit: TokenViT, weights: Weights, source: str) -> LoadReport:
     """Maps names (bare as facebookresearch/mae and timm, or ours), resamples positions, checks shapes, loads."""
-    decoder = {name: value for name, value in weights.items() if name.startswith(("decoder_", "mask_token"))}
+    decoder = {
+        name: value
+        for name, value in weights.items()
+        if name.startswith(("decoder_", "mask_token"))
+    }
     named = {_our_name(name): value for name, value in weights.items() if name not in decoder}
     own = vit.state_dict()
     _match_positions(vit, named)
     for name in sorted(named.keys() & own.keys()):
         if named[name].shape != own[name].shape:
             found, wanted = (list(t.shape) for t in (named[name], own[name]))
-            raise InputError(f"{source}: {name} is {found} in the file and {wanted} in {vit.config.name}")
+            raise InputError(
+                f"{source}: {name} is {found} in the file and {wanted} in {vit.config.name}"
+            )
     loaded = sorted(named.keys() & own.keys())
     if not loaded:
         raise InputError(f"{source}: no key fits {vit.config.name}")
     vit.load_state_dict({name: named[name].float() for name in loaded}, strict=False)
     missing = tuple(sorted(own.keys() - named.keys() - set(OURS)))
-    return LoadReport(source, tuple(loaded), missing, tuple(sorted(named.keys() - own.keys())), decoder)
+    return LoadReport(
+        source, tuple(loaded), missing, tuple(sorted(named.keys() - own.keys())), decoder
+    )
 
 
 def _our_name(name: str) -> str:
@@ -114,13 +141,21 @@ def _our_name(name: str) -> str:
 def _match_positions(vit: TokenViT, named: Weights) -> None:
     """Learned positions of another grid, with or without those of prefix tokens, are resampled to ours."""
     positions, own = named.get("body.pos_embed"), getattr(vit.body, "pos_embed", None)
-    if positions is None or own is None or positions.shape == own.shape or positions.shape[-1] != own.shape[-1]:
+    if (
+        positions is None
+        or own is None
+        or positions.shape == own.shape
+        or positions.shape[-1] != own.shape[-1]
+    ):
         return
     prefix = 0 if vit.body.no_embed_class else vit.body.num_prefix_tokens
     side = round((positions.shape[1] - prefix) ** 0.5)
     if side * side == positions.shape[1] - prefix:
         named["body.pos_embed"] = resample_abs_pos_embed(
-            positions.float(), vit.body.patch_embed.grid_size, (side, side), num_prefix_tokens=prefix
+            positions.float(),
+            vit.body.patch_embed.grid_size,
+            (side, side),
+            num_prefix_tokens=prefix,
         )
 
 
@@ -128,7 +163,11 @@ def save_backbone(vit: TokenViT, path: Path) -> Path:
     """Half-precision safetensors with the network's description; query tokens stay out."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.detach().cpu().half().contiguous() for k, v in vit.state_dict().items() if k not in OURS}
+    weights = {
+        k: v.detach().cpu().half().contiguous()
+        for k, v in vit.state_dict().items()
+        if k not in OURS
+    }
     described = asdict(replace(vit.config, queries=0, anchored=False))
     part = path.with_suffix(".part")
     save_file(weights, part, metadata={"vit": json.dumps(described)})

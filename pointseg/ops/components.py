@@ -20,7 +20,9 @@ def component_labels(masks: Tensor) -> Tensor:
         # float64 holds every integer label exactly and max_pool2d knows it
         spread = -F.max_pool2d(-label.double()[:, None], 3, 1, 1)[:, 0].long()
         spread = spread.masked_fill(~masks, nowhere).flatten(1)
-        roots = torch.cat([torch.zeros_like(spread[:, :1]), spread, torch.full_like(spread[:, :1], nowhere)], 1)
+        roots = torch.cat(
+            [torch.zeros_like(spread[:, :1]), spread, torch.full_like(spread[:, :1], nowhere)], 1
+        )
         jumped = roots.gather(1, roots.gather(1, spread)).view(n, h, w)
         if torch.equal(jumped, label):
             break

@@ -20,9 +20,13 @@ def deformable_attention(values: Tensor, shapes: Shapes, places: Tensor, weights
     grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # [b * heads, q, levels, points, 2]
     share = weights.transpose(1, 2).flatten(0, 1)
     total = 0
-    for level, (plane, (h, w)) in enumerate(zip(values.split([h * w for h, w in shapes], dim=1), shapes)):
+    for level, (plane, (h, w)) in enumerate(
+        zip(values.split([h * w for h, w in shapes], dim=1), shapes)
+    ):
         picture = plane.permute(0, 2, 3, 1).reshape(b * heads, -1, h, w)
-        sampled = F.grid_sample(picture, grid[:, :, level], align_corners=False)  # [b * heads, d, q, points]
+        sampled = F.grid_sample(
+            picture, grid[:, :, level], align_corners=False
+        )  # [b * heads, d, q, points]
         total = total + (sampled * share[:, None, :, level].to(sampled.dtype)).sum(-1)
     return total.reshape(b, -1, q).transpose(1, 2)
 

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from pointseg.structures import Points
 
-HALF = ((0, 1), (1, 0), (1, 1), (1, -1))  # right, down, and both diagonals down; the other four are their reverse
+HALF = (
+    (0, 1),
+    (1, 0),
+    (1, 1),
+    (1, -1),
+)  # right, down, and both diagonals down; the other four are their reverse
 STEPS = HALF + tuple((-dr, -dc) for dr, dc in HALF)
 
 
@@ -83,7 +88,9 @@ def step_graph(prices: Tensor) -> csr_array:
     inside = np.isfinite(steps)
     start = np.concatenate([[0], np.cumsum(inside.sum(1))]).astype(np.int32)
     end = (index.reshape(-1, 1) + offsets)[inside]
-    return csr_array((np.maximum(steps[inside], np.finfo(float).tiny), end, start), shape=(count, count))
+    return csr_array(
+        (np.maximum(steps[inside], np.finfo(float).tiny), end, start), shape=(count, count)
+    )
 
 
 def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
@@ -98,7 +105,9 @@ def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
     return torch.from_numpy(lengths).to(prices)[place].reshape(len(cells), *prices.shape[-2:])
 
 
-def target_distances(prices: Tensor, points: Points, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def target_distances(
+    prices: Tensor, points: Points, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Distance planes [n, h, w] of the n targets and the row of `points` where each target first stands.
 
     A target with ten points is as near as the nearest of them.

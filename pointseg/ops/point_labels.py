@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.ops.panoptic_losses import PanopticTarget, centred_boxes
 from pointseg.ops.paths import grid_cells
 from pointseg.ops.semantic_losses import PseudoLabel
 from pointseg.structures import IGNORE, Panoptic, Points
+from pointseg.students.panoptic_segformer.losses import PanopticTarget, centred_boxes
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,15 @@ class LabelMaps:
     def of_image(self, row: int, size: tuple[int, int], canvas: tuple[int, int]) -> ImageMaps:
         """The last layer's maps of one image, detached and without padding."""
         grid = self.logits.shape[-2:]
-        h, w = (max(1, round(part * cells / whole)) for part, cells, whole in zip(size, grid, canvas))
+        h, w = (
+            max(1, round(part * cells / whole)) for part, cells, whole in zip(size, grid, canvas)
+        )
         boundary = None if self.boundary is None else self.boundary[row, :, :h, :w].detach()
-        return ImageMaps(self.logits[-1, row, :, :h, :w].detach(), self.features[row, :, :h, :w].detach(), boundary)
+        return ImageMaps(
+            self.logits[-1, row, :, :h, :w].detach(),
+            self.features[row, :, :h, :w].detach(),
+            boundary,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> 
     """
     classes = points.label.unique()
     certain = grown == classes[:, None, None]
-    return SemanticMap(torch.maximum(logits.softmax(0)[classes], certain.to(logits.dtype)), classes, things)
+    return SemanticMap(
+        torch.maximum(logits.softmax(0)[classes], certain.to(logits.dtype)), classes, things
+    )
 
 
 def likely_nearest(distance: Tensor, likelihood: Tensor, kind: Tensor) -> Tensor:
@@ -153,9 +161,13 @@ class LabelledImage:
         classes = [c for c in self.label.stuff.unique().tolist() if c != IGNORE]
         for k, c in enumerate(classes):
             segments[(self.label.stuff == c) & (self.label.things < 0)] = n + 1 + k
-        return Panoptic(segments, torch.cat([self.thing_label, self.thing_label.new_tensor(classes)]))
+        return Panoptic(
+            segments, torch.cat([self.thing_label, self.thing_label.new_tensor(classes)])
+        )
 
-    def on_grid(self, canvas: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def on_grid(
+        self, canvas: tuple[int, int], grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(cell [m] of each point, its target [m], masks [t, h, w] of all targets) on a grid over the canvas."""
         cells = grid_cells(self.points.xy, canvas, grid)
         owners = zip(self.owner.tolist(), self.points.label.tolist())
@@ -174,8 +186,16 @@ class LabelledImage:
         """The label at the cells of a grid over the canvas: the pixel in the middle of each."""
         h, w = self.label.things.shape
         margin = (0, canvas[1] - w, 0, canvas[0] - h)
-        both = torch.stack([F.pad(self.label.things, margin, value=-1), F.pad(self.label.stuff, margin, value=IGNORE)])
-        row, column = ((torch.arange(n, device=both.device) * side + side // 2) // n for n, side in zip(grid, canvas))
+        both = torch.stack(
+            [
+                F.pad(self.label.things, margin, value=-1),
+                F.pad(self.label.stuff, margin, value=IGNORE),
+            ]
+        )
+        row, column = (
+            (torch.arange(n, device=both.device) * side + side // 2) // n
+            for n, side in zip(grid, canvas)
+        )
         return PseudoLabel(*both[:, row[:, None], column])
 
 

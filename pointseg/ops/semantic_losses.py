@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointseg.ops.colour import alike, pairs, window
 from pointseg.ops.focal import focal_loss
-from pointseg.ops.lab import alike, pairs, window
 from pointseg.ops.tree import Forest, tree_filter
 from pointseg.structures import IGNORE, Points
 
 NEIGHBOURS_8 = window(1, 1)  # [P2M-S Eq. 5]
 
 
-def dilated_points(points: list[Points], shape: tuple[int, int, int], side: float, canvas: tuple[int, int]) -> Tensor:
+def dilated_points(
+    points: list[Points], shape: tuple[int, int, int], side: float, canvas: tuple[int, int]
+) -> Tensor:
     """[b, h, w] int64 class of the grid cells whose centre lies in a `side` pixel square around a point; else IGNORE.
 
     Where two classes claim a cell the nearer point wins, and every point keeps the cell it stands in.
@@ -96,7 +98,9 @@ class PseudoLabel:
     stuff: Tensor  # [h, w] int64: class of stuff pixels, IGNORE where unsure or a thing
 
 
-def boundary_loss(boundary: Tensor, labels: list[PseudoLabel], padding: Tensor | None = None) -> Tensor:
+def boundary_loss(
+    boundary: Tensor, labels: list[PseudoLabel], padding: Tensor | None = None
+) -> Tensor:
     """Neighbours inside one segment should see no boundary, neighbours of two segments one. boundary [b, 1, h, w].
 
     UNSTATED [P2M Sec. 3.4]: form and 1e-5 of the official code - affinity 1 - max(b_i, b_j), half the loss for alike
@@ -114,14 +118,21 @@ def _boundary_terms(boundary: Tensor, label: PseudoLabel, padding: Tensor | None
     sums = boundary.new_zeros(3, 2)
     for offset in NEIGHBOURS_8:
         affinity = 1 - torch.maximum(*pairs(boundary, offset))
-        (thing_i, thing_j), (stuff_i, stuff_j) = pairs(label.things, offset), pairs(label.stuff, offset)
+        (thing_i, thing_j), (stuff_i, stuff_j) = (
+            pairs(label.things, offset),
+            pairs(label.stuff, offset),
+        )
         inside = True if padding is None else ~torch.logical_or(*pairs(padding, offset))
-        sure = ((thing_i >= 0) | (stuff_i != IGNORE)) & ((thing_j >= 0) | (stuff_j != IGNORE)) & inside
+        sure = (
+            ((thing_i >= 0) | (stuff_i != IGNORE)) & ((thing_j >= 0) | (stuff_j != IGNORE)) & inside
+        )
         one_thing = sure & (thing_i == thing_j) & (thing_i >= 0)
         one_stuff = sure & (stuff_i == stuff_j) & (thing_i < 0) & (thing_j < 0)
         for row, (pair, value) in enumerate(((one_thing, affinity), (one_stuff, affinity),
                                              (sure & ~one_thing & ~one_stuff, 1 - affinity))):  # fmt: skip
-            sums[row] = sums[row] + torch.stack([-(value.clamp(min=1e-5).log() * pair).sum(), pair.sum()])
+            sums[row] = sums[row] + torch.stack(
+                [-(value.clamp(min=1e-5).log() * pair).sum(), pair.sum()]
+            )
     return sums
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 TINY_MASS = 1e-8  # UNSTATED [P2M-S Eq. 2]: the official code's guard of log 0
 
 
-def sinkhorn(cost: Tensor, supply: Tensor, demand: Tensor, epsilon: float = 1e-3, rounds: int = 80) -> Tensor:
+def sinkhorn(
+    cost: Tensor, supply: Tensor, demand: Tensor, epsilon: float = 1e-3, rounds: int = 80
+) -> Tensor:
     """Supplier potentials u [n] after `rounds` of matrix scaling in the log domain. [P2M-S Eq. 2]
 
     cost [n, m], supply [n] = x, demand [m] = y. rounds: [P2M-S Tab. A2]. UNSTATED [P2M-S Eq. 1]: epsilon 1e-3 and
@@ -78,7 +80,9 @@ def _falling(start: float, epsilon: float) -> list[float]:
     return levels[::-1]
 
 
-def _ascend(cost: Tensor, u: Tensor, x: Tensor, y: Tensor, epsilon: float, tolerance: float) -> Tensor:
+def _ascend(
+    cost: Tensor, u: Tensor, x: Tensor, y: Tensor, epsilon: float, tolerance: float
+) -> Tensor:
     """Damped Newton steps until the supplies agree; the damping falls after a good step and rises after a bad one."""
     damping, best = 1e-3, _dual(cost, u, x, y, epsilon)
     for _ in range(100):
@@ -105,4 +109,6 @@ def _dual(cost: Tensor, u: Tensor, x: Tensor, y: Tensor, epsilon: float) -> Tens
 
 def cheapest_supplier(cost: Tensor, u: Tensor) -> Tensor:
     """Label argmin_i c_ij - u_i of every consumer; cost [n, ...] -> [...]."""
-    return (cost - u.reshape(-1, *[1] * (cost.ndim - 1))).min(0).indices  # argmin is many times slower along rows
+    return (
+        (cost - u.reshape(-1, *[1] * (cost.ndim - 1))).min(0).indices
+    )  # argmin is many times slower along rows

@@ -12,7 +12,10 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
-AS_IT_STANDS = {"Equil": False, "SymmetricMode": True}  # the matrices are triangular already: change nothing
+AS_IT_STANDS = {
+    "Equil": False,
+    "SymmetricMode": True,
+}  # the matrices are triangular already: change nothing
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class Forest:
         node, count = np.arange(len(parent)), len(parent)
         begin = np.arange(count + 1)
         begin[1:] += np.bincount(parent[1:], minlength=count).cumsum()
-        rows, entries = np.empty(2 * count - 1, dtype=np.int32), np.empty(2 * count - 1, dtype=affinity.dtype)
+        rows, entries = (
+            np.empty(2 * count - 1, dtype=np.int32),
+            np.empty(2 * count - 1, dtype=affinity.dtype),
+        )
         rows[begin[:-1]], entries[begin[:-1]] = node, 1
         below = node[1:] + parent[1:]
         rows[below], entries[below] = node[1:], -affinity[1:]
@@ -92,15 +98,21 @@ def _grid_edges(shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(start), np.concatenate(end)
 
 
-def _rooted(pixels: np.ndarray, outside: np.ndarray | None, shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
+def _rooted(
+    pixels: np.ndarray, outside: np.ndarray | None, shape: torch.Size
+) -> tuple[np.ndarray, np.ndarray]:
     """Breadth-first order of the pixels and each node's parent in that order.
 
     The first pixels of consecutive pictures are linked, so that one walk visits all of them; their affinity is cut.
     """
     start, end = _grid_edges(shape)
-    length = ((pixels[start] - pixels[end]) ** 2).sum(1) + 1  # above 0: a stored zero is no edge to scipy
+    length = ((pixels[start] - pixels[end]) ** 2).sum(
+        1
+    ) + 1  # above 0: a stored zero is no edge to scipy
     if outside is not None:
-        length[outside[start] | outside[end]] += length.max()  # a picture's own tree never runs through padding
+        length[outside[start] | outside[end]] += (
+            length.max()
+        )  # a picture's own tree never runs through padding
     count, area = len(pixels), shape[2] * shape[3]
     first = np.arange(0, count, area, dtype=np.int32)
     length = np.concatenate([length, np.ones(len(first) - 1, dtype=length.dtype)])

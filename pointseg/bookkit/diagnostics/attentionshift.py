@@ -1,0 +1,137 @@
+"""What a trained AttentionShift sees: its label path held against the true masks and parts of training pictures."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointseg.bookkit.diagnostics.key_points import (
+    HALF,
+    ShiftStudy,
+    covers_half,
+    share_on_object,
+    token_truth,
+)
+from pointseg.lab.evaluation import batches
+from pointseg.lab.run_data import Corpus
+from pointseg.nets.vit import ViTOutput
+from pointseg.papers.attentionshift.instance_map import unit_range
+from pointseg.papers.attentionshift.method import AttentionShift, Labeller
+from pointseg.papers.attentionshift.objects import Scene
+from pointseg.structures import Batch, Truth
+
+
+def pictured(corpus: Corpus, count: int, size: int) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """The first training pictures with points, in batches; of every thing pointed at its true mask and the parts of
+    its picture, both [n, H, W] in the order of the points. The pictures must be seen at their own size."""
+    marked = corpus.marked()
+    marked.indices = marked.indices[:count]
+    rows = iter(marked.indices)
+    for batch in batches(marked, size):
+        pairs = [
+            own(corpus.train.truth(row), points.things().target)
+            for points, row in zip(batch.points, rows)
+        ]
+        masks, parts = zip(*pairs)
+        yield batch, torch.cat(masks), torch.cat(parts)
+
+
+def own(truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks of the targets, each once and in their order, and the picture's parts for each of them."""
+    rows = [truth.target.tolist().index(one) for one in dict.fromkeys(target.tolist())]
+    return truth.masks[rows], truth.parts.long().expand(len(rows), -1, -1)
+
+
+@torch.no_grad()
+def label_path_study(
+    method: AttentionShift, corpus: Corpus, count: int, size: int = 20
+) -> dict[str, float]:
+    """Means over objects in percent: coverage by the maps, at every depth of roll-out; recall and purity of the parts
+    before the shift and after every iteration. [AS Sec. 1, 3.2]"""
+    study, depths = ShiftStudy(), defaultdict(list)
+    method.eval()
+    for batch, masks, parts in pictured(corpus, count, size):
+        found, scene = method.explain(batch)
+        seen = method.vit(batch.images, trace=True)
+        study.add(found, method.features(seen, batch.sizes), scene.image, masks, parts)
+        share, _ = token_truth(masks, parts, found.attention.shape[1])
+        for depth, rows in enumerate(depth_maps(method, seen, batch, scene).unbind(1), start=1):
+            depths[depth].append(covers_half(rows >= HALF, share))
+    covered = {
+        f"A^S of {depth} blocks covers half": 100 * float(torch.cat(v).mean())
+        for depth, v in depths.items()
+    }
+    return study.scores() | covered
+
+
+def depth_maps(method: AttentionShift, seen: ViTOutput, batch: Batch, scene: Scene) -> Tensor:
+    """[n, depths, T] self-attention maps in 0..1 of every depth that the method could choose."""
+    objects = method.objects(batch)
+    _, _, query = method.matched(seen, objects, batch)
+    stack = method.attention_maps(seen, objects, query, batch.sizes)
+    return unit_range(stack.flatten(0, 1), scene.repeated(stack.shape[1]).real).unflatten(
+        0, stack.shape[:2]
+    )
+
+
+@torch.no_grad()
+def keypoint_study(
+    method: AttentionShift,
+    corpus: Corpus,
+    cases: Mapping[str, Mapping[str, Any]],
+    count: int,
+    size: int = 20,
+) -> dict[str, dict[str, float]]:
+    """What would teach the mask head if the label path were set otherwise: by case of changed settings, the percentage
+    of key-points on their object, a mean over objects, and how many key-points an object has."""
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    methods = {name: reset(method.eval(), changes) for name, changes in cases.items()}
+    for batch, masks, parts in pictured(corpus, count, size):
+        for name, changed in methods.items():
+            seen, _ = changed.explain(batch)
+            share, _ = token_truth(masks, parts, seen.attention.shape[1])
+            on, many = share_on_object(seen.token, seen.valid, share), seen.valid.sum(1)
+            found[name].append(torch.stack([100 * on, many.float()], -1))
+    means = {name: torch.cat(rows).nanmean(0).tolist() for name, rows in found.items()}
+    return {name: {"on the object": on, "an object": many} for name, (on, many) in means.items()}
+
+
+@torch.no_grad()
+def mask_study(
+    method: AttentionShift, corpus: Corpus, count: int, size: int = 20
+) -> dict[str, dict[str, float]]:
+    """How pseudo masks, and the detector's masks of the same objects, lie on them: means over objects in percent."""
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    method.eval()
+    for batch, masks, _ in pictured(corpus, count, size):
+        labels = {
+            "pseudo mask": method.pseudo_labels(batch),
+            "detector's mask": method.student_labels(batch),
+        }
+        for name, pictures in labels.items():
+            found[name].append(mask_shares(torch.cat([each.masks for each in pictures]), masks))
+    means = {name: (100 * torch.cat(rows)).nanmean(0).tolist() for name, rows in found.items()}
+    return {
+        name: dict(zip(("of the object covered", "of the mask on it", "IoU"), row))
+        for name, row in means.items()
+    }
+
+
+def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
+    """[n, 3] of masks and true masks [n, H, W]: share of the object covered, of the mask on it (NaN if empty), IoU."""
+    common, own, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
+    return torch.stack([common / true, common / own, common / (own + true - common)], -1)
+
+
+def reset(method: AttentionShift, changes: Mapping[str, Any]) -> AttentionShift:
+    """The same networks with other settings of the label path."""
+    other = copy.copy(method)
+    other.config = replace(method.config, **changes)
+    other.labeller = Labeller(other.config, method.vit.stride)
+    return other

@@ -1,0 +1,109 @@
+"""What no photograph can tell: how key-points and part maps stand to an object's true parts, iteration by iteration."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pointseg.papers.attentionshift.keypoints import nearest_tokens
+from pointseg.papers.attentionshift.parts import Parts
+from pointseg.papers.attentionshift.shift import cells_of
+
+SAME = 1e-4  # difference of cosines below which two directions are one
+HALF = 0.5  # share of a map's largest value above which a token counts as found
+
+
+class ShiftStudy:
+    """Means over objects, in percent. Objects whose true parts are not known count in the first two alone."""
+
+    def __init__(self):
+        self.values: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(
+        self, parts: Parts, features: Tensor, image: Tensor, masks: Tensor, part_maps: Tensor
+    ) -> None:
+        """n objects: masks [n, H, W], true parts [n, H, W] (0 = none), rows `image` [n] of features [b, T, D]."""
+        share, part = token_truth(masks, part_maps, features.shape[1])
+        self.values["A^S covers half"].append(covers_half(parts.attention >= HALF, share))
+        self.values["A^I covers half"].append(covers_half(parts.instance_map >= HALF, share))
+        self.values["key-points on the object"].append(
+            share_on_object(parts.token, parts.valid, share)
+        )
+        if parts.shifted is None:
+            return
+        true, known = part.gather(1, parts.index), (part > 0).any(1)
+        directions = F.normalize(features[image[:, None], parts.index], dim=-1)
+        for turn, (points, owner) in enumerate(zip(parts.shifted.path, parts.shifted.owners)):
+            token, count = nearest_tokens(points, directions, parts.inside), points.shape[1]
+            self.values[f"part recall, iteration {turn}"].append(
+                part_recall(true.gather(1, token), part)[known]
+            )
+            self.values[f"purity, iteration {turn}"].append(purity(owner, count, true)[known])
+            self.values[f"one-token cells, iteration {turn}"].append(lonely(owner, count)[known])
+            frozen = frozen_share(points, directions, parts.inside)
+            self.values[f"frozen key-points, iteration {turn}"].append(frozen[known])
+
+    def scores(self) -> dict[str, float]:
+        joined = {name: torch.cat(rows) for name, rows in self.values.items()}
+        return {name: 100 * float(rows.nanmean()) for name, rows in joined.items()}
+
+
+def token_truth(masks: Tensor, part_maps: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """Share of every token that is object [n, T], and the part most of its object's pixels show [n, T], 0 = none."""
+    stride = int((masks[0].numel() / tokens) ** 0.5)
+    own = part_maps * masks
+    kinds = F.one_hot(own.long(), int(own.max()) + 1).permute(0, 3, 1, 2).float()
+    shares = F.avg_pool2d(kinds, stride).flatten(2)[:, 1:]
+    best = shares.max(1) if shares.shape[1] else None
+    part = (
+        own.new_zeros(len(own), tokens) if best is None else (best.indices + 1) * (best.values > 0)
+    )
+    return F.avg_pool2d(masks.float(), stride).flatten(1), part
+
+
+def covers_half(area: Tensor, share: Tensor) -> Tensor:
+    """[n] 1 where an area [n, T] holds more than half of the object, by token. [AS Sec. 1]"""
+    return ((area * share).sum(1) > 0.5 * share.sum(1)).float()
+
+
+def share_on_object(token: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    """[n] how much of the tokens [n, K] of the valid key-points is object, from the share of every token [n, T]."""
+    return (share.gather(1, token) * valid).sum(1) / valid.sum(1)
+
+
+def part_recall(reached: Tensor, part_map: Tensor) -> Tensor:
+    """[n] share of an object's parts (values > 0 of part_map [n, T]) among those reached [n, K]."""
+    count = int(part_map.max()) + 1 if part_map.numel() else 1
+    there = presence(part_map, count)
+    return (presence(reached, count) & there).sum(1) / there.sum(1)
+
+
+def presence(values: Tensor, count: int) -> Tensor:
+    """[n, count - 1] bool: which of 1 ... count - 1 occur in each row [n, m]."""
+    found = torch.zeros(len(values), count, dtype=torch.bool, device=values.device)
+    return found.scatter(1, values.long(), True)[:, 1:]
+
+
+def purity(owner: Tensor, count: int, true: Tensor) -> Tensor:
+    """[n] share of the object's tokens [n, S] whose true part is the commonest of the key-point that owns them."""
+    cells = cells_of(owner, count).float()
+    kinds = F.one_hot(true.long())[..., 1:].float()  # [n, S, P], nothing off the object
+    table = cells @ kinds
+    return table.amax(2).sum(1) / table.sum((1, 2))
+
+
+def lonely(owner: Tensor, count: int) -> Tensor:
+    """[n] share of the key-points with tokens of their own that own just one: alpha's collapse."""
+    area = cells_of(owner, count).sum(-1)
+    return (area == 1).sum(1) / (area > 0).sum(1)
+
+
+def frozen_share(points: Tensor, directions: Tensor, inside: Tensor) -> Tensor:
+    """[n] share of key-points [n, K, D] that point where a single token does, however many they own."""
+    near = (F.normalize(points, dim=-1) @ directions.transpose(1, 2)).masked_fill(
+        ~inside[:, None], -1
+    )
+    return (near.amax(-1) > 1 - SAME).float().mean(1)

@@ -1,0 +1,142 @@
+"""Where key-points go wrong: the clearest case of each kind of failure among some pictures, found by the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from pointseg.bookkit.explorer.bundle import run
+from pointseg.bookkit.explorer.state import STATE
+from pointseg.metrics.pseudo import part_recall_of_masks
+from pointseg.nets.attention import rollout_rows
+from pointseg.nets.vit import TokenViT
+from pointseg.papers.attentionshift.method import Config, Labeller
+from pointseg.papers.attentionshift.objects import Objects, Scene
+from pointseg.structures import Points, Truth
+
+KINDS = {
+    "success": "A good answer: most of the object, little else.",
+    "same class": "Adjacent, same class: the mask runs on into a neighbour of the same class. Try a higher seed level, "
+    "or a smaller box by a higher box level.",
+    "split": "Split object: something stands in front, and the part behind it stays without key-points. "
+    "Try a lower box level, or a deeper roll-out.",
+    "part only": "One part only: the key-points stay where they look like the labelled patch. "
+    "Try more seeds, a lower seed level, or a sharper density (smaller alpha).",
+    "ground": "Ground leak: key-points own ground that looks like the object. "
+    "Try a higher T_f, or a higher level for sure background.",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One object, its point, and how strongly each kind of failure shows: 0..1."""
+
+    picture: int
+    point: list[float]
+    strength: dict[str, float]
+
+
+@torch.no_grad()
+def find_cases(
+    vit: TokenViT, images: Sequence[np.ndarray], truths: Sequence[Truth]
+) -> dict[str, Case]:
+    """The strongest case of each kind, no two in one picture as long as there are pictures enough."""
+    cases = [case for i, pair in enumerate(zip(images, truths)) for case in cases_of(vit, i, *pair)]
+    chosen: dict[str, Case] = {}
+    for kind in KINDS:
+        fresh = [
+            c for c in cases if c.picture not in {other.picture for other in chosen.values()}
+        ] or cases
+        chosen[kind] = max(fresh, key=lambda case: case.strength[kind])
+    return chosen
+
+
+def presets(chosen: dict[str, Case], rows: dict[int, int]) -> list[dict[str, Any]]:
+    """What the explorer offers: `rows` says where a picture stands in its list."""
+    return [
+        {
+            "title": kind,
+            "text": KINDS[kind],
+            "state": {"picture": rows[case.picture], "point": case.point},
+        }
+        for kind, case in chosen.items()
+    ]
+
+
+def cases_of(vit: TokenViT, picture: int, image: np.ndarray, truth: Truth) -> list[Case]:
+    things = truth.pick(truth.is_thing & ~truth.is_crowd)
+    if not len(things):
+        return []
+    places = torch.tensor([deepest_pixel(mask) for mask in things.masks.numpy()])
+    masks = masks_from_points(vit, image, places)
+    recall = (
+        part_recall_of_masks(things, masks)
+        if truth.parts is not None
+        else np.full(len(things), np.nan)
+    )
+    rows = range(len(things))
+    return [
+        Case(picture, places[i].tolist(), strengths(truth, things, i, masks[i], float(recall[i])))
+        for i in rows
+    ]
+
+
+def deepest_pixel(mask: np.ndarray) -> list[float]:
+    """Centre (x, y) of the pixel farthest from the object's border: where a hand would click."""
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), mask.shape)
+    return [float(x) + 0.5, float(y) + 0.5]
+
+
+def masks_from_points(vit: TokenViT, image: np.ndarray, places: Tensor) -> Tensor:
+    """[n, h, w] bool: what the explorer finds with its first settings."""
+    seen, size = run(vit, image), image.shape[:2]
+    row = torch.arange(len(places))
+    objects = Objects.of([Points(places, torch.zeros_like(row), row, row >= 0)])
+    scene = Scene.of(objects, [size], seen.grid, vit.stride)
+    depth = min(STATE["depth"], vit.depth)
+    attention = rollout_rows(vit, seen.trace, scene.seed + seen.trace.prefix, depth)[
+        -1, 0, :, seen.trace.patches
+    ]
+    parts = Labeller(replace(Config(), iterations=STATE["rounds"]), vit.stride).parts(
+        seen.tokens.float(), scene, attention
+    )
+    coarse = parts.masks().unflatten(1, scene.grid)[:, None].float()
+    return (
+        F.interpolate(coarse, scale_factor=vit.stride, mode="bilinear")[:, 0, : size[0], : size[1]]
+        > 0.5
+    )
+
+
+def strengths(
+    truth: Truth, things: Truth, row: int, mask: Tensor, recall: float
+) -> dict[str, float]:
+    own, area = things.masks[row], float(mask.sum()) or 1.0
+    inside = float((mask & own).sum())
+    same = (things.label == things.label[row]) & (torch.arange(len(things)) != row)
+    ground = truth.masks[~truth.is_thing].any(0)
+    return {
+        "success": inside / float((mask | own).sum()),
+        "same class": float((mask & things.masks[same].any(0)).sum()) / area,
+        "split": missed_piece(own.numpy(), mask.numpy()),
+        # a part is held with nothing else: the object is mostly missed and little beside it is taken
+        "part only": 0.0 if np.isnan(recall) else (1 - recall) * inside / area,
+        "ground": float((mask & ground).sum()) / area,
+    }
+
+
+def missed_piece(own: np.ndarray, mask: np.ndarray, least: float = 0.15) -> float:
+    """Held share of an object's best held large piece minus that of its worst; 0 for an object in one piece."""
+    labels, count = ndimage.label(own, np.ones((3, 3)))
+    pieces = [labels == i + 1 for i in range(count)]
+    large = [
+        (mask & piece).sum() / piece.sum() for piece in pieces if piece.sum() >= least * own.sum()
+    ]
+    return float(max(large) - min(large)) if len(large) > 1 else 0.0

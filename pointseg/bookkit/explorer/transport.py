@@ -1,0 +1,99 @@
+"""A picture made ready for the transport explorer: prices of steps, points, units and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pointseg.bookkit.explorer.bundle import halves, picture_url, truth_record
+from pointseg.bookkit.explorer.module import module_text
+from pointseg.ops.paths import (
+    HALF,
+    boundary_step,
+    ends_of_step,
+    grid_cells,
+    manifold_step,
+    path_grid,
+    semantic_step,
+    target_distances,
+)
+from pointseg.ops.point_labels import ImageMaps, resized, semantic_map
+from pointseg.ops.semantic_losses import dilated_points
+from pointseg.papers.point2mask import COUNT_FINER, SMALL, pixel_to_point_cost, unit_numbers
+from pointseg.structures import Category, Points, Truth
+
+FILES = (
+    "core.js",
+    "bundle.js",
+    "transport.js",
+    "panel.js",
+    "drawing.js",
+    "export.js",
+    "transport_view.js",
+)
+# How an explorer starts: Table A2's rounds and Table A3's beta are the paper's, epsilon the official code's.
+STATE: dict[str, Any] = {
+    "picture": 0, "point": [64.5, 64.5], "beta": SMALL.beta, "solver": "sinkhorn", "epsilon": SMALL.epsilon,
+    "rounds": SMALL.rounds, "thing": 0, "factor": 1.0, "layer": "owners", "opacity": 0.55, "show_nearest": True,
+    "show_truth": False,
+}  # fmt: skip
+
+
+def transport_module() -> str:
+    return module_text(FILES)
+
+
+def transport_record(
+    maps: ImageMaps,
+    image: np.ndarray,
+    points: Points,
+    truth: Truth,
+    categories: Sequence[Category],
+    title: str,
+) -> dict[str, Any]:
+    """One picture uint8 [h, w, 3] as JSON. What beta multiplies is kept apart, so that a page can price anew."""
+    size, things = tuple(image.shape[:2]), points.things()
+    grown = dilated_points([points], (1, *maps.logits.shape[-2:]), SMALL.point_side, size)[0]
+    semantic = semantic_map(maps.logits, points, grown, sum(c.is_thing for c in categories))
+    grid = path_grid(size, SMALL.path_stride)
+    planes = (
+        semantic.enlarged(grid).prob,
+        resized(maps.boundary, grid),
+        F.normalize(resized(maps.features, grid), dim=0),
+    )
+    prices = pixel_to_point_cost(*planes, SMALL)
+    distance, first = target_distances(prices, things, size)
+    counted = semantic.enlarged((COUNT_FINER * grid[0], COUNT_FINER * grid[1]))
+    units = unit_numbers(prices, distance, counted, things, first, size)
+    steps = zip(
+        ("semantic", "boundary", "manifold"), (semantic_step, boundary_step, manifold_step), planes
+    )
+    return {
+        "title": title, "width": size[1], "height": size[0], "image": picture_url(image), "grid": list(grid),
+        "stride": size[1] / grid[1], "manifold_weight": SMALL.manifold_weight,
+        "steps": {name: halves(half_planes(rule, plane)) for name, rule, plane in steps},
+        "demand": halves(F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]),
+        "things": [{"name": categories[int(things.label[k])].name, "point": things.xy[k].tolist(), "cell": int(cell),
+                    "units": float(number)} for k, cell, number in
+                   zip(first.tolist(), grid_cells(things.xy, size, grid)[first], units)],
+        "truth": truth_record(truth, categories),
+    }  # fmt: skip
+
+
+def half_planes(rule: Any, plane: Tensor) -> Tensor:
+    """[4, h, w] price of each step right, down and diagonally down; 0 where a step would leave the grid."""
+    prices = plane.new_zeros(len(HALF), *plane.shape[-2:])
+    for row, step in zip(prices, HALF):
+        ends_of_step(row, step)[0].copy_(rule(*ends_of_step(plane, step)))
+    return prices
+
+
+def start_of(record: dict[str, Any]) -> list[float]:
+    """A pixel half way between the first two points: where owners are most in doubt."""
+    two = torch.tensor([thing["point"] for thing in record["things"][:2]])
+    return [float(v) for v in two.mean(0).floor() + 0.5]

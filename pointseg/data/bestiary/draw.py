@@ -1,0 +1,101 @@
+"""A scene and what is true of it: instances, ground, parts, void."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pointseg.data.bestiary.arith import SPLIT_CODES
+from pointseg.data.bestiary.ground import STUFF_NAMES
+from pointseg.data.bestiary.plan import Plan
+from pointseg.data.bestiary.scene import Canvas, paint_scene
+from pointseg.data.bestiary.species import SPECIES
+from pointseg.structures import Category, InputError, Truth
+
+THINGS = tuple(Category(k + 1, species.name, True) for k, species in enumerate(SPECIES))
+STUFF = tuple(Category(len(THINGS) + k + 1, name, False) for k, name in enumerate(STUFF_NAMES))
+CATEGORIES = THINGS + STUFF
+SMALLEST, LARGEST = 64, 512  # pixels of a picture's side
+LEAST_PIXELS = 8  # what is smaller at 128 pixels counts for nobody
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture and all that is true of it."""
+
+    image: np.ndarray  # [h, w, 3] uint8
+    truth: Truth  # things back to front, then stuff; targets are 1, 2, ...
+    canvas: Canvas
+    plan: Plan
+
+    def truth_with(self, border: bool) -> Truth:
+        """The truth with or without void lines around things, whatever the plan says."""
+        return gather_truth(self.canvas, self.plan, border)
+
+
+def check_request(seed: int, split: str, index: int, size: int) -> None:
+    if split not in SPLIT_CODES:
+        raise InputError(f"bestiary: unknown split {split!r}; known are {', '.join(SPLIT_CODES)}")
+    if not SMALLEST <= size <= LARGEST:
+        raise InputError(f"bestiary: size {size} is outside {SMALLEST}..{LARGEST}")
+    if not (0 <= seed < 1 << 63 and 0 <= index < 1 << 48):
+        raise InputError(
+            f"bestiary: seed {seed} and index {index} must be whole numbers below 2^63 and 2^48"
+        )
+
+
+def outlines(owner: np.ndarray, width: int) -> np.ndarray:
+    """[h, w] bool: lines of `width` pixels around things, on the ground's side or the later thing's."""
+    lines = np.zeros(owner.shape, bool)
+    reached = owner.copy()
+    for _ in range(width):
+        grown = reached.copy()
+        for here, there in neighbours(reached):
+            grown_there = grown[there]
+            grown[there] = np.maximum(grown_there, reached[here])
+        lines |= grown != owner
+        reached = grown
+    return lines
+
+
+def neighbours(array: np.ndarray):
+    """Pairs of index tuples of pixels that share an edge, both ways."""
+    up, down = (slice(1, None), slice(None)), (slice(None, -1), slice(None))
+    left, right = (slice(None), slice(1, None)), (slice(None), slice(None, -1))
+    return (up, down), (down, up), (left, right), (right, left)
+
+
+def gather_truth(canvas: Canvas, plan: Plan, border: bool) -> Truth:
+    """Rows for things and stuff that keep enough pixels; the others' pixels become void."""
+    void = np.zeros(canvas.owner.shape, bool)
+    if border:
+        void = outlines(canvas.owner, max(1, canvas.size // 128))
+    least = max(1, LEAST_PIXELS * canvas.size * canvas.size // (128 * 128))
+    species = sorted({(place.row, place.species) for place in plan.places})
+    ground = (canvas.owner == 0) & ~void
+    rows = [(canvas.owner == r + 1, int(s), r in plan.crowd_rows) for r, s in species]
+    rows += [((canvas.stuff == k) & ground, len(THINGS) + k, False) for k in range(len(STUFF))]
+    kept = [(mask & ~void, label, crowd) for mask, label, crowd in rows]
+    kept = [row for row in kept if np.count_nonzero(row[0]) >= least]
+    masks = np.stack([mask for mask, _, _ in kept])
+    label = torch.tensor([label for _, label, _ in kept])
+    covered = masks.any(0)
+    parts = np.where(covered & (canvas.owner > 0), canvas.parts, 0).astype(np.uint8)
+    return Truth(
+        masks=torch.from_numpy(masks),
+        label=label,
+        target=torch.arange(1, len(kept) + 1),
+        is_thing=label < len(THINGS),
+        is_crowd=torch.tensor([crowd for _, _, crowd in kept]),
+        void=torch.from_numpy(~covered),
+        parts=torch.from_numpy(parts),
+    )
+
+
+def draw(seed: int, split: str, index: int, size: int = 128) -> Scene:
+    """Picture `index` of a split, with its truth."""
+    check_request(seed, split, index, size)
+    image, canvas, plan = paint_scene(seed, split, index, size)
+    return Scene(image, gather_truth(canvas, plan, plan.void), canvas, plan)

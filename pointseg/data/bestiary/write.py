@@ -1,0 +1,239 @@
+"""Writes a Bestiary to disk in the official layouts: all of it, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from pointseg.data.bestiary.draw import LARGEST, SMALLEST, Scene, draw
+from pointseg.data.bestiary.species import PARTS
+from pointseg.data.write_coco import category_entries, coco_folders, write_coco, write_coco_lists
+from pointseg.data.write_voc import voc_folders, write_voc, write_voc_lists
+from pointseg.structures import InputError, Truth
+
+LAYOUTS = ("voc", "coco", "all")
+FIRST_NUMBER = {
+    "train": 1,
+    "val": 400_001,
+    "pretrain": 700_001,
+}  # disjoint ids within VOC's six digits
+MOST = {"train": 400_000, "val": 300_000, "pretrain": 300_000 - 1}
+RECIPE_FILE = "bestiary.json"
+VERSION = 1  # of the drawings; another version is another data set
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; the same request gives the same files."""
+
+    layout: str
+    images: int
+    val: int
+    pretrain: int
+    size: int
+    seed: int
+
+    def has(self, layout: str) -> bool:
+        return self.layout in (layout, "all")
+
+    def jobs(self) -> list[tuple[str, int]]:
+        counts = {"train": self.images, "val": self.val, "pretrain": self.pretrain}
+        return [(split, index) for split, count in counts.items() for index in range(count)]
+
+
+def check(request: Request) -> None:
+    if request.layout not in LAYOUTS:
+        raise InputError(
+            f"bestiary: unknown layout {request.layout!r}; known are {', '.join(LAYOUTS)}"
+        )
+    if not SMALLEST <= request.size <= LARGEST:
+        raise InputError(f"bestiary: size {request.size} is outside {SMALLEST}..{LARGEST}")
+    if not 0 <= request.seed < 1 << 63:
+        raise InputError(f"bestiary: seed {request.seed} is not a whole number from 0 to 2^63 - 1")
+    for split, count in (
+        ("train", request.images),
+        ("val", request.val),
+        ("pretrain", request.pretrain),
+    ):
+        least = 0 if split == "pretrain" else 1
+        if not least <= count <= MOST[split]:
+            raise InputError(
+                f"bestiary: {count} {split} pictures asked for; {least}..{MOST[split]} are possible"
+            )
+
+
+def make(
+    out: Path,
+    layout: str = "all",
+    images: int = 64,
+    size: int = 128,
+    seed: int = 0,
+    val: int | None = None,
+    pretrain: int = 0,
+    workers: int = 0,
+    progress: bool = True,
+) -> None:
+    """Writes `images` train pictures, `val` (default a quarter) and `pretrain` pictures under `out`."""
+    out = Path(out)
+    request = Request(
+        layout, images, max(2, images // 4) if val is None else val, pretrain, size, seed
+    )
+    check(request)
+    if already_made(out, request):
+        return
+    with folder_or_nothing(out) as folder:
+        fill(folder, request, workers, progress)
+
+
+def already_made(out: Path, request: Request) -> bool:
+    """True where `out` holds this very request; refuses any other content."""
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file, not a folder to write a Bestiary into")
+    if not any(out.iterdir()):
+        return False
+    try:
+        found = json.loads((out / RECIPE_FILE).read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{out}: is not empty and holds no Bestiary; choose another folder"
+        ) from None
+    if found != recipe_of(request):
+        raise InputError(
+            f"{out}: holds a Bestiary of another recipe ({found}); choose another folder"
+        )
+    return True
+
+
+@contextmanager
+def folder_or_nothing(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name at the end, or vanishes on any failure."""
+    temporary = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fill(folder: Path, request: Request, workers: int, progress: bool) -> None:
+    for sub in folders(request):
+        (folder / sub).mkdir(parents=True)
+    jobs = request.jobs()
+    bar = tqdm(total=len(jobs), desc="bestiary", unit="picture", disable=None if progress else True)
+    with bar, runner(workers) as run:
+        records = []
+        for record in run(partial(write_picture, folder, request), jobs):
+            records.append(record)
+            bar.update()
+    write_lists(folder, request, records)
+
+
+def folders(request: Request) -> list[Path]:
+    splits = ("train", "val", "pretrain") if request.pretrain else ("train", "val")
+    out = [Path("parts") / split for split in splits if split != "pretrain"]
+    out += voc_folders() if request.has("voc") else []
+    return out + (coco_folders(request.pretrain > 0) if request.has("coco") else [])
+
+
+@contextmanager
+def runner(workers: int):
+    """A map over jobs in order: in this process, or in `workers` fresh ones."""
+    if workers < 2:
+        yield map
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield partial(pool.map, chunksize=16)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_picture(folder: Path, request: Request, job: tuple[str, int]) -> dict:
+    """All files of one picture; its entries for the lists and the hash of its arrays."""
+    split, index = job
+    scene = draw(request.seed, split, index, request.size)
+    number = FIRST_NUMBER[split] + index
+    jpeg = jpeg_bytes(scene.image)
+    record = {"split": split, "number": number, "hash": hash_of(scene)}
+    if request.has("voc"):
+        write_voc_picture(folder, split, number, scene, jpeg)
+    if request.has("coco"):
+        record.update(write_coco(folder, split, number, scene, jpeg))
+        if split != "pretrain":
+            write_parts(folder, split, f"{number:012d}", scene.truth)
+    return record
+
+
+def write_voc_picture(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes) -> None:
+    name = voc_name(number)
+    if split == "pretrain":
+        (folder / voc_folders()[0] / f"{name}.jpg").write_bytes(jpeg)
+    else:
+        write_parts(folder, split, name, write_voc(folder, name, scene, jpeg))
+
+
+def voc_name(number: int) -> str:
+    return f"2012_{number:06d}"
+
+
+def jpeg_bytes(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def write_parts(folder: Path, split: str, stem: str, truth: Truth) -> None:
+    Image.fromarray(truth.parts.numpy()).save(folder / "parts" / split / f"{stem}.png")
+
+
+def hash_of(scene: Scene) -> str:
+    """sha256 over the arrays, so that neither JPEG nor PNG libraries matter."""
+    total = hashlib.sha256(scene.image.tobytes())
+    truth = scene.truth
+    for array in (truth.masks, truth.label, truth.is_crowd, truth.void, truth.parts):
+        total.update(np.ascontiguousarray(array.numpy()).tobytes())
+    return total.hexdigest()
+
+
+def write_lists(folder: Path, request: Request, records: list[dict]) -> None:
+    by_split = {s: [r for r in records if r["split"] == s] for s in FIRST_NUMBER}
+    if request.has("voc"):
+        write_voc_lists(
+            folder, {s: [voc_name(r["number"]) for r in rs] for s, rs in by_split.items()}
+        )
+    if request.has("coco"):
+        for split in ("train", "val"):
+            write_coco_lists(folder, split, by_split[split])
+    content = {
+        "recipe": recipe_of(request),
+        "categories": [{k: c[k] for k in ("id", "name", "isthing")} for c in category_entries()],
+        "parts": list(PARTS),
+        "content_hash": hashlib.sha256("".join(r["hash"] for r in records).encode()).hexdigest(),
+    }
+    (folder / RECIPE_FILE).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def recipe_of(request: Request) -> dict:
+    return {"benchmark": "bestiary", "version": VERSION, **asdict(request)}

@@ -1,0 +1,1 @@
+"""AttentionShift, in the order of the paper."""

@@ -1,0 +1,129 @@
+"""Checkpoints that a kill at any moment cannot spoil."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pointseg.lab.recipe import Recipe
+from pointseg.papers.method import Method
+from pointseg.structures import Category, InputError
+
+KEPT = 2  # the newest, and the one before in case the newest is torn
+
+
+class Resumable(Protocol):
+    step: int
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+class Checkpointer:
+    """Keeps the last two states in a folder. A file's name ends in the hash of its bytes, so one rename
+    publishes both together and a torn file cannot pass for a whole one."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.torn: list[Path] = []  # what `restore` passed over
+
+    def save(self, trainer: Resumable) -> Path | None:
+        """Writes on the first process alone; a state already saved is not written again."""
+        if int(os.environ.get("RANK", 0)) or self._has(trainer.step):
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left_over in self.folder.glob("*.part"):
+            left_over.unlink()
+        part = self.folder / f"step{trainer.step:08d}.part"
+        with part.open("wb+") as file:
+            torch.save(trainer.state(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        path = part.with_name(f"{part.stem}-{_digest(part)}.pt")
+        part.rename(path)
+        _sync_folder(self.folder)
+        for old in self.paths()[KEPT:]:
+            old.unlink()
+        return path
+
+    def restore(self, trainer: Resumable) -> bool:
+        """Loads the newest whole state, if there is one."""
+        for path in self.paths():
+            if not is_whole(path):
+                self.torn.append(path)
+                continue
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            _same_recipe(path, state, trainer)
+            trainer.load(state)
+            return True
+        return False
+
+    def paths(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("step*-*.pt"), reverse=True)
+
+    def _has(self, step: int) -> bool:
+        return any(is_whole(path) for path in self.folder.glob(f"step{step:08d}-*.pt"))
+
+
+def save_model(
+    path: Path, method: torch.nn.Module, recipe: Recipe, categories: Sequence[Category]
+) -> None:
+    """A trained method with what is needed to build it again: no optimiser, no counters."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    named = [[category.id, category.name, category.is_thing] for category in categories]
+    weights = {name: value.cpu() for name, value in method.state_dict().items()}
+    torch.save({"recipe": recipe.to_json(), "categories": named, "weights": weights}, part)
+    part.replace(path)
+
+
+def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
+    """Inverse of `save_model`, on the CPU and ready to predict; never unpickles."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        recipe = Recipe.from_json(saved["recipe"])
+        categories = tuple(Category(*values) for values in saved["categories"])
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
+        raise InputError(f"{path}: is not a model that a run has saved") from None
+    method = recipe.build(categories)
+    method.load_state_dict(saved["weights"])
+    return method.eval(), recipe, categories
+
+
+def is_whole(path: Path) -> bool:
+    named = re.fullmatch(r"step\d+-([0-9a-f]{16})", path.stem)
+    return bool(named) and named[1] == _digest(path)
+
+
+def _same_recipe(path: Path, state: dict[str, Any], trainer: Resumable) -> None:
+    mine = json.loads(trainer.state()["recipe"])
+    other = json.loads(state["recipe"])
+    differing = [name for name in mine if mine[name] != other.get(name)]
+    if differing:
+        raise InputError(f"{path.name}: made by another recipe ({', '.join(differing)} differ)")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

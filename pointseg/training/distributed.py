@@ -1,0 +1,61 @@
+"""The processes of one training: torchrun starts them, torch.distributed joins them, nothing else is made here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+
+
+def in_world() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if in_world() else 0
+
+
+def size() -> int:
+    return dist.get_world_size() if in_world() else 1
+
+
+def torchrun(words: list[str], processes: int) -> int:
+    """Exit code of `torchrun --standalone` over a script or `-m module` and its arguments.
+
+    Interrupted, it asks the processes to end and waits until they have saved what they do.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
+    with subprocess.Popen([*command, *words]) as launcher:
+        try:
+            return launcher.wait()
+        except KeyboardInterrupt:
+            launcher.terminate()
+            launcher.wait()
+            raise
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Inside torchrun: the process group, and this process's own accelerator. Elsewhere nothing."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,259 @@
+"""The only training loop. `fit` is a generator of records; to log, to plot and to stop are the caller's."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pointseg.lab.recipe import Recipe
+from pointseg.nets.vit import unfuse
+from pointseg.papers.method import Method, Training
+from pointseg.structures import Batch
+from pointseg.training.checkpoint import Checkpointer
+from pointseg.training.distributed import in_world, rank, size
+from pointseg.training.loader import Feed
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one step did."""
+
+    step: int  # from 0
+    epoch: int
+    losses: dict[str, float]  # mean over all processes
+    total: float
+    lr: float  # of the first parameter group
+    seen: int  # images since the start, over all processes
+    seconds: float  # of this step, waiting included
+    data_wait: float  # seconds of it spent waiting for the batch
+    images_per_s: float
+    mem_gb: float  # peak of the accelerator's memory, 0 on a CPU
+
+
+def lr_factor(step: int, steps: int, training: Training) -> float:
+    """Share of the base learning rate at a step: linear warm-up, then the schedule."""
+    warm = round(training.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    progress = (step - warm) / max(1, steps - warm)
+    if training.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if training.schedule == "step":
+        return 0.1 ** sum(step >= share * steps for share in training.milestones)
+    return 1.0
+
+
+def seed_all(seed: int, step: int = 0, rank: int = 0) -> None:
+    """Seeds python, numpy and torch with a mix of the three numbers.
+
+    The loop calls it before every step, so what a step draws depends on nothing that came before it:
+    neither on a resume nor on what the caller drew between two records.
+    """
+    words = np.random.SeedSequence((seed, step, rank)).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+
+
+class Average:
+    """Exponential moving average of a module's weights; buffers that are no floats are copied."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.shadow = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.shadow[name].lerp_(value, 1 - self.decay)
+            else:
+                self.shadow[name].copy_(value)
+
+
+class LossStep(nn.Module):
+    """`losses` behind `forward`, which is what DistributedDataParallel knows how to wrap."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        return self.method.losses(batch, step)
+
+
+class Trainer:
+    """All that changes while a method is trained; `fit` drives it, a checkpoint holds it."""
+
+    def __init__(self, method: Method, recipe: Recipe, device: torch.device | str | None = None):
+        self.method, self.recipe, self.training = method, recipe, recipe.training
+        self.device = torch.device(device or default_device())
+        method.to(self.device)
+        if self.device.type == "cpu":
+            unfuse(method)
+        if recipe.compile and hasattr(method, "compiled_parts"):
+            for part in method.compiled_parts():
+                part.compile()
+        self.optimizer = torch.optim.AdamW(
+            _groups(method, self.training), betas=self.training.betas
+        )
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = Average(method, self.training.ema) if self.training.ema else None
+        self.step = self.seen = 0
+        self._loss_step = self._wrapped()
+
+    def _wrapped(self) -> nn.Module:
+        loss_step = LossStep(self.method)
+        if not in_world():
+            return loss_step
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(loss_step, devices, find_unused_parameters=True)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def advance(self, batch: Batch) -> tuple[dict[str, float], float]:
+        """One optimiser step; its losses and learning rate."""
+        seed_all(self.recipe.seed, self.step, rank())
+        factor = lr_factor(self.step, self.training.steps, self.training)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
+            group["lr"] = lr * factor
+        self.method.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=uses_bf16(self.recipe, self.device)
+        ):
+            losses = self._loss_step(batch.to(self.device), self.step)
+            total = sum(losses.values())
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.training.clip or math.inf)
+        values = self._checked(losses, norm, batch)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.method)
+        self.step += 1
+        self.seen += self.training.batch
+        return values, self.base_lrs[0] * factor
+
+    def _checked(self, losses: dict[str, Tensor], norm: Tensor, batch: Batch) -> dict[str, float]:
+        """Losses as numbers, mean over processes; raises before the weights are touched when one is not finite."""
+        values = torch.stack(
+            [*(loss.detach().float() for loss in losses.values()), norm.detach().float()]
+        )
+        if in_world():
+            dist.all_reduce(values)
+            values /= size()
+        numbers = dict(zip([*losses, "gradient norm"], values.tolist()))
+        broken = [name for name, value in numbers.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(
+                f"step {self.step}: {', '.join(broken)} not finite; images {list(batch.image_ids)}"
+            )
+        del numbers["gradient norm"]
+        return numbers
+
+    def state(self) -> dict:
+        """Tensors, numbers and strings only: readable with weights_only."""
+        return {
+            "recipe": self.recipe.to_json(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.shadow if self.average else {},
+            "step": self.step,
+            "seen": self.seen,
+        }
+
+    def load(self, state: dict) -> None:
+        """Inverse of `state`."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.shadow = {k: v.to(self.device) for k, v in state["average"].items()}
+        self.step, self.seen = state["step"], state["seen"]
+
+    def finish(self) -> None:
+        """Leaves the averaged weights in the method, where an average was asked for."""
+        if self.average:
+            self.method.load_state_dict(self.average.shadow)
+
+
+def fit(
+    method: Method,
+    feed: Feed,
+    recipe: Recipe,
+    folder: Path | None = None,
+    resume: bool = True,
+    device: torch.device | str | None = None,
+) -> Iterator[Record]:
+    """Trains in place, a record a step.
+
+    With a folder, a checkpoint is kept there every `recipe.checkpoint_every` steps, at the end, and when the
+    caller closes the generator; with `resume` a later call goes on from the newest whole one.
+    """
+    trainer = Trainer(method, recipe.for_images(len(feed.dataset)), device)
+    keeper = Checkpointer(folder) if folder else None
+    if keeper and resume:
+        keeper.restore(trainer)
+    try:
+        yield from _steps(trainer, feed, keeper)
+    except GeneratorExit:  # the caller has seen enough: the state is whole, between two steps
+        if keeper:
+            keeper.save(trainer)
+        raise
+    trainer.finish()
+
+
+def _steps(trainer: Trainer, feed: Feed, keeper: Checkpointer | None) -> Iterator[Record]:
+    steps, every = trainer.training.steps, trainer.recipe.checkpoint_every
+    began = time.perf_counter()
+    batches = feed.batches(trainer.step) if trainer.step < steps else iter(())
+    while trainer.step < steps:
+        batch = next(batches)
+        waited = time.perf_counter() - began
+        epoch = feed.epoch(trainer.step)
+        losses, lr = trainer.advance(batch)
+        seconds = time.perf_counter() - began
+        yield Record(
+            step=trainer.step - 1, epoch=epoch, losses=losses, total=sum(losses.values()), lr=lr,
+            seen=trainer.seen, seconds=seconds, data_wait=waited,
+            images_per_s=trainer.training.batch / seconds, mem_gb=peak_gb(trainer.device),
+        )  # fmt: skip
+        if keeper and (trainer.step % every == 0 or trainer.step == steps):
+            keeper.save(
+                trainer
+            )  # after the caller has logged the record: no line of the log is ever lost
+        began = time.perf_counter()
+
+
+def _groups(method: Method, training: Training) -> list[dict]:
+    """The method's own groups, or one with and one without weight decay (norms, biases and tokens)."""
+    if hasattr(method, "param_groups"):
+        return method.param_groups(training.lr, training.weight_decay)
+    trained = [p for p in method.parameters() if p.requires_grad]
+    decayed = {"params": [p for p in trained if p.ndim > 1], "weight_decay": training.weight_decay}
+    plain = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}
+    return [{**group, "lr": training.lr} for group in (decayed, plain) if group["params"]]
+
+
+def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
+    return recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
+
+
+def default_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def peak_gb(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
