@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -72,6 +72,47 @@ class Truth:
     def to(self, device) -> Truth:
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method is trained. A method states it per scale and cites its source beside each value."""
+
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[float, ...] = (
+        0.75,
+        0.92,
+    )  # shares of all steps where "step" divides lr by 10
+    warmup: float = 0.05  # share of all steps over which lr rises linearly from zero
+    clip: float | None = 1.0  # largest norm of all gradients together; None: not clipped
+    ema: float | None = None  # decay of the averaged weights used for evaluation
+    steps: int | None = None  # None: what `epochs` or else the scale says
+    epochs: float | None = None  # passes over the training images; counts only without `steps`
+    batch: int | None = None  # images a step over all processes; None: what the scale says
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How one loss counts in a method's total."""
+
+    weight: float = 1.0
+    share: Literal["things", "stuff"] | None = None  # times the share of these among all targets
+    ramped: bool = False  # grows linearly from 0 while the method warms up
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A row of the design table: a method's answer to "which pixels does a point own?"."""
+
+    cost: str
+    price: str
+    refusal: str
+    teachers: str  # what teaches the cost
+    supervision: str
+    student: str
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from pointseg.lab import run_data as corpora
 from pointseg.lab.evaluation import label_train
 from pointseg.lab.recipe import METHODS, PointChoice, Recipe, method_class
 from pointseg.lab.run_data import Corpus, open_corpus
-from pointseg.papers.method import Training
-from pointseg.structures import InputError, Instances, Panoptic, Sample, Truth
+from pointseg.structures import InputError, Instances, Panoptic, Sample, Training, Truth
 from pointseg.training.loader import Feed
 from pointseg.training.loop import fit, seed_all
 

@@ -16,8 +16,8 @@ from torch import nn
 from pointseg.lab import recipe as recipes
 from pointseg.lab.progress import Progress, clock, cut, read_log
 from pointseg.lab.run_record import strict
-from pointseg.papers.method import Training, targets_of
-from pointseg.structures import Category, InputError, Points
+from pointseg.papers.method import targets_of
+from pointseg.structures import Category, InputError, Points, Training
 from pointseg.training.checkpoint import load_model, save_model
 from pointseg.training.loader import Feed, Order, loaders
 from pointseg.training.loop import Average, Trainer, fit, lr_factor, seed_all

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from pointseg.papers.method import Method, Training
-from pointseg.structures import POINT_KINDS, Category, InputError
+from pointseg.papers.method import Method
+from pointseg.structures import POINT_KINDS, Category, InputError, Training
 
 
 @dataclass(frozen=True)

@@ -1,92 +1,158 @@
-"""What every method offers to the one loop and to the one evaluation."""
+"""A method is a labeller composed with a student: the equation that all papers of this book share.
+
+total = labeller.losses + student.losses(features, labels), weighted by one table of the method.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pointseg.structures import Batch, Category, Instances, Panoptic, Points, Prediction
+from pointseg.structures import (
+    Answer,
+    Batch,
+    Category,
+    Instances,
+    Loss,
+    Panoptic,
+    Points,
+    Prediction,
+    Training,
+)
+
+Losses = dict[str, Tensor]  # name -> scalar
+Sizes = list[tuple[int, int]]  # (h, w) of each image without padding
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a method is trained. A method states it per scale and cites its source beside each value."""
+class Labels(Protocol):
+    """What a labeller answers for a batch: which pixels each point owns."""
 
-    lr: float = 1e-4
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: str = "cosine"  # "cosine", "step" or "constant"
-    milestones: tuple[float, ...] = (
-        0.75,
-        0.92,
-    )  # shares of all steps at which "step" divides lr by ten
-    warmup: float = 0.05  # share of all steps over which lr rises linearly from zero
-    clip: float = 1.0  # largest norm of all gradients together; 0 = not clipped
-    ema: float = 0.0  # decay of the averaged weights used for evaluation; 0 = none
-    steps: int = 0  # 0 = what `epochs` or else the scale says
-    epochs: float = 0.0  # passes over the training images; counts only where steps is 0
-    batch: int = 0  # images a step over all processes; 0 = what the scale says
+    def targets(self, batch: Batch) -> Any:
+        """What the student learns from, one entry an image."""
+
+    def thing_share(self) -> float:
+        """Things as a share of all targets of the batch. Only for losses that a table shares."""
+
+
+class Labeller(Protocol):
+    """Which pixels does a point own? Three verbs, in the order in which a paper explains itself."""
+
+    def evidence(self, features: Any, batch: Batch) -> Any:
+        """What the paper looks at, cost maps above all. Points are in the batch."""
+
+    def assign(self, evidence: Any, batch: Batch) -> Labels:
+        """Owners, refused pixels, boxes, key-points; no gradient flows through it."""
+
+    def losses(self, evidence: Any, labels: Labels, batch: Batch) -> Losses:
+        """What teaches the evidence itself; without weights."""
+
+
+class Student(Protocol):
+    """A network that learns from labels, wherever they come from, and answers alone afterwards."""
+
+    def features(self, images: Tensor, sizes: Sizes) -> Any:
+        """What labeller and student both look at."""
+
+    def losses(self, features: Any, targets: Any, batch: Batch) -> Losses:
+        """Losses on targets of labels or of the truth; without weights."""
+
+    def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
+        """One prediction an image, masks of its (h, w), with the row in the batch as `image_id`."""
+
+
+class PointSupervised(nn.Module):
+    """A labeller that answers from points, and the student that it teaches."""
+
+    LOSSES: ClassVar[Mapping[str, Loss]]
+
+    def __init__(self, labeller: nn.Module, student: nn.Module, warmup_steps: int = 0):
+        super().__init__()
+        self.labeller, self.student, self.warmup_steps = labeller, student, warmup_steps
+
+    def losses(self, batch: Batch, step: int) -> Losses:
+        features = self.student.features(batch.images, batch.sizes)
+        evidence = self.labeller.evidence(features, batch)
+        labels = self.labeller.assign(evidence, batch)
+        teaching = self.labeller.losses(evidence, labels, batch)
+        learning = self.student.losses(features, labels.targets(batch), batch)
+        return weighted(teaching | learning, self.LOSSES, ramp(step, self.warmup_steps), labels)
+
+    def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
+        """The student alone."""
+        return self.student.predict(images, sizes)
+
+
+def weighted(
+    losses: Losses, table: Mapping[str, Loss], ramp: float = 1.0, labels: Labels | None = None
+) -> Losses:
+    """Losses as they count in the total, by their rows in the table."""
+    share = {None: 1.0}
+    if any(table[name].share for name in losses):
+        things = labels.thing_share()
+        share |= {"things": things, "stuff": 1 - things}
+    return {name: loss * row.weight * share[row.share] * (ramp if row.ramped else 1.0)
+            for name, loss in losses.items() for row in [table[name]]}  # fmt: skip
+
+
+def ramp(step: int, warmup_steps: int) -> float:
+    """Share of a ramped loss that counts at a step: 0 at the first, all of it after warm-up."""
+    return min(1.0, step / max(1, warmup_steps))
 
 
 class Method(Protocol):
-    """An `nn.Module`, one a paper.
+    """An `nn.Module` with what the one loop and the one evaluation ask of it.
 
-    What it remembers from step to step lives in parameters and buffers, and what it draws comes from torch's
-    global generator: then a run that was killed and resumed ends with the very same weights.
+    What it remembers from step to step lives in parameters and buffers, and what it draws comes
+    from torch's global generator: a run killed and resumed ends with the very same weights.
     """
 
     KEY: ClassVar[str]  # the paper's key, such as "AS"
-    SUPERVISION: ClassVar[str]  # "points" or "masks": what the batches of `losses` carry
     TASK: ClassVar[str]  # "instances" or "panoptic": what `predict` fills in
-    TRAINING: ClassVar[
-        dict[str, Training]
-    ]  # scale -> how it is trained; a missing scale takes Training()
+    SUPERVISION: ClassVar[str]  # "points", "boxes" or "masks": what the batches of `losses` carry
+    SCORES: ClassVar[tuple[str, ...]]  # of "val" and "labels": what an evaluation can score
+    TRAINING: ClassVar[dict[str, Training]]  # scale -> how; a missing scale takes Training()
+    FIRST_STAGE: ClassVar[tuple[str, ...]]  # the parts that a first stage gives to others
+    ANSWER: ClassVar[Answer]  # its row of the design table
+    PROPERTIES: ClassVar[tuple[str, ...]]  # names of laws that one test holds for every method
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The method at a scale ("smoke", "small" or "paper"); `overrides` replace fields of its Config."""
+        """The method for a dataset at a scale; `overrides` replace fields of its Config."""
 
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Scalars, already weighted: the loop sums them. `step` counts from 0 in optimiser steps."""
+    def losses(self, batch: Batch, step: int) -> Losses:
+        """Weighted losses: the loop sums them. `step` counts from 0 in optimiser steps."""
 
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        """One prediction an image, masks of its (h, w), with the row in the batch as `image_id`."""
+    def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
+        """One prediction an image. Absent where a method cannot answer without its points."""
 
     def pseudo_labels(self, batch: Batch) -> list[Instances | Panoptic]:
-        """What a weak method takes for the truth of a batch that carries points. Absent where there is no such thing.
+        """What a weak method takes for the truth of a batch with points. Absent without such.
 
-        One row a target in the order of `targets_of` (things only for Instances), masks of the image's (h, w);
-        a mask may be empty, a row may not be missing.
+        One row a target in the order of `targets_of` (things only for Instances), masks of the
+        image's (h, w); a mask may be empty, a row may not be missing.
         """
 
 
-class HasParamGroups(Protocol):
-    """A method may split its parameters itself, for layer-wise decay of the learning rate."""
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for AdamW, each with its own `lr` and `weight_decay`."""
-
-
 class HasStudentLabels(Protocol):
-    """A method may teach its student with something better than what it learnt from itself."""
+    """A method may teach the next stage with something better than what it learnt from itself."""
 
     def student_labels(self, batch: Batch) -> list[Instances | Panoptic]:
         """As `pseudo_labels`, which serves both where this is absent."""
 
 
-class HasFirstStage(Protocol):
-    """A method may name its parts that a first stage trains, for other runs to start from."""
+class HasParamGroups(Protocol):
+    """A method may split its parameters itself, for learning rates that differ."""
 
-    FIRST_STAGE: ClassVar[tuple[str, ...]]
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for AdamW, each with its own `lr` and `weight_decay`."""
 
 
 class HasCompiledParts(Protocol):
-    """A method may name its static parts, which torch.compile then takes where a recipe asks for it."""
+    """A method may name its static parts, for torch.compile where a recipe asks for it."""
 
     def compiled_parts(self) -> list[nn.Module]: ...
 
@@ -97,7 +163,7 @@ def targets_of(points: Points) -> Tensor:
 
 
 def world_mean(count: Tensor) -> Tensor:
-    """Mean over all processes of a normaliser such as the number of targets; the count itself on one process."""
+    """Mean over all processes of a normaliser, such as the number of targets."""
     if not (dist.is_available() and dist.is_initialized()):
         return count
     total = count.detach().clone()

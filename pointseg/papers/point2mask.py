@@ -32,10 +32,9 @@ from pointseg.ops.point_labels import (
 from pointseg.ops.semantic_losses import PseudoLabel, boundary_loss, dilated_points, long_range_loss
 from pointseg.ops.transport import cheapest_supplier, converged_potentials, sinkhorn
 from pointseg.ops.tree import spanning_forest
-from pointseg.papers.method import Training
 from pointseg.papers.panoptic_ground import SMALL_CONFIDENCE, LabellingMethod
 from pointseg.papers.point_panoptic import Reading
-from pointseg.structures import Batch, Points
+from pointseg.structures import Batch, Points, Training
 
 # UNSTATED [P2M Sec. 3.4]: the official code's. RAMPED losses, and the student's, grow from 0 during warm-up.
 WEIGHTS = {

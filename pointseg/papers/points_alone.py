@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pointseg.ops.point_labels import LabelledImage
-from pointseg.papers.method import Training
 from pointseg.papers.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
-from pointseg.structures import IGNORE, Batch, Points
+from pointseg.structures import IGNORE, Batch, Points, Training
 from pointseg.students.panoptic_segformer.losses import PanopticTarget
 from pointseg.students.panoptic_segformer.training import canvas_padding, student_losses
 

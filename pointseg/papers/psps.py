@@ -27,9 +27,8 @@ from pointseg.ops.point_labels import (
     semantic_map,
 )
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
-from pointseg.papers.method import Training
 from pointseg.papers.panoptic_ground import SMALL_CONFIDENCE, LabellingMethod
-from pointseg.structures import Batch, Points
+from pointseg.structures import Batch, Points, Training
 
 # UNSTATED [PSPS]: the official code's. The student's losses grow from 0 during warm-up, these count from the start.
 WEIGHTS = {"point": 1.0, "presence": 2.0, "colour": 3.0, "manifold": 1.0}

@@ -15,8 +15,7 @@ from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, layer_decay_groups
 from pointseg.ops.components import tight_boxes
 from pointseg.papers.attentionshift.mask_points import full_mask_loss
-from pointseg.papers.method import Training
-from pointseg.structures import Batch, Category, InputError, Prediction, Truth
+from pointseg.structures import Batch, Category, InputError, Prediction, Training, Truth
 from pointseg.students.detector import BoxTargets, Detector, DetectorConfig
 
 

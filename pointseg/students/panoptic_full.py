@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pointseg.papers.method import Training
 from pointseg.papers.panoptic_ground import SMALL_CONFIDENCE, PanopticMethod
-from pointseg.structures import Batch
+from pointseg.structures import Batch, Training
 from pointseg.students.panoptic_segformer.training import canvas_padding, student_losses, targets_of
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pointseg.lab.recipe import Recipe
 from pointseg.nets.vit import unfuse
-from pointseg.papers.method import Method, Training
-from pointseg.structures import Batch
+from pointseg.papers.method import Method
+from pointseg.structures import Batch, Training
 from pointseg.training.checkpoint import Checkpointer
 from pointseg.training.distributed import in_world, rank, size
 from pointseg.training.loader import Feed

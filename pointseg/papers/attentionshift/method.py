@@ -41,8 +41,8 @@ from pointseg.papers.attentionshift.parts import Parts
 from pointseg.papers.attentionshift.picture_labels import picture_label_loss, point_label_loss
 from pointseg.papers.attentionshift.point_choice import meant_by_points, replaced_rows
 from pointseg.papers.attentionshift.shift import Ownership, Tokens, compact, shift
-from pointseg.papers.method import Training, world_mean
-from pointseg.structures import Batch, Category, InputError, Instances, Prediction
+from pointseg.papers.method import world_mean
+from pointseg.structures import Batch, Category, InputError, Instances, Prediction, Training
 from pointseg.students.detector import BoxTargets, Detector, DetectorConfig
 
 
