@@ -11,6 +11,24 @@ from torch import Tensor, nn
 from pointseg.nets.deformable_encoder import Memory
 
 
+def mask_logits(scores: Tensor, memory: Memory, mix: nn.ModuleList, join: nn.Linear) -> Tensor:
+    """[b, q, h, w] of the finest level from scores [b, heads, q, N]: heads mixed, levels joined.
+
+    Joining all heads of all levels is a sum, so each level is summed before it is enlarged: one
+    plane, not eight.
+    """
+    b, heads, q, _ = scores.shape
+    grid, joined = memory.shapes[0], join.bias
+    levels = scores.split(memory.areas, dim=-1)
+    for layer, weight, part, shape in zip(mix, join.weight[0].split(heads), levels, memory.shapes):
+        mixed = F.relu(layer.weight @ part.reshape(b, heads, -1) + layer.bias[:, None])
+        plane = (weight @ mixed).reshape(b, q, *shape)
+        if shape != grid:
+            plane = F.interpolate(plane, size=grid, mode="bilinear", align_corners=False)
+        joined = joined + plane
+    return joined
+
+
 class MaskAttention(nn.Module):
     """Cross-attention whose scaled scores, heads mixed and levels joined, are the mask."""
 
@@ -46,27 +64,8 @@ class MaskAttention(nn.Module):
         return self.out(looked.transpose(1, 2).flatten(2)), self.masks(scores, memory)
 
     def masks(self, scores: Tensor, memory: Memory) -> Tensor:
-        """[b, heads, q, N] scores -> [b, q, h, w] of the finest level, never negative, no sigmoid. [PSF Sec. 3.4]
-
-        Joining all heads of all levels is a sum, so each level is summed before it is enlarged: one plane, not eight.
-        """
-        b, heads, q, _ = scores.shape
-        joined = self.join.bias
-        parts = zip(
-            self.mix,
-            self.join.weight[0].split(heads),
-            scores.split(memory.areas, dim=-1),
-            memory.shapes,
-        )
-        for mix, weight, part, shape in parts:
-            mixed = F.relu(mix.weight @ part.reshape(b, heads, -1) + mix.bias[:, None])
-            plane = (weight @ mixed).reshape(b, q, *shape)
-            if shape != memory.shapes[0]:
-                plane = F.interpolate(
-                    plane, size=memory.shapes[0], mode="bilinear", align_corners=False
-                )
-            joined = joined + plane
-        return F.relu(joined)
+        """[b, heads, q, N] scores -> [b, q, h, w], never negative, no sigmoid. [PSF Sec. 3.4]"""
+        return F.relu(mask_logits(scores, memory, self.mix, self.join))
 
 
 class MaskLayer(nn.Module):
