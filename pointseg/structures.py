@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and the command line reads this module first
+    from torch import Tensor
 
 IGNORE = 255  # class index of a pixel nobody answers for (VOC's border value)
 VOID_SEGMENT = 0  # segment id of void in a COCO panoptic PNG
@@ -70,7 +70,7 @@ class Truth:
                        is_thing=self.is_thing[which], is_crowd=self.is_crowd[which])  # fmt: skip
 
     def to(self, device) -> Truth:
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved = {k: v.to(device) for k, v in vars(self).items() if hasattr(v, "to")}
         return replace(self, **moved)
 
 
@@ -144,6 +144,8 @@ class Batch:
 
     def padding(self) -> Tensor:
         """[b, H, W] bool, True where no picture is."""
+        import torch
+
         outside = torch.ones(len(self), *self.images.shape[-2:], dtype=torch.bool)
         for row, (h, w) in zip(outside, self.sizes):
             row[:h, :w] = False

@@ -26,8 +26,10 @@ def shared_data() -> Path:
     return data
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Names every kept run whose notebook, parameters, library or data have changed since it was made."""
+def pytest_terminal_summary(terminalreporter, config):
+    """After the whole suite: each kept run whose notebook, parameters, library or data changed since."""
+    if config.args_source is not config.ArgsSource.TESTPATHS:
+        return
     from functools import partial
 
     from pointseg.bookkit import report

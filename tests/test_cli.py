@@ -1,6 +1,8 @@
 """The commands a newcomer types, and the one line that a mistake gets."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +88,37 @@ def test_a_mistake_gets_one_line_and_exit_2(words, tmp_path, capsys, monkeypatch
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and said.err.startswith("pointseg: ")
     assert not list(tmp_path.iterdir())
+
+
+def modules_after(words: list[str]) -> set[str]:
+    """Names of all modules that a fresh Python has imported once `pointseg WORDS` has ended."""
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['pointseg', *{words!r}]\n"
+        "try:\n    runpy.run_module('pointseg', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\n' + ' '.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "instances", "--help"]])
+def test_help_imports_neither_torch_nor_numpy(words):
+    assert not modules_after(words) & {"torch", "numpy", "matplotlib"}
+
+
+def test_scoring_files_imports_no_torch(bestiary, tmp_path):
+    annotations = bestiary / "coco" / "annotations"
+    (tmp_path / "none.json").write_text("[]")
+    instances = [
+        "--gt",
+        str(annotations / "instances_val2017.json"),
+        "--dt",
+        str(tmp_path / "none.json"),
+    ]
+    truth, masks = str(annotations / "panoptic_val2017.json"), str(annotations / "panoptic_val2017")
+    panoptic = ["--gt", truth, "--gt-dir", masks, "--dt", truth, "--dt-dir", masks]
+    assert "torch" not in modules_after(["evaluate", "instances", *instances])
+    assert "torch" not in modules_after(["evaluate", "panoptic", *panoptic])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def runs(counts: str | bytes) -> np.ndarray:

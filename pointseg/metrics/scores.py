@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from pointseg.metrics import coco_ap, pq, rle, voc_ap
 from pointseg.metrics.files import InstanceData, Source, read_instances
 from pointseg.metrics.panoptic_files import read_pairs
 from pointseg.structures import Category, InputError, Instances, Panoptic, Truth
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def evaluate_instances_files(gt: Source, dt: Source, protocol: str = "coco") -> dict[str, float]:
@@ -89,9 +93,9 @@ def instance_data(
 
 def _entries(
     image: int,
-    masks: torch.Tensor,
-    label: torch.Tensor,
-    boxes: torch.Tensor | None,
+    masks: Tensor,
+    label: Tensor,
+    boxes: Tensor | None,
     more: dict[str, list],
 ) -> list[dict]:
     """Annotations of one image; boxes [n, 4] xyxy, or those of the masks."""
@@ -105,9 +109,10 @@ def _entries(
     ]  # fmt: skip
 
 
-def _xywh(boxes: torch.Tensor) -> list[list[float]]:
-    boxes = boxes.detach().cpu().double()
-    return torch.cat([boxes[:, :2], (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)], dim=1).tolist()
+def _xywh(boxes: Tensor) -> list[list[float]]:
+    corners = boxes.detach().cpu().double().numpy()
+    sides = (corners[:, 2:] - corners[:, :2]).clip(min=0)
+    return np.concatenate([corners[:, :2], sides], axis=1).tolist()
 
 
 def _boxes(data: InstanceData) -> dict[str, float]:

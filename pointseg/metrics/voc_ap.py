@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from pointseg.metrics.files import InstanceData
 from pointseg.structures import Instances, Truth
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 THRESHOLDS = (0.25, 0.5, 0.7, 0.75)
 RECALL_GRID = np.arange(
