@@ -138,6 +138,7 @@ class Batch:
     image_ids: list[int | str]
     points: list[Points] | None = None
     truths: list[Truth] | None = None
+    draws: Tensor | None = None  # [b] int64, the random seed of each row (ops/processes.py)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -153,7 +154,8 @@ class Batch:
 
     def to(self, device) -> Batch:
         move = lambda items: None if items is None else [item.to(device) for item in items]  # noqa: E731
-        return replace(self, images=self.images.to(device, non_blocking=True),
+        draws = None if self.draws is None else self.draws.to(device)
+        return replace(self, images=self.images.to(device, non_blocking=True), draws=draws,
                        points=move(self.points), truths=move(self.truths))  # fmt: skip
 
 

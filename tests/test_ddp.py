@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from support import distributed_steps
 
-from pointseg.papers.method import world_mean
+from pointseg.ops.processes import world_mean
 from pointseg.structures import InputError
 from pointseg.training.checkpoint import Checkpointer
 from pointseg.training.distributed import torchrun

@@ -23,10 +23,11 @@ from pointseg.lab.recipe import Recipe, method_class
 from pointseg.lab.run_data import Corpus, open_corpus
 from pointseg.lab.run_record import Interrupted, Run, StopFlag
 from pointseg.nets.start import load_first_stage
+from pointseg.ops.processes import in_world, rank
 from pointseg.papers.method import Method
 from pointseg.structures import InputError
 from pointseg.training.checkpoint import save_model
-from pointseg.training.distributed import in_world, joined, rank, torchrun
+from pointseg.training.distributed import joined, torchrun
 from pointseg.training.loader import Feed, loaders
 from pointseg.training.loop import default_device, fit, seed_all
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from pointseg.structures import (
@@ -160,12 +159,3 @@ class HasCompiledParts(Protocol):
 def targets_of(points: Points) -> Tensor:
     """[k] int64: the targets that own the points, in the order of their first point."""
     return torch.tensor(list(dict.fromkeys(points.target.tolist())), dtype=torch.int64)
-
-
-def world_mean(count: Tensor) -> Tensor:
-    """Mean over all processes of a normaliser, such as the number of targets."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return count
-    total = count.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from pointseg.lab.recipe import Recipe
+from pointseg.ops.processes import rank
 from pointseg.papers.method import Method
 from pointseg.structures import Category, InputError
 
@@ -38,7 +39,7 @@ class Checkpointer:
 
     def save(self, trainer: Resumable) -> Path | None:
         """Writes on the first process alone; a state already saved is not written again."""
-        if int(os.environ.get("RANK", 0)) or self._has(trainer.step):
+        if rank() or self._has(trainer.step):
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob("*.part"):

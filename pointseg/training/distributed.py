@@ -1,4 +1,4 @@
-"""The processes of one training: torchrun starts them, torch.distributed joins them, nothing else is made here."""
+"""Starting the processes of one training with torchrun, and joining them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,6 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
-
-
-def in_world() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    return dist.get_rank() if in_world() else 0
-
-
-def size() -> int:
-    return dist.get_world_size() if in_world() else 1
 
 
 def torchrun(words: list[str], processes: int) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pointseg.ops.processes import rank, size
 from pointseg.structures import Batch, InputError
-from pointseg.training.distributed import rank, size
 
 BESIDE_A_GPU = 4  # loading processes for each training process
 

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from pointseg.lab.recipe import Recipe
 from pointseg.nets.vit import unfuse
+from pointseg.ops.processes import in_world, rank, row_draws, size
 from pointseg.papers.method import Method
 from pointseg.structures import Batch, Training
 from pointseg.training.checkpoint import Checkpointer
-from pointseg.training.distributed import in_world, rank, size
 from pointseg.training.loader import Feed
 
 
@@ -125,6 +125,8 @@ class Trainer:
     def advance(self, batch: Batch) -> tuple[dict[str, float], float]:
         """One optimiser step; its losses and learning rate."""
         seed_all(self.recipe.seed, self.step, rank())
+        rows = rank() * len(batch), len(batch)
+        batch = replace(batch, draws=row_draws(self.recipe.seed, self.step, *rows))
         factor = lr_factor(self.step, self.training.steps, self.training)
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
             group["lr"] = lr * factor

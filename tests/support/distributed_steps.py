@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from support import tiny_method as tiny
 
-from pointseg.training.distributed import joined, rank
+from pointseg.ops.processes import rank
+from pointseg.training.distributed import joined
 from pointseg.training.loop import fit
 
 

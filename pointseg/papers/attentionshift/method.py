@@ -18,6 +18,7 @@ from pointseg.nets.start import start_heads, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, ViTOutput, layer_decay_groups
 from pointseg.ops.components import centre_symmetric, large_components, tight_boxes, tokens_in_boxes
+from pointseg.ops.processes import world_mean
 from pointseg.papers.attentionshift import instance_map as maps
 from pointseg.papers.attentionshift.keypoints import (
     filter_keypoints,
@@ -41,7 +42,6 @@ from pointseg.papers.attentionshift.parts import Parts
 from pointseg.papers.attentionshift.picture_labels import picture_label_loss, point_label_loss
 from pointseg.papers.attentionshift.point_choice import meant_by_points, replaced_rows
 from pointseg.papers.attentionshift.shift import Ownership, Tokens, compact, shift
-from pointseg.papers.method import world_mean
 from pointseg.structures import Batch, Category, InputError, Instances, Prediction, Training
 from pointseg.students.detector import BoxTargets, Detector, DetectorConfig
 

@@ -21,9 +21,10 @@ from pointseg.data import bestiary
 from pointseg.lab.run_record import RUNS, Run, write_text
 from pointseg.nets.vit import TokenViT, ViTConfig, unfuse
 from pointseg.nets.weights import SHIPPED, read_backbone, save_backbone
+from pointseg.ops import processes as world
 from pointseg.structures import InputError
-from pointseg.training import distributed as world
 from pointseg.training.checkpoint import Checkpointer
+from pointseg.training.distributed import joined
 from pointseg.training.pretraining.mae import MAEConfig, MaskedAutoencoder
 from pointseg.training.pretraining.probe import ProbePicture, portrait, probe
 
@@ -132,7 +133,7 @@ def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", **settings: A
         raise InputError(f"{kind}: unknown kind of pretraining; known is mae")
     config, run = Pretraining(**settings), Run(Path(out))
     path = run.folder / "backbone.safetensors"
-    with world.joined():
+    with joined():
         if world.rank():
             _train(_prepared(config, run), run)
             return path
