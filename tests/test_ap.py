@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.coco_referee import pycocotools_ap, random_annotations
 
 from pointseg.metrics import rle
-from pointseg.metrics.coco_ap import NAMES, coco_ap
+from pointseg.metrics.coco_ap import NAMES, coco_ap, score
 from pointseg.metrics.scores import evaluate_instances_files, instance_scores
 from pointseg.metrics.voc_ap import eleven_point_ap, envelope_ap, mask_iou, right, voc_ap
 from pointseg.structures import Category, InputError, Instances, Truth
@@ -315,6 +316,33 @@ def referee(gt, dt, iou_type):
     return {n: math.nan if v < 0 else 100 * v for n, v in zip(NAMES, evaluation.stats)}
 
 
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_all_twelve_numbers_have_the_digits_of_pycocotools(iou_type, seed):
+    data = random_annotations(seed)
+    np.testing.assert_equal(score(data, iou_type), pycocotools_ap(data, iou_type))
+
+
+def test_the_referee_sees_a_detection_that_goes_astray():
+    data = random_annotations(3)
+    before, entry = score(data), max(data.detections, key=lambda d: d["score"])
+    entry["score"] = -1.0
+    assert pycocotools_ap(data, "segm") == pytest.approx(score(data), nan_ok=True)
+    assert score(data) != pytest.approx(before, nan_ok=True)
+
+
+def test_images_of_numbers_and_texts_may_stand_in_one_file():
+    gt, dt = as_files(*scenes(4))
+    plain = coco_ap(gt, dt)
+    number = {f"im{k}": k if k % 2 else f"im{k}" for k in range(5)}
+    for entry in (*gt["annotations"], *dt):
+        entry["image_id"] = number[entry["image_id"]]
+    for image in gt["images"]:
+        image["id"] = number[image["id"]]
+    assert coco_ap(gt, dt) == pytest.approx(plain, nan_ok=True)
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=10, deadline=None)
 def test_coco_equals_pycocotools_by_its_own_loader(seed):
@@ -476,6 +504,9 @@ FAULTS = {
     "no list": lambda gt, dt: gt.pop("annotations"),
     "no height": lambda gt, dt: gt["images"][0].pop("height"),
     "detection is a number": lambda gt, dt: dt.append(5),
+    "area below zero": lambda gt, dt: gt["annotations"][0].update(area=-1.0),
+    "area without an end": lambda gt, dt: gt["annotations"][0].update(area=math.inf),
+    "area that is a text": lambda gt, dt: gt["annotations"][0].update(area="large"),
     "crowd of two": lambda gt, dt: gt["annotations"][0].update(iscrowd=2),
 }
 

@@ -35,6 +35,7 @@ PACKAGES = (
     "scipy",
     "pillow",
     "pycocotools",
+    "hotcoco",
     "papermill",
     "jupytext",
 )

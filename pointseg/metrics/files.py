@@ -25,6 +25,9 @@ class InstanceData:
     truths: list[dict]
     detections: list[dict]
 
+    def has_masks(self) -> bool:
+        return all("segmentation" in entry for entry in self.truths + self.detections)
+
 
 def read_json(path: Path | str) -> Any:
     """The content of a JSON file; a missing, cut or undecodable one is an InputError naming it."""
@@ -165,13 +168,20 @@ def _shape(entry: dict, size: tuple[int, int], name: str, what: str) -> dict:
         shape["bbox"] = rle.box(shape["segmentation"])
     else:
         raise InputError(f"{name}: {what} has neither mask nor box")
-    if isinstance(entry.get("area"), (int, float)):
-        shape["area"] = float(entry["area"])
+    if entry.get("area") is not None:
+        shape["area"] = _area(entry["area"], name, what)
     elif "segmentation" in shape:
         shape["area"] = float(coco_mask.area(shape["segmentation"]))
     else:
         shape["area"] = shape["bbox"][2] * shape["bbox"][3]
     return shape
+
+
+def _area(value: Any, name: str, what: str) -> float:
+    sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (sound and 0 <= value < math.inf):
+        raise InputError(f"{name}: {what}: area: expected a number >= 0, got {value!r}")
+    return float(value)
 
 
 def _numbers(box: Any, name: str, what: str) -> list[float]:

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 def evaluate_instances_files(gt: Source, dt: Source, protocol: str = "coco") -> dict[str, float]:
     """Scores of a COCO result file in percent: `coco` gives AP.. and box_AP.., `voc` gives both VOC rules."""
     data = read_instances(gt, dt)
-    masks = all("segmentation" in entry for entry in data.truths + data.detections)
     if protocol == "coco":
-        return (coco_ap.score(data) if masks else {}) | _boxes(data)
+        return (coco_ap.score(data) if data.has_masks() else {}) | _boxes(data)
     if protocol != "voc":
-        raise InputError(f"protocol {protocol!r}: coco or voc")
-    if not masks:
-        raise InputError("the VOC protocol needs a mask for every object and detection")
+        raise InputError(f"protocol: expected coco or voc, got {protocol!r}")
+    if not data.has_masks():
+        raise InputError("the VOC protocol needs a mask for every object and every detection")
     return voc_ap.score(voc_ap.overlaps_of(data))
 
 
