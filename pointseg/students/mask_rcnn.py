@@ -14,6 +14,7 @@ from pointseg.nets.start import start_heads, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, layer_decay_groups
 from pointseg.ops.components import tight_boxes
+from pointseg.ops.parameter_groups import decay_groups
 from pointseg.papers.attentionshift.mask_points import full_mask_loss
 from pointseg.structures import Batch, Category, InputError, Prediction, Training, Truth
 from pointseg.students.detector import BoxTargets, Detector, DetectorConfig
@@ -117,7 +118,8 @@ class MaskRCNN(nn.Module):
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
         groups = layer_decay_groups(self.vit, lr, weight_decay, self.config.layer_decay)
-        return [*groups, *plain_groups([self.levels, self.detector], lr, weight_decay)]
+        beside = [*self.levels.parameters(), *self.detector.parameters()]
+        return [*groups, *decay_groups(beside, lr, weight_decay)]
 
 
 def learnable(truth: Truth) -> Truth:
@@ -129,12 +131,3 @@ def padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks [m, h, w] filled up right and below to `size`."""
     right, below = size[1] - masks.shape[2], size[0] - masks.shape[1]
     return nn.functional.pad(masks, (0, right, 0, below))
-
-
-def plain_groups(
-    modules: Sequence[nn.Module], lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Optimiser groups of modules trained from scratch: vectors are not shrunk."""
-    every = [p for module in modules for p in module.parameters() if p.requires_grad]
-    wide = {"params": [p for p in every if p.ndim > 1], "lr": lr, "weight_decay": weight_decay}
-    return [wide, {"params": [p for p in every if p.ndim <= 1], "lr": lr, "weight_decay": 0.0}]

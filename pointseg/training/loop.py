@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pointseg.lab.recipe import Recipe
 from pointseg.nets.vit import unfuse
+from pointseg.ops.parameter_groups import decay_groups
 from pointseg.ops.processes import in_world, rank, row_draws, size
 from pointseg.papers.method import Method
 from pointseg.structures import Batch, Training
@@ -241,10 +242,7 @@ def _groups(method: Method, training: Training) -> list[dict]:
     """The method's own groups, or one with and one without weight decay (norms, biases and tokens)."""
     if hasattr(method, "param_groups"):
         return method.param_groups(training.lr, training.weight_decay)
-    trained = [p for p in method.parameters() if p.requires_grad]
-    decayed = {"params": [p for p in trained if p.ndim > 1], "weight_decay": training.weight_decay}
-    plain = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}
-    return [{**group, "lr": training.lr} for group in (decayed, plain) if group["params"]]
+    return decay_groups(method.parameters(), training.lr, training.weight_decay)
 
 
 def uses_bf16(recipe: Recipe, device: torch.device) -> bool:

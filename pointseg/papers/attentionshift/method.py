@@ -18,6 +18,7 @@ from pointseg.nets.start import start_heads, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import ViTConfig, ViTOutput, layer_decay_groups
 from pointseg.ops.components import centre_symmetric, large_components, tight_boxes, tokens_in_boxes
+from pointseg.ops.parameter_groups import decay_groups
 from pointseg.ops.processes import world_mean
 from pointseg.papers.attentionshift import instance_map as maps
 from pointseg.papers.attentionshift.keypoints import (
@@ -474,11 +475,5 @@ class AttentionShift(nn.Module):
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
         groups = layer_decay_groups(self.vit, lr, weight_decay, self.config.layer_decay)
-        rest = [
-            p
-            for name, p in self.named_parameters()
-            if not name.startswith("vit.") and p.requires_grad
-        ]
-        wide = {"params": [p for p in rest if p.ndim > 1], "lr": lr, "weight_decay": weight_decay}
-        narrow = {"params": [p for p in rest if p.ndim <= 1], "lr": lr, "weight_decay": 0.0}
-        return [*groups, wide, narrow]
+        beside = [p for name, p in self.named_parameters() if not name.startswith("vit.")]
+        return [*groups, *decay_groups(beside, lr, weight_decay)]
