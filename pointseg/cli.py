@@ -1,7 +1,6 @@
-"""The command line: `pointseg data|points|evaluate|pretrain|train|run|predict|reproduce|index|verdicts`.
+"""The command line. A command is one function, which imports what it needs when it runs, and one row of COMMANDS.
 
-Bad input ends in one line on stderr and exit code 2; commands import what they need when they run, so that
-`pointseg --help` answers at once.
+Bad input ends in one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -11,24 +10,17 @@ import json
 import math
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pointseg.structures import POINT_KINDS, InputError
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one line instead of a usage block."""
-
-    def error(self, message: str):
-        place = self.prog.removeprefix("pointseg").strip() or "command line"
-        raise InputError(f"{place}: {message}")
 
 
 def data_make(options) -> None:
     from pointseg.data.bestiary import make
 
-    make(options.out, options.layout, options.images, options.size, options.seed, val=options.val,
-         pretrain=options.pretrain, workers=options.workers)  # fmt: skip
+    make(**arguments_of(options))
 
 
 def data_tile(options) -> None:
@@ -41,10 +33,9 @@ def data_check(options) -> int:
     from pointseg.data.doctor import check
 
     report = check(options.root, options.layout, points=options.points)
-    for line in report.notes:
-        print(f"note   {line}")
-    for line in report.faults:
-        print(f"fault  {line}")
+    for kind, lines in (("note", report.notes), ("fault", report.faults)):
+        for line in lines:
+            print(f"{kind:6} {line}")
     print(f"{len(report.faults)} faults in {options.root}")
     return 2 if report.faults else 0
 
@@ -56,23 +47,8 @@ def points(options) -> None:
     dataset = open_dataset(options.root, options.split, options.layout)
     made = sample_points(dataset, options.kind, options.n, options.seed, jitter_px=options.jitter)
     write_points(options.out, made)
-    print(
-        f"{options.out}: {options.kind} points for {len(dataset)} images, content hash {made.content_hash[:12]}"
-    )
-
-
-def show_scores(scores: dict, as_json: bool) -> None:
-    """A score that no object asks for is null in JSON, which knows no NaN."""
-    if as_json:
-        strict = {
-            name: None if isinstance(v, float) and math.isnan(v) else v
-            for name, v in scores.items()
-        }
-        print(json.dumps(strict, indent=1, allow_nan=False))
-        return
-    for name, value in scores.items():
-        if isinstance(value, int | float):
-            print(f"{name:24} {value:8.3f}")
+    what = f"{options.kind} points for {len(dataset)} images"
+    print(f"{options.out}: {what}, content hash {made.content_hash[:12]}")
 
 
 def evaluate_instances(options) -> None:
@@ -84,55 +60,53 @@ def evaluate_instances(options) -> None:
 def evaluate_panoptic(options) -> None:
     from pointseg.metrics.scores import evaluate_panoptic_files
 
-    show_scores(
-        evaluate_panoptic_files(options.gt, options.gt_dir, options.dt, options.dt_dir),
-        options.json,
-    )
+    files = (options.gt, options.gt_dir, options.dt, options.dt_dir)
+    show_scores(evaluate_panoptic_files(*files), options.json)
 
 
-def parameters(pairs: list[str]) -> dict[str, str]:
-    """`name=value` texts to a dict; values stay texts, the notebook's own types decide what they mean."""
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"-p {pair}: expected name=value")
-        if name in found:
-            raise InputError(f"-p {name}: given twice")
-        found[name] = value
-    return found
+def show_scores(scores: dict[str, Any], as_json: bool) -> None:
+    """Prints scores; one that no object asks for is null in JSON, which has no NaN."""
+    numbers = {name: v for name, v in scores.items() if isinstance(v, int | float)}
+    if as_json:
+        strict = {name: None if math.isnan(v) else v for name, v in numbers.items()}
+        print(json.dumps(scores | strict, indent=1, allow_nan=False))
+        return
+    for name, value in numbers.items():
+        print(f"{name:24} {value:8.3f}")
 
 
 def run(options) -> None:
     from pointseg.lab.notebook import run_notebook
 
-    folder = run_notebook(
-        options.notebook, parameters(options.p), force=options.force, runs=options.runs
-    )
-    print(folder)
+    given = parameters(options.p)
+    print(run_notebook(options.notebook, given, force=options.force, runs=options.runs))
 
 
 def train(options) -> None:
     from pointseg.lab.reproduce import trained
 
-    given = {
-        "method": options.method,
-        "scale": options.scale,
-        "seed": str(options.seed),
-    } | parameters(options.p)
+    dials = {"method": options.method, "scale": options.scale, "seed": str(options.seed)}
+    given = dials | parameters(options.p)
     print(trained(given, options.notebook, options.first_stage, options.force, options.runs))
 
 
-def pretrain(options) -> None:
-    from pointseg.training.pretraining.pretrain import pretrain as run_pretraining
+def parameters(pairs: list[str]) -> dict[str, str]:
+    """`name=value` texts as a dict; values stay texts, the notebook's own types decide what they mean."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"-p {pair}: expected name=value")
+        if name in values:
+            raise InputError(f"-p {name}: given twice")
+        values[name] = value
+    return values
 
-    run_pretraining(
-        kind=options.kind,
-        out=options.out,
-        views=options.views,
-        batch=options.batch,
-        seed=options.seed,
-    )
+
+def pretrain(options) -> None:
+    from pointseg.training.pretraining.pretrain import pretrain
+
+    pretrain(**arguments_of(options))
 
 
 def predict(options) -> None:
@@ -142,9 +116,9 @@ def predict(options) -> None:
 
 
 def reproduce(options) -> None:
-    from pointseg.lab.reproduce import reproduce as run_tier
+    from pointseg.lab.reproduce import reproduce
 
-    run_tier(options.tier, runs=options.runs)
+    reproduce(options.tier, runs=options.runs)
 
 
 def index(options) -> None:
@@ -159,145 +133,149 @@ def verdicts(options) -> None:
     print("\n".join(verdict_lines(options.claims, options.runs)))
 
 
-def command(parent, name: str, action, text: str) -> argparse.ArgumentParser:
-    parser = parent.add_parser(name, help=text, description=text)
-    parser.set_defaults(action=action)
-    return parser
+class Argument:
+    """What `add_argument` takes."""
+
+    def __init__(self, *names: str, **settings: Any):
+        self.names, self.settings = names, settings
 
 
-def add_data(commands) -> None:
-    group = commands.add_parser("data", help="make or check data").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    make = command(group, "make", data_make, "write Bestiary in the official layouts")
-    make.add_argument("out", type=Path)
-    make.add_argument("--layout", choices=("voc", "coco", "all"), default="all")
-    make.add_argument("--images", type=int, default=64, help="pictures to train on")
-    make.add_argument(
-        "--val", type=int, help="pictures to evaluate on (a quarter of --images unless given)"
-    )
-    make.add_argument(
-        "--pretrain", type=int, default=0, help="pictures for pretraining, without labels"
-    )
-    make.add_argument("--size", type=int, default=128)
-    make.add_argument("--seed", type=int, default=0)
-    make.add_argument("--workers", type=int, default=0)
-    tile = command(
-        group,
-        "tile",
-        data_tile,
-        "cut datasets in COCO's layout into square tiles, as one new dataset",
-    )
-    tile.add_argument("roots", type=Path, nargs="+")
-    tile.add_argument("--out", type=Path, required=True)
-    tile.add_argument("--side", type=int, default=128)
-    check = command(
-        group, "check", data_check, "list every fault of a dataset; exit 2 when there is one"
-    )
-    check.add_argument("root", type=Path)
-    check.add_argument("--layout", default="auto")
-    check.add_argument("--points", type=Path)
+class Command(NamedTuple):
+    action: Callable[[argparse.Namespace], int | None]
+    text: str
+    arguments: tuple[Argument, ...]
 
 
-def add_points(commands) -> None:
-    parser = command(commands, "points", points, "sample points from a dataset's masks")
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--layout", default="auto")
-    parser.add_argument("--kind", choices=POINT_KINDS, default="uniform")
-    parser.add_argument("--n", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jitter", type=float, default=4.0, help="spread of `jitter` in pixels")
-    parser.add_argument("--out", type=Path, required=True)
+def path(name: str, default: str | None = None) -> Argument:
+    """A path; an option without a default is required."""
+    needed = {"required": default is None} if name.startswith("-") else {}
+    return Argument(name, type=Path, default=default and Path(default), **needed)
 
 
-def add_evaluate(commands) -> None:
-    group = commands.add_parser("evaluate", help="score result files").add_subparsers(
-        required=True, metavar="WHAT"
-    )
-    instances = command(group, "instances", evaluate_instances, "mask AP of COCO-format results")
-    instances.add_argument("--protocol", choices=("coco", "voc"), default="coco")
-    panoptic = command(
-        group, "panoptic", evaluate_panoptic, "panoptic quality, by panopticapi's rules"
-    )
-    for parser in (instances, panoptic):
-        parser.add_argument("--gt", type=Path, required=True)
-        parser.add_argument("--dt", type=Path, required=True)
-        parser.add_argument("--json", action="store_true")
-    panoptic.add_argument("--gt-dir", type=Path, required=True)
-    panoptic.add_argument("--dt-dir", type=Path, required=True)
+def number(name: str, default: int | None, text: str | None = None) -> Argument:
+    return Argument(name, type=int, default=default, help=text)
 
 
-def add_running(commands) -> None:
-    notebook = command(commands, "run", run, "run a notebook with checked parameters into runs/")
-    notebook.add_argument("notebook", type=Path)
-    training = command(
-        commands,
-        "train",
-        train,
-        "train and score one method: book/experiment.py with its parameters",
-    )
-    training.add_argument("method")
-    training.add_argument("--scale", default="smoke")
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--notebook", type=Path, default=Path("book/experiment.py"))
-    training.add_argument("--first-stage", type=int, metavar="STEPS", help="train this long from points alone before; "
-                          "0: not at all (default: 1000 at scale small, else 0)")  # fmt: skip
-    for parser in (notebook, training):
-        parser.add_argument("-p", metavar="NAME=VALUE", action="append", default=[])
-        parser.add_argument(
-            "--force", action="store_true", help="run again even where the run exists"
-        )
-    mae = command(commands, "pretrain", pretrain, "pretrain a backbone on pictures alone")
-    mae.add_argument("kind", choices=("mae",))
-    mae.add_argument("--out", type=Path, required=True)
-    mae.add_argument("--views", type=int, default=1_200_000)
-    mae.add_argument("--batch", type=int, default=64)
-    mae.add_argument("--seed", type=int, default=0)
-    images = command(
-        commands, "predict", predict, "segment one picture or a folder with a trained checkpoint"
-    )
-    images.add_argument("checkpoint", type=Path)
-    images.add_argument("images", type=Path)
-    images.add_argument("--out", type=Path, required=True)
-    tier = command(
-        commands, "reproduce", reproduce, "run every experiment of a tier that has not run yet"
-    )
-    tier.add_argument("tier", choices=("smoke", "small", "nuclei"))
-    listing = command(commands, "index", index, "write runs/index.csv anew")
-    claims = command(commands, "verdicts", verdicts, "hold the papers' claims against runs/")
-    claims.add_argument("--claims", type=Path, default=Path("book/claims.yml"))
-    for parser in (notebook, training, tier, listing, claims):
-        parser.add_argument("--runs", type=Path, default=Path("runs"))
+LAYOUT = Argument("--layout", default="auto")
+OUT = path("--out")
+RUNS = path("--runs", "runs")
+SCORED = (path("--gt"), path("--dt"), Argument("--json", action="store_true"))
+RUNNING = (
+    Argument("-p", metavar="NAME=VALUE", action="append", default=[]),
+    Argument("--force", action="store_true", help="run again even where the run exists"),
+    RUNS,
+)
+
+GROUPS = {"data": "make or check data", "evaluate": "score result files"}
+COMMANDS: dict[str, Command] = {
+    "data make": Command(data_make, "write Bestiary in the official layouts", (
+        path("out"),
+        Argument("--layout", choices=("voc", "coco", "all"), default="all"),
+        number("--images", 64, "images to train on"),
+        number("--val", None, "images to evaluate on (a quarter of --images unless given)"),
+        number("--pretrain", 0, "images for pretraining, without labels"),
+        number("--size", 128),
+        number("--seed", 0),
+        number("--workers", 0),
+    )),
+    "data tile": Command(data_tile, "cut datasets in COCO's layout into tiles, as one new dataset", (
+        Argument("roots", type=Path, nargs="+"), OUT, number("--side", 128),
+    )),
+    "data check": Command(data_check, "list every fault of a dataset; exit 2 when there is one", (
+        path("root"), LAYOUT, Argument("--points", type=Path),
+    )),
+    "points": Command(points, "sample points from a dataset's masks", (
+        path("root"),
+        Argument("--split", default="train"),
+        LAYOUT,
+        Argument("--kind", choices=POINT_KINDS, default="uniform"),
+        number("--n", 1),
+        number("--seed", 0),
+        Argument("--jitter", type=float, default=4.0, help="spread of `jitter` in pixels"),
+        OUT,
+    )),
+    "evaluate instances": Command(evaluate_instances, "mask AP of COCO-format results", (
+        Argument("--protocol", choices=("coco", "voc"), default="coco"), *SCORED,
+    )),
+    "evaluate panoptic": Command(evaluate_panoptic, "panoptic quality, by panopticapi's rules", (
+        *SCORED, path("--gt-dir"), path("--dt-dir"),
+    )),
+    "run": Command(run, "run a notebook with checked parameters into runs/", (
+        path("notebook"), *RUNNING,
+    )),
+    "train": Command(train, "train and score one method: book/experiment.py with its parameters", (
+        Argument("method"),
+        Argument("--scale", default="smoke"),
+        number("--seed", 0),
+        path("--notebook", "book/experiment.py"),
+        Argument("--first-stage", type=int, metavar="STEPS", help="train this long from points alone "
+                 "before; 0: not at all (default: 1000 at scale small, else 0)"),
+        *RUNNING,
+    )),
+    "pretrain": Command(pretrain, "pretrain a backbone on images alone", (
+        Argument("kind", choices=("mae",)),
+        OUT, number("--views", 1_200_000), number("--batch", 64), number("--seed", 0),
+    )),
+    "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
+        path("checkpoint"), path("images"), OUT,
+    )),
+    "reproduce": Command(reproduce, "run every experiment of a tier that has not run yet", (
+        Argument("tier", choices=("smoke", "small", "nuclei")), RUNS,
+    )),
+    "index": Command(index, "write runs/index.csv anew", (RUNS,)),
+    "verdicts": Command(verdicts, "hold the papers' claims against runs/", (
+        path("--claims", "book/claims.yml"), RUNS,
+    )),
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one line instead of a usage block."""
+
+    def error(self, message: str):
+        place = self.prog.removeprefix("pointseg").strip() or "command line"
+        raise InputError(f"{place}: {message}")
 
 
 def build_parser() -> Parser:
     parser = Parser(prog="pointseg", description="Which pixels does a point own?")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_data, add_points, add_evaluate, add_running):
-        add(commands)
+    groups = {"": parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)}
+    for name, text in GROUPS.items():
+        group = groups[""].add_parser(name, help=text)
+        groups[name] = group.add_subparsers(required=True, metavar="COMMAND")
+    for words, (action, text, arguments) in COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        command = groups[group].add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        for argument in arguments:
+            command.add_argument(*argument.names, **argument.settings)
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
+def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given, by name, for a function that takes the same names."""
+    return {name: value for name, value in vars(options).items() if name != "action"}
+
+
+def main(words: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input, 130 interrupted."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        options = build_parser().parse_args(arguments)
+        options = build_parser().parse_args(words)
         return options.action(options) or 0
     except InputError as problem:
-        print(f"pointseg: {problem}", file=sys.stderr)
-        return 2
+        return complain(str(problem), 2)
     except OSError as problem:
-        print(
-            f"pointseg: {problem.filename or 'file system'}: {problem.strerror or problem}",
-            file=sys.stderr,
-        )
-        return 2
+        where = problem.filename or "file system"
+        return complain(f"{where}: {problem.strerror or problem}", 2)
     except KeyboardInterrupt:
-        print("pointseg: interrupted", file=sys.stderr)
-        return 130
+        return complain("interrupted", 130)
+
+
+def complain(message: str, code: int) -> int:
+    print(f"pointseg: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
