@@ -296,9 +296,9 @@ def printed_table(held: Trial, paper: str, table_id: str) -> str:
         if any(held.selector(paper, table_id, i, c) for i in range(len(content["rows"])))
     ]
     head = (
-        [html.escape(c) for c in content["columns"]]
+        [html.escape(content["columns"][0]), "verdict"]
+        + [html.escape(c) for c in content["columns"][1:]]
         + [f"ours, small: {html.escape(c)}" for c in shown]
-        + ["verdict"]
     )
     rows = []
     for i, row in enumerate(content["rows"]):
@@ -306,9 +306,8 @@ def printed_table(held: Trial, paper: str, table_id: str) -> str:
             c: held.cell(paper, table_id, i, c, row[c]) for c in scores if is_number(row.get(c))
         }
         ours = [number(cells[c].values) if c in cells else "-" for c in shown]
-        rows.append(
-            [plain(row.get(c)) for c in content["columns"]] + ours + [badge(worst(cells.values()))]
-        )
+        first, *printed = (plain(row.get(c)) for c in content["columns"])
+        rows.append([first, badge(worst(cells.values())), *printed, *ours])
     return table(head, rows)
 
 
@@ -380,9 +379,19 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
     rows = [r for r in held.order_rows() if paper in (None, r["paper"])]
     return table(
         ["claim", "paper says", "ours, small, in that order", "verdict"],
-        [[f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), " &lt; ".join(map(number, r["values"])),
+        [[f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), in_order(r["values"]),
           badge(r["verdict"])] for r in rows],
     )  # fmt: skip
+
+
+def in_order(rows: Sequence[Sequence[Value]]) -> str:
+    """Our values of rows in the printed order, joined by the signs that are true of ours."""
+    text = number(rows[0])
+    for before, after in pairwise(rows):
+        both = before and after
+        sign = "&lt;" if both and order_holds(before, after) else "&ge;" if both else ","
+        text += f" {sign} {number(after)}"
+    return text
 
 
 def sweeps_table(held: Trial, paper: str) -> str:
@@ -427,6 +436,13 @@ def headline(scores: dict[str, float]) -> str:
     return "<br>".join(first) + more
 
 
+def file_links(run: Run, runs: Path) -> str:
+    """Links to the files of a run, which the book copies beside its pages."""
+    folder = run.folder.relative_to(runs).as_posix()
+    names = sorted(path.name for path in run.folder.iterdir() if path.is_file())
+    return " ".join(f'<a href="runs/{folder}/{name}">{html.escape(name)}</a>' for name in names)
+
+
 def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
     """Every kept run with an anchor of its own: what it is, how it ended, its scores, where its files lie."""
     rows = []
@@ -438,7 +454,7 @@ def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
             f" {badge('stale')}" if (stale or {}).get(run.id) else ""
         )
         settings = html.escape(", ".join(f"{k}={v}" for k, v in recipe.get("config", {}).items()))
-        what = f'<a id="{run.id}"></a><code>{run.id}</code>'
+        what = f'<a id="{run.id}"></a><code>{run.id}</code><br>{file_links(run, folder)}'
         kind = html.escape(recipe.get("method", result.get("kind", "")))
         wall = f"{result.get('wall_s', 0):.0f} s"
         rows.append([what, kind, str(recipe.get("seed", "")), settings, state, wall, shown])

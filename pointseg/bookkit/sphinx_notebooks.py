@@ -1,9 +1,30 @@
-"""A Sphinx extension: beside each chapter's .py stands the same as .ipynb, behind the page's download button."""
+"""A Sphinx extension for chapters that are notebooks.
+
+A page is read again when something that its execution read has changed. Beside each chapter's .py
+stands the same as .ipynb, behind the page's download button.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from pointseg.bookkit import executed
+
+
+def outdated(app: Any, env: Any, added: set, changed: set, removed: set) -> list[str]:
+    """Chapters whose kept execution is no longer that of today's sources."""
+    return [page for page in env.found_docs if is_chapter(app, page) and not is_fresh(app, page)]
+
+
+def is_fresh(app: Any, page: str) -> bool:
+    return executed.fresh(Path(app.env.doc2path(page)).read_text(), app.srcdir) is not None
+
+
+def whole(app: Any, env: Any, names: list[str]) -> None:
+    """Where one page is read all are written: titles and links of one stand on the others."""
+    if names:
+        app.connect("env-updated", lambda app, env: list(env.found_docs))
 
 
 def offer(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -29,6 +50,8 @@ def is_chapter(app: Any, page: str) -> bool:
 
 
 def setup(app: Any) -> dict[str, bool]:
+    app.connect("env-get-outdated", outdated)
+    app.connect("env-before-read-docs", whole)
     app.connect("html-page-context", offer, priority=100)  # before the theme gathers its buttons
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
