@@ -25,7 +25,7 @@ PHONE = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
-    """The book, built afresh with every chapter executed."""
+    """The book, built afresh; chapters that nothing changed are taken as they were executed."""
     root, out = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("book")
     jb = Path(sys.executable).with_name("jupyter-book")
     command = [
@@ -81,10 +81,28 @@ def pages(html: Path) -> list[str]:
     )
 
 
-CUT_VERDICTS = """() => {
-    const right = e => e.getBoundingClientRect().right;
-    const seen = [...document.querySelectorAll(".table-scroll .verdict")].filter(v => v.checkVisibility());
-    return seen.filter(v => right(v) > right(v.closest(".table-scroll")) + 1).map(v => v.innerText);
+HIDDEN = """() => {
+    // of every number of ours: is it what a reader sees at its place, once its table is scrolled there?
+    const ours = [...document.querySelectorAll("table.claims a[href], table.claims .verdict")];
+    const covered = e => { const {left, right, top, bottom} = e.getBoundingClientRect();
+        const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+        const frame = e.closest(".table-scroll")?.getBoundingClientRect() ?? {left: 0, right: innerWidth};
+        if (x < Math.max(0, frame.left) || y < 0 || x >= Math.min(innerWidth, frame.right)
+            || y >= innerHeight) return false;  // out of sight: scrolled there next
+        const upper = document.elementFromPoint(x, y);
+        return upper && !e.contains(upper) && !upper.contains(e); };
+    const at_rest = e => { e.closest(".table-scroll")?.scrollTo(0, 0);
+        e.scrollIntoView({block: "center", inline: "nearest", behavior: "instant"});
+        e.closest(".table-scroll")?.scrollTo(0, 0); return covered(e); };
+    const scrolled = e => { e.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
+        return covered(e); };
+    const shown = ours.filter(e => e.checkVisibility());
+    return [shown.length, shown.filter(e => at_rest(e) || scrolled(e)).map(e => e.innerText)];
+}"""
+CUT_CODE = """() => {
+    const blocks = [...document.querySelectorAll("div.highlight pre")].filter(e => e.checkVisibility());
+    const cut = blocks.filter(e => e.scrollWidth > e.clientWidth + 1);
+    return [blocks.length, cut.map(e => e.innerText.slice(0, 60))];
 }"""
 
 
@@ -106,29 +124,33 @@ def visit(browser, base: str, name: str, viewport: dict) -> dict:
         "() => [...document.images].filter(i => !i.alt.trim()).map(i => i.src.slice(-80))"
     )
     met["wide"] = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
-    met["cut"] = page.evaluate(CUT_VERDICTS)
+    (met["numbers"], met["covered"]), (met["blocks"], met["cut"]) = map(
+        page.evaluate, (HIDDEN, CUT_CODE)
+    )
     page.close()
     return met
 
 
+FAULTS = ("outside", "errors", "missing", "broken", "mute", "covered", "cut")
+
+
 @pytest.mark.browser
 def test_every_page_is_whole_over_http(html, served, browser):
+    blocks = 0
     for name in pages(html):
         met = visit(browser, served, name, {"width": 1280, "height": 900})
-        assert not any(met[k] for k in ("outside", "errors", "missing", "broken", "mute", "cut")), (
-            name,
-            met,
-        )
+        assert not any(met[fault] for fault in FAULTS), (name, met)
+        blocks += met["blocks"]
+    assert blocks > 60  # the very blocks were looked at
 
 
 @pytest.mark.browser
 def test_every_page_is_whole_from_disk_and_on_a_phone(html, browser):
     for name in pages(html):
         met = visit(browser, html.as_uri(), name, PHONE)
-        fonts = [u for u in met["missing"] if not u.endswith((".woff2", ".woff", ".ttf"))]
-        assert (
-            not any(met[k] for k in ("outside", "errors", "broken", "mute", "cut")) and not fonts
-        ), (name, met)
+        fonts = (".woff2", ".woff", ".ttf")  # the theme's own, that it can do without
+        met["missing"] = [u for u in met["missing"] if not u.endswith(fonts)]
+        assert not any(met[fault] for fault in FAULTS), (name, met)
         assert met["wide"] <= 0, f"{name} is {met['wide']} px wider than a phone"
 
 
@@ -176,17 +198,37 @@ def test_pale_text_on_a_pale_ground_is_seen(tmp_path, browser):
 @pytest.mark.browser
 def test_a_faulty_page_is_seen(tmp_path, browser):
     text = '<img src="gone.png"><script src="http://192.0.2.1/x.js"></script><script>throw new Error("no")</script>'
-    text += '<div class="table-scroll" style="overflow: auto"><b class="verdict" style="margin-left: 99em">no</b></div>'
     (tmp_path / "bad.html").write_text(text)
     met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
-    assert (
-        met["outside"]
-        and met["errors"]
-        and met["missing"]
-        and met["broken"]
-        and met["mute"]
-        and met["cut"]
+    assert all(met[fault] for fault in ("outside", "errors", "missing", "broken", "mute"))
+
+
+WIDE = """<div class="table-scroll" style="overflow-x: auto; width: 300px"><table class="claims"
+style="width: 900px"><tr><td>row</td><td><a href="#">53.2</a></td><td{}><b class="verdict">not run</b></td></tr>
+</table></div>"""
+STICKY = ' style="position: sticky; right: 0; padding: 0 99px; background: white"'
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_number_under_a_sticky_verdict_is_seen(tmp_path, browser, width):
+    (tmp_path / "sticky.html").write_text(WIDE.format(STICKY))
+    (tmp_path / "plain.html").write_text(WIDE.format(""))
+    viewport = {"width": width, "height": 800}
+    met = visit(browser, tmp_path.as_uri(), "sticky.html", viewport)
+    assert (met["numbers"], met["covered"]) == (2, ["53.2"])
+    assert visit(browser, tmp_path.as_uri(), "plain.html", viewport)["covered"] == []
+
+
+@pytest.mark.browser
+def test_a_line_of_code_that_is_cut_is_seen(tmp_path, browser):
+    block = (
+        '<div class="highlight"><pre style="overflow: auto; {}">' + "x = 1; " * 60 + "</pre></div>"
     )
+    text = block.format("") + block.format("white-space: pre-wrap")
+    (tmp_path / "code.html").write_text(text)
+    met = visit(browser, tmp_path.as_uri(), "code.html", {"width": 1280, "height": 800})
+    assert (met["blocks"], len(met["cut"])) == (2, 1)
 
 
 @pytest.mark.browser

@@ -175,8 +175,15 @@ def test_ours_never_stands_in_the_printed_column(tmp_path, add):
     held = report.Trial(CLAIMS, report.finished(tmp_path / "runs"))
     page = report.printed_table(held, "AS", "3")
     first = page.split("<tr>")[2]
-    assert "<td>base</td><td>38.0</td><td><a" in first and "11.0 ± 0.0" in first and "n=3" in first
+    assert "</span></td><td>38.0</td><td><a" in first and "11.0 ± 0.0" in first and "n=3" in first
     assert 'href="runs.html#base0"' in first
+
+
+def test_a_sign_between_our_rows_is_printed_where_it_is_true():
+    row = lambda score: [report.Value("a", 0, score)]  # noqa: E731
+    text = report.in_order([row(1.0), row(3.0), row(2.0), []])
+    assert text.count("&lt;") == 1 and text.count("&ge;") == 1 and text.endswith(", -")
+    assert text.index("&lt;") < text.index("3.0") < text.index("&ge;") < text.index("2.0")
 
 
 def test_a_students_labels_are_those_of_its_own_model():

@@ -1,11 +1,12 @@
 """A Sphinx extension for chapters that are notebooks.
 
 A page is read again when something that its execution read has changed. Beside each chapter's .py
-stands the same as .ipynb, behind the page's download button.
+stands the same as .ipynb, behind the page's download button, and beside the pages the runs.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def write(app: Any, error: Exception | None) -> None:
         jupytext.write(jupytext.read(app.env.doc2path(page), fmt="py:percent"), target)
 
 
+def copy_runs(app: Any, error: Exception | None) -> None:
+    """Copies the records of runs beside the pages, where the page of runs links to them."""
+    runs = Path(app.srcdir).parent / "runs"
+    if not error and app.builder.format == "html" and runs.is_dir():
+        shutil.copytree(runs, Path(app.outdir) / "runs", dirs_exist_ok=True)
+
+
 def is_chapter(app: Any, page: str) -> bool:
     return page in app.env.found_docs and str(app.env.doc2path(page)).endswith(".py")
 
@@ -54,4 +62,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("env-before-read-docs", whole)
     app.connect("html-page-context", offer, priority=100)  # before the theme gathers its buttons
     app.connect("build-finished", write)
+    app.connect("build-finished", copy_runs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
