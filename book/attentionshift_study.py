@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 
 from pointseg.bookkit import figures
-from pointseg.training.checkpoint import load_model
+from pointseg.lab.models import load_model
 from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
 from pointseg.lab.run_record import Run, unrecorded

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from pointseg.bookkit import figures
-from pointseg.training.checkpoint import load_model
+from pointseg.lab.models import load_model
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.points import centre
 from pointseg.lab.run_record import Run, unrecorded

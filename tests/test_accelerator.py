@@ -82,7 +82,7 @@ def trained(name, device, precision):
     dataset = corpus.marked() if weak else MaskDataset(corpus.train, None, 0)
     torch.manual_seed(0)
     method = recipe.build(dataset.categories)
-    trainer = Trainer(method, recipe.for_images(len(dataset)), device)
+    trainer = Trainer(method, recipe.loop_settings(len(dataset)), device)
     batch = collate([dataset[i] for i in range(2)])
     losses = [trainer.advance(batch)[0] for _ in range(3)]
     method.eval()

@@ -16,10 +16,10 @@ from pointseg.lab import recipe as recipes
 from pointseg.lab import run_data as corpora
 from pointseg.lab.evaluation import as_truth, part_recall, recorded, resized
 from pointseg.lab.experiment import experiment
+from pointseg.lab.models import load_model
 from pointseg.lab.run_data import PseudoLabelled, open_corpus
 from pointseg.lab.run_record import Interrupted, Run
 from pointseg.structures import Instances, Panoptic
-from pointseg.training.checkpoint import load_model
 
 
 class Pupil(tiny.Tiny):

@@ -28,6 +28,7 @@ from pointseg.bookkit.explorer.state import STATE
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.point_file import read_points
 from pointseg.lab import recipe
+from pointseg.lab.models import save_model
 from pointseg.metrics.pseudo import iou_by_target, part_recall_of_masks
 from pointseg.nets import attention
 from pointseg.nets.vit import TokenViT
@@ -36,7 +37,6 @@ from pointseg.papers.attentionshift.method import Config, Labeller
 from pointseg.papers.attentionshift.objects import Objects, Scene
 from pointseg.papers.attentionshift.shift import Tokens, shift
 from pointseg.structures import InputError, Points
-from pointseg.training.checkpoint import save_model
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

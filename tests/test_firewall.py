@@ -77,9 +77,8 @@ def trained(build, dataset: ImageDataset, recipe: Recipe) -> dict[str, torch.Ten
     """Weights after the recipe's steps."""
     seed_all(recipe.seed)
     method = build()
-    for _ in fit(
-        method, Feed(dataset, collate, recipe.training.batch, recipe.seed), recipe, device="cpu"
-    ):
+    feed = Feed(dataset, collate, recipe.training.batch, recipe.seed)
+    for _ in fit(method, feed, recipe.loop_settings(len(dataset)), device="cpu"):
         pass
     return {name: value.clone() for name, value in method.state_dict().items()}
 
@@ -255,9 +254,8 @@ def outcomes(name: str) -> list[tuple[dict, list[str]]]:
         seed_all(recipe.seed)
         method = recipe.build(corpus.categories)
         before = {key: value.clone() for key, value in method.state_dict().items()}
-        for _ in fit(
-            method, Feed(corpus.supervision(), collate, 2, recipe.seed), recipe, device="cpu"
-        ):
+        feed = Feed(corpus.supervision(), collate, 2, recipe.seed)
+        for _ in fit(method, feed, recipe.loop_settings(len(feed.dataset)), device="cpu"):
             pass
         assert not identical(before, method.state_dict()), "nothing was learnt at all"
         seed_all(recipe.seed)

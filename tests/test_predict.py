@@ -10,8 +10,8 @@ from PIL import Image
 from pointseg.cli import main
 from pointseg.data.bestiary import CATEGORIES, make
 from pointseg.lab import recipe
+from pointseg.lab.models import save_model
 from pointseg.lab.predict import image_ids
-from pointseg.training.checkpoint import save_model
 
 
 @pytest.fixture(scope="module", params=["maskrcnn", "panoptic_full"])

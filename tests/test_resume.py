@@ -35,7 +35,7 @@ def test_twenty_four_kills_leave_no_trace(tmp_path):
 
 def part_of_a_run(folder, stop, chosen=None, **options):
     """Trains until a step; the caller then closes the generator."""
-    chosen = chosen or tiny.recipe(ema=0.9)
+    chosen = chosen or tiny.settings(ema=0.9)
     torch.manual_seed(0)
     method = tiny.Tiny()
     records = fit(method, tiny.feed(chosen), chosen, folder, device="cpu", **options)
@@ -116,10 +116,10 @@ def test_the_last_two_are_kept_and_leftovers_of_a_kill_swept_away(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
     part_of_a_run(tmp_path, 6)
-    other = dataclasses.replace(tiny.recipe(ema=0.9), seed=5)
-    with pytest.raises(InputError, match=r"made by another recipe \(seed differ\)"):
+    other = dataclasses.replace(tiny.settings(ema=0.9), seed=5)
+    with pytest.raises(InputError, match=r"made with other settings \(seed differ\)"):
         part_of_a_run(tmp_path, 8, other)
 
 

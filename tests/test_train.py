@@ -1,7 +1,6 @@
 """The one loop: schedule, order, clipping, average, what it refuses, and that only (seed, step) decides."""
 
 import dataclasses
-import json
 import math
 import random
 
@@ -13,12 +12,8 @@ from hypothesis import strategies as st
 from support import tiny_method as tiny
 from torch import nn
 
-from pointseg.lab import recipe as recipes
-from pointseg.lab.progress import Progress, clock, cut, read_log
-from pointseg.lab.run_record import strict
 from pointseg.papers.method import targets_of
-from pointseg.structures import Category, InputError, Points, Training
-from pointseg.training.checkpoint import load_model, save_model
+from pointseg.structures import InputError, Points, Training
 from pointseg.training.loader import Feed, Order, loaders
 from pointseg.training.loop import Average, Trainer, fit, lr_factor, seed_all
 
@@ -98,7 +93,7 @@ def test_a_gpu_has_loaders_unasked(monkeypatch):
 
 
 def test_workers_change_nothing():
-    chosen = tiny.recipe()
+    chosen = tiny.settings()
     assert told(run(chosen, workers=2)[1]) == told(run(chosen)[1])
 
 
@@ -111,7 +106,7 @@ def test_a_feed_without_images_is_refused():
 
 
 def test_records_count_what_was_done():
-    chosen = tiny.recipe(batch=3)
+    chosen = tiny.settings(batch=3)
     _, records = run(chosen)
     assert [r.step for r in records] == list(range(12))
     assert [r.seen for r in records] == list(range(3, 39, 3))
@@ -122,12 +117,12 @@ def test_records_count_what_was_done():
 
 
 def test_it_learns():
-    _, records = run(tiny.recipe(steps=60))
+    _, records = run(tiny.settings(steps=60))
     assert records[-1].losses["fit"] < 0.5 * records[0].losses["fit"]
 
 
 def test_only_seed_and_step_decide_whatever_the_caller_draws():
-    chosen = tiny.recipe()
+    chosen = tiny.settings()
     quiet = told(run(chosen)[1])
     torch.manual_seed(0)
     noisy = []
@@ -163,7 +158,7 @@ class Poisoned(tiny.Tiny):
 
 @pytest.mark.parametrize("where, named", [("loss", "fit"), ("gradient", "gradient norm")])
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_are_touched(where, named):
-    chosen, method = tiny.recipe(), Poisoned(where)
+    chosen, method = tiny.settings(), Poisoned(where)
     feed = tiny.feed(chosen)
     with pytest.raises(FloatingPointError, match=rf"step 2: .*{named}.*images \[") as caught:
         for record in fit(method, feed, chosen, device="cpu"):
@@ -175,7 +170,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_are_touc
 
 
 def test_clipping_bounds_the_step_of_plain_gradient_norm():
-    chosen = tiny.recipe(clip=1e-3)
+    chosen = tiny.settings(clip=1e-3)
     trainer = Trainer(tiny.Tiny(), chosen, "cpu")
     trainer.advance(next(tiny.feed(chosen).batches()))
     norm = math.sqrt(sum(p.grad.pow(2).sum().item() for p in trainer.parameters))
@@ -183,7 +178,7 @@ def test_clipping_bounds_the_step_of_plain_gradient_norm():
 
 
 def test_groups_spare_norms_and_biases_from_decay_and_a_method_may_bring_its_own():
-    groups = Trainer(tiny.Tiny(), tiny.recipe(), "cpu").optimizer.param_groups
+    groups = Trainer(tiny.Tiny(), tiny.settings(), "cpu").optimizer.param_groups
     assert {g["weight_decay"] for g in groups} == {0.0, 0.05}
     assert all(p.ndim <= 1 for g in groups if g["weight_decay"] == 0 for p in g["params"])
 
@@ -192,8 +187,8 @@ def test_groups_spare_norms_and_biases_from_decay_and_a_method_may_bring_its_own
             return [{"params": list(m.parameters()), "lr": lr * 0.5**k, "weight_decay": weight_decay}
                     for k, m in enumerate([self.net[4], self.net[0]])]  # fmt: skip
 
-    trainer = Trainer(Layered(), tiny.recipe(warmup=0.0), "cpu")
-    trainer.advance(next(tiny.feed(tiny.recipe()).batches()))
+    trainer = Trainer(Layered(), tiny.settings(warmup=0.0), "cpu")
+    trainer.advance(next(tiny.feed(tiny.settings()).batches()))
     assert [g["lr"] for g in trainer.optimizer.param_groups] == pytest.approx([1e-2, 5e-3])
 
 
@@ -209,127 +204,18 @@ def test_average_is_the_weighted_sum_of_all_weights():
 
 
 def test_training_leaves_the_averaged_weights():
-    plain, _ = run(tiny.recipe())
-    averaged, _ = run(tiny.recipe(ema=0.9))
+    plain, _ = run(tiny.settings())
+    averaged, _ = run(tiny.settings(ema=0.9))
     assert not torch.equal(plain.net[0].weight, averaged.net[0].weight)
     assert averaged.net[1].num_batches_tracked == 12
 
 
 def test_bf16_trains_on_a_cpu_close_to_float32():
-    chosen = tiny.recipe()
+    chosen = tiny.settings()
     low = run(dataclasses.replace(chosen, precision="bf16"))[1]
     high = run(chosen)[1]
     assert told(low) != told(high)
     assert low[0].total == pytest.approx(high[0].total, rel=0.05)
-
-
-# --- recipes
-
-
-def test_a_recipe_survives_json_and_its_hash_follows_every_field():
-    chosen = recipes.make(
-        "tiny", points={"kind": "jitter", "n": 10, "jitter_px": 2.0}, config={"b": [1, 2], "a": 1}
-    )
-    assert recipes.Recipe.from_json(chosen.to_json()) == chosen
-    assert dict(chosen.config) == {"a": 1, "b": (1, 2)}
-    others = [dataclasses.replace(chosen, seed=1), dataclasses.replace(chosen, config=()),
-              dataclasses.replace(chosen, training=Training(lr=2.0))]  # fmt: skip
-    assert len({r.sha8 for r in [chosen, *others]}) == 4
-
-
-@pytest.mark.parametrize("wrong, said", [
-    ({"method": "nothing"}, "method: there is no 'nothing'"),
-    ({"scale": "huge"}, "scale: there is no 'huge'; there are smoke, small, paper"),
-    ({"training": {"learning_rate": 1}}, "training: there is no 'learning_rate'"),
-    ({"points": {"kind": "random"}}, "points kind: there is no 'random'"),
-    ({"precision": "fp8"}, "precision: there is no 'fp8'"),
-    ({"depth": 3}, "recipe: there is no 'depth'"),
-    ({"student": "nothing"}, "student: there is no 'nothing'"),
-])  # fmt: skip
-def test_an_unknown_wish_is_refused_in_one_line(wrong, said):
-    tiny.register()
-    with pytest.raises(InputError, match=said) as caught:
-        recipes.make(**{"method": "tiny", **wrong})
-    assert "\n" not in str(caught.value)
-
-
-@given(
-    st.text(max_size=80)
-    | st.just("{}")
-    | st.just('{"points": {}, "training": {"x": 1}, "config": {}}')
-)
-def test_any_text_is_a_recipe_or_an_input_error(text):
-    with pytest.raises(InputError):
-        recipes.Recipe.from_json(text)
-
-
-def test_an_infinite_setting_comes_back_from_a_runs_folder():
-    chosen = recipes.make("tiny", config={"alpha": math.inf, "beta": 0.1})
-    assert dict(chosen.config)["alpha"] == math.inf
-    written = json.dumps(strict(json.loads(chosen.to_json())), allow_nan=False)
-    assert recipes.Recipe.from_json(written) == chosen
-
-
-def test_epochs_become_steps_once_the_images_are_counted():
-    chosen = recipes.make("tiny", training={"epochs": 2.5, "batch": 4})
-    assert chosen.for_images(10).training.steps == 7
-    assert recipes.make("tiny").for_images(10).training.steps == recipes.SCALES["smoke"].steps
-
-
-# --- models, progress, protocol
-
-
-def test_a_saved_model_is_read_back_without_unpickling(tmp_path):
-    categories = (Category(7, "otter"), Category(9, "river", False))
-    chosen, method = tiny.recipe(), tiny.Tiny()
-    save_model(tmp_path / "m.pt", method, chosen, categories)
-    again, recipe, named = load_model(tmp_path / "m.pt")
-    assert (recipe, named) == (chosen, categories) and tiny.weights(again) == tiny.weights(method)
-    torch.save({"recipe": print}, tmp_path / "bad.pt")
-    with pytest.raises(InputError, match=r"bad.pt: is not a model"):
-        load_model(tmp_path / "bad.pt")
-
-
-def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
-    chosen = tiny.recipe()
-    progress = Progress(12, tmp_path)
-    _, records = run(chosen)
-    for record in records:
-        progress(record)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 12 and "\r" not in "".join(lines)
-    assert all(word in lines[-1] for word in ("step 12/12", "loss", "images/s", "left 0:00"))
-    log, speed = (read_log(tmp_path / f"{name}.jsonl") for name in ("log", "speed"))
-    assert [line["losses"] for line in log] == [r.losses for r in records]
-    assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "seen"}
-    assert all(line["data_wait"] <= line["seconds"] for line in speed)
-    assert 0 <= progress.speed["data_wait_share"] <= 1
-
-
-def test_a_terminal_gets_one_line_that_is_overwritten(tmp_path):
-    import io
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    screen = Terminal()
-    progress = Progress(12, stream=screen)
-    for record in run(tiny.recipe())[1]:
-        progress(record)
-    assert screen.getvalue().count("\r") == 12 and screen.getvalue().count("\n") == 1
-
-
-def test_a_resumed_log_drops_what_will_be_written_again_and_a_torn_line(tmp_path):
-    path = tmp_path / "log.jsonl"
-    path.write_text("".join(json.dumps({"step": s}) + "\n" for s in range(5)) + '{"step": 5, "to')
-    cut(path, 3)
-    assert [line["step"] for line in read_log(path)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("seconds, shown", [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
-def test_clock(seconds, shown):
-    assert clock(seconds) == shown
 
 
 def test_targets_come_in_the_order_of_their_first_point():

@@ -6,11 +6,11 @@ import matplotlib.pyplot as plt
 
 from pointseg.bookkit import figures
 from pointseg.lab.evaluation import predictions
+from pointseg.lab.models import load_model
 from pointseg.lab.predict import shown_segments
 from pointseg.lab.progress import read_log
 from pointseg.lab.run_data import open_corpus
 from pointseg.lab.run_record import Run
-from pointseg.training.checkpoint import load_model
 
 SHOWN = 6
 

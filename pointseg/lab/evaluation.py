@@ -49,7 +49,9 @@ def predictions(method: Method, recipe: Recipe, corpus: Corpus) -> Iterator[Pred
     device = next(method.parameters()).device
     for batch in batches(corpus.unmarked(), recipe.training.batch):
         batch = batch.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=uses_bf16(recipe.precision, device)
+        ):
             found = method.predict(batch.images, batch.sizes)
         for image_id, prediction in zip(batch.image_ids, found, strict=True):
             size = corpus.val.size(corpus.val.ids.index(image_id))
@@ -86,7 +88,9 @@ def label_train(
         marked.indices
     )  # behind `found` in the zip below, which asks its first argument first
     for batch in batches(marked, recipe.training.batch):
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=uses_bf16(recipe.precision, device)
+        ):
             found = getattr(method, name)(batch.to(device))
         for label, row in zip(found, rows):
             label = resized(label, corpus.train.size(row))

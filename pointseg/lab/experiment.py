@@ -18,6 +18,7 @@ import torch.distributed as dist
 from pointseg.data.supervision import ImageDataset, MaskDataset, collate
 from pointseg.lab import run_data as data
 from pointseg.lab.evaluation import SCORED, answers, label_train, score_pseudo_labels, score_val
+from pointseg.lab.models import save_model
 from pointseg.lab.progress import Progress
 from pointseg.lab.recipe import Recipe, method_class
 from pointseg.lab.run_data import Corpus, open_corpus
@@ -26,7 +27,6 @@ from pointseg.nets.start import load_first_stage
 from pointseg.ops.processes import in_world, rank
 from pointseg.papers.method import Method
 from pointseg.structures import InputError
-from pointseg.training.checkpoint import save_model
 from pointseg.training.distributed import joined, torchrun
 from pointseg.training.loader import Feed, loaders
 from pointseg.training.loop import default_device, fit, seed_all
@@ -100,7 +100,8 @@ def trained(
         loaders(recipe.workers, default_device()),
     )
     progress = Progress(recipe.training.steps, run.folder, prefix=prefix)
-    records = fit(method, feed, recipe, run.scratch / f"{prefix}checkpoints")
+    settings = recipe.loop_settings(len(dataset))
+    records = fit(method, feed, settings, run.scratch / f"{prefix}checkpoints")
     with StopFlag() as stop, contextlib.closing(records):
         for record in records:
             if rank() == 0:

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from pointseg.data.images import read_image
 from pointseg.data.supervision import collate
 from pointseg.lab.evaluation import at_size
+from pointseg.lab.models import load_model
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import viewing
 from pointseg.lab.run_record import write_text
 from pointseg.metrics.rle import box, encode
 from pointseg.structures import Category, InputError, Prediction, Sample
-from pointseg.training.checkpoint import load_model
 from pointseg.training.loop import default_device, uses_bf16
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -85,7 +85,7 @@ def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
         next(method.parameters()).device,
     )
     batch = collate([seen]).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe.precision, device)):
         [found] = method.predict(batch.images, batch.sizes)
     return at_size(found, sample.image_id, sample.size)
 

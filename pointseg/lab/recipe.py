@@ -11,6 +11,7 @@ from typing import Any
 
 from pointseg.papers.method import Method
 from pointseg.structures import POINT_KINDS, Category, InputError, Training
+from pointseg.training.loop import Settings
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,11 @@ class Recipe:
             return self
         steps = math.ceil(self.training.epochs * count / self.training.batch)
         return replace(self, training=replace(self.training, steps=max(1, steps)))
+
+    def loop_settings(self, count: int) -> Settings:
+        """What the loop knows of a training on that many images."""
+        training = self.for_images(count).training
+        return Settings(training, self.seed, self.precision, self.compile, self.checkpoint_every)
 
     def build(self, categories: Sequence[Category]) -> Method:
         return method_class(self.method).build(categories, self.scale, **dict(self.config))

@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from pointseg.lab.recipe import Recipe
 from pointseg.ops.processes import rank
-from pointseg.papers.method import Method
-from pointseg.structures import Category, InputError
+from pointseg.structures import InputError
 
 KEPT = 2  # the newest, and the one before in case the newest is torn
 
@@ -30,8 +26,8 @@ class Resumable(Protocol):
 
 
 class Checkpointer:
-    """Keeps the last two states in a folder. A file's name ends in the hash of its bytes, so one rename
-    publishes both together and a torn file cannot pass for a whole one."""
+    """Keeps the last two states in a folder. A file's name ends in the hash of its bytes, so one
+    rename publishes both together and a torn file cannot pass for a whole one."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -63,7 +59,7 @@ class Checkpointer:
                 self.torn.append(path)
                 continue
             state = torch.load(path, map_location="cpu", weights_only=True)
-            _same_recipe(path, state, trainer)
+            _same_settings(path, state, trainer)
             trainer.load(state)
             return True
         return False
@@ -76,44 +72,16 @@ class Checkpointer:
         return any(is_whole(path) for path in self.folder.glob(f"step{step:08d}-*.pt"))
 
 
-def save_model(
-    path: Path, method: torch.nn.Module, recipe: Recipe, categories: Sequence[Category]
-) -> None:
-    """A trained method with what is needed to build it again: no optimiser, no counters."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    named = [[category.id, category.name, category.is_thing] for category in categories]
-    weights = {name: value.cpu() for name, value in method.state_dict().items()}
-    torch.save({"recipe": recipe.to_json(), "categories": named, "weights": weights}, part)
-    part.replace(path)
-
-
-def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
-    """Inverse of `save_model`, on the CPU and ready to predict; never unpickles."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        recipe = Recipe.from_json(saved["recipe"])
-        categories = tuple(Category(*values) for values in saved["categories"])
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
-        raise InputError(f"{path}: is not a model that a run has saved") from None
-    method = recipe.build(categories)
-    method.load_state_dict(saved["weights"])
-    return method.eval(), recipe, categories
-
-
 def is_whole(path: Path) -> bool:
     named = re.fullmatch(r"step\d+-([0-9a-f]{16})", path.stem)
     return bool(named) and named[1] == _digest(path)
 
 
-def _same_recipe(path: Path, state: dict[str, Any], trainer: Resumable) -> None:
-    mine = json.loads(trainer.state()["recipe"])
-    other = json.loads(state["recipe"])
+def _same_settings(path: Path, state: dict[str, Any], trainer: Resumable) -> None:
+    mine, other = (json.loads(each["settings"]) for each in (trainer.state(), state))
     differing = [name for name in mine if mine[name] != other.get(name)]
     if differing:
-        raise InputError(f"{path.name}: made by another recipe ({', '.join(differing)} differ)")
+        raise InputError(f"{path.name}: made with other settings ({', '.join(differing)} differ)")
 
 
 def _digest(path: Path) -> str:

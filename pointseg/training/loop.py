@@ -1,27 +1,45 @@
-"""The only training loop. `fit` is a generator of records; to log, to plot and to stop are the caller's."""
+"""The only training loop: `fit` is a generator of records. To log and to stop are the caller's."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pointseg.lab.recipe import Recipe
 from pointseg.nets.vit import unfuse
 from pointseg.ops.parameter_groups import decay_groups
 from pointseg.ops.processes import in_world, rank, row_draws, size
-from pointseg.papers.method import Method
-from pointseg.structures import Batch, Training
+from pointseg.structures import Batch, InputError, Training
 from pointseg.training.checkpoint import Checkpointer
 from pointseg.training.loader import Feed
+
+
+class Learner(Protocol):
+    """An `nn.Module` with losses; `param_groups` and `compiled_parts` are its choice."""
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Weighted scalars, the same names on every process; their sum is what falls."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the loop has to know; a checkpoint made with others is not resumed."""
+
+    training: Training  # with its steps and its batch
+    seed: int = 0
+    precision: str = "auto"  # auto: bf16 on CUDA, float32 on a CPU
+    compile: bool = False
+    checkpoint_every: int = 1000  # steps
 
 
 @dataclass(frozen=True)
@@ -56,8 +74,8 @@ def lr_factor(step: int, steps: int, training: Training) -> float:
 def seed_all(seed: int, step: int = 0, rank: int = 0) -> None:
     """Seeds python, numpy and torch with a mix of the three numbers.
 
-    The loop calls it before every step, so what a step draws depends on nothing that came before it:
-    neither on a resume nor on what the caller drew between two records.
+    The loop calls it before every step, so what a step draws depends on nothing that came before
+    it: neither on a resume nor on what the caller drew between two records.
     """
     words = np.random.SeedSequence((seed, step, rank)).generate_state(3)
     random.seed(int(words[0]))
@@ -84,40 +102,40 @@ class Average:
 class LossStep(nn.Module):
     """`losses` behind `forward`, which is what DistributedDataParallel knows how to wrap."""
 
-    def __init__(self, method: Method):
+    def __init__(self, method: Learner):
         super().__init__()
         self.method = method
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         return self.method.losses(batch, step)
 
+    def shared(self, device: torch.device) -> nn.Module:
+        """Itself, or its wrapper among several processes. Which weights a loss uses depends on the
+        batch (an image without things), so the wrapper looks for the unused ones."""
+        if not in_world():
+            return self
+        devices = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(self, devices, find_unused_parameters=True)
+
 
 class Trainer:
     """All that changes while a method is trained; `fit` drives it, a checkpoint holds it."""
 
-    def __init__(self, method: Method, recipe: Recipe, device: torch.device | str | None = None):
-        self.method, self.recipe, self.training = method, recipe, recipe.training
+    def __init__(
+        self, method: Learner, settings: Settings, device: torch.device | str | None = None
+    ):
+        self.method, self.settings, self.training = method, settings, settings.training
         self.device = torch.device(device or default_device())
         method.to(self.device)
         if self.device.type == "cpu":
             unfuse(method)
-        if recipe.compile and hasattr(method, "compiled_parts"):
-            for part in method.compiled_parts():
-                part.compile()
-        self.optimizer = torch.optim.AdamW(
-            _groups(method, self.training), betas=self.training.betas
-        )
+        if settings.compile:
+            compile_parts(method)
+        self.optimizer = _optimizer(method, self.training)
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(method, self.training.ema) if self.training.ema else None
         self.step = self.seen = 0
-        self._loss_step = self._wrapped()
-
-    def _wrapped(self) -> nn.Module:
-        loss_step = LossStep(self.method)
-        if not in_world():
-            return loss_step
-        devices = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(loss_step, devices, find_unused_parameters=True)
+        self._loss_step = LossStep(method).shared(self.device)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -125,20 +143,9 @@ class Trainer:
 
     def advance(self, batch: Batch) -> tuple[dict[str, float], float]:
         """One optimiser step; its losses and learning rate."""
-        seed_all(self.recipe.seed, self.step, rank())
-        rows = rank() * len(batch), len(batch)
-        batch = replace(batch, draws=row_draws(self.recipe.seed, self.step, *rows))
-        factor = lr_factor(self.step, self.training.steps, self.training)
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
-            group["lr"] = lr * factor
-        self.method.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=uses_bf16(self.recipe, self.device)
-        ):
-            losses = self._loss_step(batch.to(self.device), self.step)
-            total = sum(losses.values())
-        total.backward()
+        factor = self._prepare()
+        losses = self._losses(self._seeded(batch))
+        sum(losses.values()).backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.training.clip or math.inf)
         values = self._checked(losses, norm, batch)
         self.optimizer.step()
@@ -148,11 +155,30 @@ class Trainer:
         self.seen += self.training.batch
         return values, self.base_lrs[0] * factor
 
+    def _prepare(self) -> float:
+        """Share of the learning rate, set in every group; gradients are cleared."""
+        factor = lr_factor(self.step, self.training.steps, self.training)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
+            group["lr"] = lr * factor
+        self.method.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        return factor
+
+    def _seeded(self, batch: Batch) -> Batch:
+        """The batch on the device, with the seeds of its global rows."""
+        seed_all(self.settings.seed, self.step, rank())
+        draws = row_draws(self.settings.seed, self.step, rank() * len(batch), len(batch))
+        return replace(batch, draws=draws).to(self.device)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        bf16 = uses_bf16(self.settings.precision, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return self._loss_step(batch, self.step)
+
     def _checked(self, losses: dict[str, Tensor], norm: Tensor, batch: Batch) -> dict[str, float]:
-        """Losses as numbers, mean over processes; raises before the weights are touched when one is not finite."""
-        values = torch.stack(
-            [*(loss.detach().float() for loss in losses.values()), norm.detach().float()]
-        )
+        """Losses as numbers, mean over processes; raises before the weights are touched when one is
+        not finite."""
+        values = torch.stack([*losses.values(), norm]).detach().float()
         if in_world():
             dist.all_reduce(values)
             values /= size()
@@ -168,7 +194,7 @@ class Trainer:
     def state(self) -> dict:
         """Tensors, numbers and strings only: readable with weights_only."""
         return {
-            "recipe": self.recipe.to_json(),
+            "settings": json.dumps(asdict(self.settings)),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.shadow if self.average else {},
@@ -191,25 +217,25 @@ class Trainer:
 
 
 def fit(
-    method: Method,
+    method: Learner,
     feed: Feed,
-    recipe: Recipe,
+    settings: Settings,
     folder: Path | None = None,
     resume: bool = True,
     device: torch.device | str | None = None,
 ) -> Iterator[Record]:
     """Trains in place, a record a step.
 
-    With a folder, a checkpoint is kept there every `recipe.checkpoint_every` steps, at the end, and when the
-    caller closes the generator; with `resume` a later call goes on from the newest whole one.
+    With a folder, a checkpoint is kept there every `checkpoint_every` steps, at the end, and when
+    the caller closes the generator; with `resume` a later call goes on from the newest whole one.
     """
-    trainer = Trainer(method, recipe.for_images(len(feed.dataset)), device)
+    trainer = Trainer(method, settings, device)
     keeper = Checkpointer(folder) if folder else None
     if keeper and resume:
         keeper.restore(trainer)
     try:
         yield from _steps(trainer, feed, keeper)
-    except GeneratorExit:  # the caller has seen enough: the state is whole, between two steps
+    except GeneratorExit:  # the caller stops: the state is whole, between two steps
         if keeper:
             keeper.save(trainer)
         raise
@@ -217,36 +243,48 @@ def fit(
 
 
 def _steps(trainer: Trainer, feed: Feed, keeper: Checkpointer | None) -> Iterator[Record]:
-    steps, every = trainer.training.steps, trainer.recipe.checkpoint_every
-    began = time.perf_counter()
+    steps, every = trainer.training.steps, trainer.settings.checkpoint_every
     batches = feed.batches(trainer.step) if trainer.step < steps else iter(())
     while trainer.step < steps:
-        batch = next(batches)
-        waited = time.perf_counter() - began
-        epoch = feed.epoch(trainer.step)
-        losses, lr = trainer.advance(batch)
-        seconds = time.perf_counter() - began
-        yield Record(
-            step=trainer.step - 1, epoch=epoch, losses=losses, total=sum(losses.values()), lr=lr,
-            seen=trainer.seen, seconds=seconds, data_wait=waited,
-            images_per_s=trainer.training.batch / seconds, mem_gb=peak_gb(trainer.device),
-        )  # fmt: skip
+        yield _record(trainer, feed, batches)
+        # after the caller has logged the record: no line of the log is ever lost
         if keeper and (trainer.step % every == 0 or trainer.step == steps):
-            keeper.save(
-                trainer
-            )  # after the caller has logged the record: no line of the log is ever lost
-        began = time.perf_counter()
+            keeper.save(trainer)
 
 
-def _groups(method: Method, training: Training) -> list[dict]:
-    """The method's own groups, or one with and one without weight decay (norms, biases and tokens)."""
+def _record(trainer: Trainer, feed: Feed, batches: Iterator[Batch]) -> Record:
+    """One step, timed."""
+    began = time.perf_counter()
+    batch = next(batches)
+    waited = time.perf_counter() - began
+    losses, lr = trainer.advance(batch)
+    seconds = time.perf_counter() - began
+    return Record(
+        step=trainer.step - 1, epoch=feed.epoch(trainer.step - 1), losses=losses,
+        total=sum(losses.values()), lr=lr, seen=trainer.seen, seconds=seconds, data_wait=waited,
+        images_per_s=trainer.training.batch / seconds, mem_gb=peak_gb(trainer.device),
+    )  # fmt: skip
+
+
+def _optimizer(method: Learner, training: Training) -> torch.optim.Optimizer:
+    """AdamW over the method's own groups, or over one with and one without weight decay."""
     if hasattr(method, "param_groups"):
-        return method.param_groups(training.lr, training.weight_decay)
-    return decay_groups(method.parameters(), training.lr, training.weight_decay)
+        groups = method.param_groups(training.lr, training.weight_decay)
+    else:
+        groups = decay_groups(method.parameters(), training.lr, training.weight_decay)
+    return torch.optim.AdamW(groups, betas=training.betas, fused=True)
 
 
-def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
-    return recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
+def compile_parts(method: Learner) -> None:
+    """torch.compile on what the method names as static."""
+    if not hasattr(method, "compiled_parts"):
+        raise InputError(f"compile: {type(method).__name__} has no parts that can be compiled")
+    for part in method.compiled_parts():
+        part.compile()
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
 
 def default_device() -> torch.device:

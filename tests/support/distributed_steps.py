@@ -13,7 +13,7 @@ from pointseg.training.loop import fit
 
 
 def main(out: Path) -> None:
-    chosen = tiny.recipe(steps=8, batch=4, ema=0.9)
+    chosen = tiny.settings(steps=8, batch=4, ema=0.9)
     torch.manual_seed(0)
     method = tiny.Tiny(dropout=0.0, norm=False)
     records = list(fit(method, tiny.feed(chosen), chosen, out.parent / out.stem, device="cpu"))

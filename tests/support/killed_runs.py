@@ -23,7 +23,7 @@ STEPS = 40
 
 def train(folder: Path, beat: int) -> None:
     """One attempt: goes on where the last one was killed, and tells of every step by one byte."""
-    chosen = tiny.recipe(steps=STEPS, ema=0.9, batch=3)
+    chosen = tiny.settings(steps=STEPS, ema=0.9, batch=3)
     torch.manual_seed(0)
     method = tiny.Tiny()
     progress = Progress(STEPS, folder, io.StringIO())
@@ -66,7 +66,7 @@ def work_lost(folder: Path) -> bool:
 def main(place: Path, kills: int) -> None:
     torch.set_num_threads(1)
     Trainer(
-        tiny.Tiny(), tiny.recipe(), "cpu"
+        tiny.Tiny(), tiny.settings(), "cpu"
     )  # an optimiser's imports take a second: here, not in every child
     whole, dice, done, lost, folders = place / "whole", random.Random(0), 0, 0, []
     whole.mkdir()

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from pointseg.lab import recipe as recipes
-from pointseg.structures import Batch, Instances, Prediction
+from pointseg.structures import Batch, Instances, Prediction, Training
 from pointseg.training.loader import Feed
+from pointseg.training.loop import Settings
 
 SIDE = 8
 
@@ -83,6 +84,11 @@ def register():
 def recipe(**training):
     register()
     return recipes.make("tiny", training={"steps": 12, "lr": 1e-2, **training}, checkpoint_every=3)
+
+
+def settings(**training):
+    training = Training(**{"steps": 12, "lr": 1e-2, "batch": 2, **training})
+    return Settings(training, checkpoint_every=3)
 
 
 def feed(chosen, count=7, workers=0):

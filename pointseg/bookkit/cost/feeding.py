@@ -53,7 +53,9 @@ def waits(
     for name, recipe in recipes.items():
         for count in processes:
             feed = feed_of(recipe, count)
-            records = fit(recipe.build(feed.dataset.categories), feed, recipe, device=device)
+            settings = recipe.loop_settings(len(feed.dataset))
+            method = recipe.build(feed.dataset.categories)
+            records = fit(method, feed, settings, device=device)
             seen = list(islice(records, begun, begun + steps))
             share = sum(r.data_wait for r in seen) / sum(r.seconds for r in seen)
             step_ms = 1e3 * sum(r.seconds for r in seen) / len(seen)

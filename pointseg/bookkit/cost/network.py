@@ -96,12 +96,12 @@ def step_piece(name: str, scale: str, batch: Batch, categories: Sequence[Categor
         config=config,
     )
     method = method_class(name).build(categories, scale, **config)
-    trainer = Trainer(method, recipe, device)
+    trainer = Trainer(method, recipe.loop_settings(len(batch)), device)
     size = tuple(batch.images.shape[-2:])
     tokens = token_count(method.vit, size) if hasattr(method, "vit") else 0
     weights = weight_bytes(method)
     moved = PASSES_OF_A_STEP * weights + batch.images.nbytes
-    told = "bf16" if uses_bf16(recipe, device) else "float32"
+    told = "bf16" if uses_bf16(recipe.precision, device) else "float32"
     return Piece(
         f"{name} step",
         scale,

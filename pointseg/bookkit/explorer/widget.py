@@ -21,11 +21,11 @@ from pointseg.bookkit.explorer.module import module_text, style_text
 from pointseg.bookkit.explorer.state import STATE
 from pointseg.data.images import read_image
 from pointseg.data.point_file import MANUAL, ImagePoints, PointFile, write_points
+from pointseg.lab.models import load_model
 from pointseg.nets.attention import attention_rows, rollout_rows
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone
 from pointseg.structures import Category, InputError, Points, Truth
-from pointseg.training.checkpoint import load_model
 
 LARGEST_SIDE = (
     512  # pixels; larger pictures are shrunk, or their tokens would be too many to move by hand
