@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pointseg.ops.colour import alike, pairs
 from pointseg.ops.processes import world_mean
+from pointseg.ownership import owner
 from pointseg.papers.epld.queries import Targets
 
 ABSENT = -1e4  # logit of a row without target: its probability is exactly 0, gradients stay finite
@@ -31,7 +32,7 @@ def distance_map(probability: Tensor) -> Tensor:
 
 def pseudo_label(distance: Tensor) -> Tensor:
     """[..., h, w] row of the nearest target, the lowest where two are. [EPLD Eq. 7]"""
-    return distance.argmin(-3)
+    return owner(distance, dim=-3)
 
 
 def partial_loss(log_prob: Tensor, targets: Targets) -> Tensor:

@@ -1,0 +1,166 @@
+"""Fusion module and distance branch: used in training only. [EPLD Sec. 3.2-3.3]"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointseg.nets.deformable_encoder import Memory
+from pointseg.nets.mask_decoder import mask_logits
+from pointseg.papers.epld.distance import distance_map, log_probability, pseudo_label
+from pointseg.papers.epld.queries import (
+    Targets,
+    aggregated,
+    cleaned_masks,
+    enhanced,
+    erosion_passes,
+)
+
+LEARNT_GRID = (50, 50)  # cells of E^learn, enlarged to the grid at hand; UNSTATED [EPLD Tab. 1]
+
+
+class FusionModule(nn.Module):
+    """F^fuse [b, D, h, w]: the levels' sum on the finest grid, through two convolutions.
+
+    UNSTATED [EPLD Sec. 3.2]: kernels of 3 x 3, norm and ReLU between them, bilinear enlargement.
+    """
+
+    def __init__(self, width: int, levels: int):
+        super().__init__()
+        self.levels = levels
+        self.net = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(math.gcd(32, width), width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, memory: Memory) -> Tensor:
+        grid = memory.shapes[0]
+        planes = [memory.level(k) for k in range(self.levels)]
+        enlarge = lambda x: F.interpolate(x, size=grid, mode="bilinear", align_corners=False)  # noqa: E731
+        return self.net(planes[0] + sum(enlarge(plane) for plane in planes[1:]))
+
+
+class DecoderLayer(nn.Module):
+    """Logits [b, N, h, w] read off the attention of anchor queries, before its softmax.
+
+    UNSTATED [EPLD Sec. A.2]: after PSF's mask decoder. Queries see each other first, the only place
+    where targets compete before the softmax over them. Values, output projection and feed-forward
+    net are left out: the next queries come from F^fuse, so nothing would teach them. Without
+    `last_relu` the logits keep their sign.
+    """
+
+    def __init__(
+        self, width: int, heads: int, levels: int, self_attention: bool = True, last_relu=False
+    ):
+        super().__init__()
+        self.heads, self.last_relu = heads, last_relu
+        self.self_attention = None
+        if self_attention:
+            self.self_attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.mix = nn.ModuleList(nn.Linear(heads, heads) for _ in range(levels))
+        self.join = nn.Linear(heads * levels, 1)
+        for layer in (self.query, self.key, *self.mix, self.join):
+            nn.init.xavier_uniform_(layer.weight)  # UNSTATED [EPLD Sec. A.2]: as PSF's and PSPS's
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, queries: Tensor, memory: Memory, present: Tensor) -> Tensor:
+        """Queries [b, N, D] look at memory's tokens; rows that are not present are not looked at."""
+        if self.self_attention is not None:
+            hidden = ~present & present.any(1, keepdim=True)
+            looked = self.self_attention(queries, queries, queries, hidden, need_weights=False)[0]
+            queries = queries + looked
+        q, k = self._heads(self.query(self.norm(queries))), self._heads(self.key(memory.tokens))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, heads, N, tokens]
+        if memory.padding is not None:
+            scores = scores.masked_fill(memory.padding[:, None, None], 0)
+        logits = mask_logits(scores, memory, self.mix, self.join)
+        return F.relu(logits) if self.last_relu else logits
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one decoder layer says; stacked over layers, all of them."""
+
+    logits: Tensor  # [b, N, h, w]
+    log_prob: Tensor  # [b, N, h, w]: log M
+    classes: Tensor  # [b, N, C] logits of Y
+    label: Tensor  # [b, h, w] row of the target that owns a cell
+
+
+class DistanceBranch(nn.Module):
+    """Queries, distances and labels that improve one another, layer by layer.
+
+    placed: position is added to the levels, for a memory whose encoder knows none.
+    """
+
+    def __init__(self, width: int, heads: int, classes: int, placed: bool, config):
+        super().__init__()
+        self.config, self.placed = config, placed
+        self.fusion = FusionModule(width, config.fusion_levels)
+        # UNSTATED [EPLD Eq. 4]: one FC layer for all layers, as all queries are means of F^fuse
+        self.classifier = nn.Linear(width, classes)
+        nn.init.constant_(self.classifier.bias, -math.log(99))  # focal prior of 0.01
+        self.embedding = nn.Parameter(torch.randn(classes, width))  # E^cls: no layer index in Eq. 5
+        if config.source == "learnt":
+            self.learnt = nn.Parameter(torch.randn(1, width, *LEARNT_GRID))
+        levels, attention = config.decoder_levels, config.self_attention
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, heads, levels, attention, config.last_relu)
+            for _ in range(config.layers)
+        )
+
+    def forward(self, memory: Memory, targets: Targets) -> Estimate:
+        """Estimates of all layers, [L, ...]."""
+        if self.placed:
+            memory = replace(memory, tokens=memory.tokens + memory.position)
+        source, memory = self.source(memory), memory.first(self.config.decoder_levels)
+        passes = self.config.erosion or erosion_passes(memory.shapes[0])
+        masks, layers = targets.points, []
+        for layer in self.layers:
+            layers.append(self.estimate(layer, aggregated(masks, source), memory, targets))
+            masks = cleaned_masks(layers[-1].label, targets, passes)
+        return Estimate(**{k: torch.stack([vars(e)[k] for e in layers]) for k in vars(layers[0])})
+
+    def source(self, memory: Memory) -> Tensor:
+        """[b, D, h, w] that queries are means of: F^fuse, or a row of Table 1. [EPLD Tab. 1]"""
+        if self.config.source == "fused":
+            return self.fusion(memory)
+        b, (h, w) = len(memory.tokens), memory.shapes[0]
+        if self.config.source == "learnt":
+            plane = F.interpolate(self.learnt, size=(h, w), mode="bilinear", align_corners=False)
+        else:
+            plane = memory.position[: h * w].T.reshape(1, -1, h, w).to(memory.tokens.dtype)
+        return plane.expand(b, -1, -1, -1)
+
+    def estimate(self, layer: DecoderLayer, queries: Tensor, memory: Memory, targets: Targets):
+        """The Estimate of one layer from its queries Q [b, N, D]."""
+        classes = self.classifier(queries)
+        if self.config.class_embedding:
+            queries = enhanced(queries, self.embedding, targets.label)
+        logits = layer(queries, memory, targets.present)
+        log_prob = log_probability(logits, targets.present)
+        label = pseudo_label(distance_map(log_prob.detach().exp()))
+        return Estimate(logits, log_prob, classes, label)
+
+
+@torch.no_grad()
+def layer_notes(estimate: Estimate, targets: Targets) -> dict[str, Tensor]:
+    """Share of positive logits and mean entropy of M by layer: a collapse shows in them at once."""
+    valid = targets.inside[:, None] & targets.present[..., None, None]
+    entropy = -(estimate.log_prob.exp() * estimate.log_prob * valid).sum((1, 2, 3, 4))
+    positive = ((estimate.logits > 0) & valid).sum((1, 2, 3, 4))
+    entropy = entropy / targets.inside.sum().clamp(min=1)
+    positive = positive / valid.sum().clamp(min=1)
+    notes = {"positive": positive, "entropy": entropy}
+    return {f"{name} {k + 1}": v for name, by in notes.items() for k, v in enumerate(by)}

@@ -1,0 +1,160 @@
+"""EPLD whole: from points to labels to losses, on good input and bad; its memory at COCO's size."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.grid_targets import points_of
+
+from pointseg.papers.epld.branch import DistanceBranch
+from pointseg.papers.epld.method import Config, Distance
+from pointseg.structures import IGNORE, Batch
+from pointseg.students.panoptic_segformer.network import SMALL, PanopticSegFormer
+from pointseg.students.panoptic_segformer.training import canvas_padding
+
+THINGS, STUFF, CANVAS = 2, 2, (64, 64)
+
+
+def labeller(**choices):
+    torch.manual_seed(0)
+    config = Config(**{"layers": 3} | choices)
+    return Distance(DistanceBranch(32, 4, THINGS + STUFF, True, config), THINGS, config)
+
+
+def network():
+    torch.manual_seed(0)
+    return PanopticSegFormer(THINGS, STUFF, replace(SMALL, width=32, heads=4))
+
+
+def batch_of(*points, sizes=None):
+    torch.manual_seed(1)
+    sizes = sizes or [CANVAS] * len(points)
+    images = torch.rand(len(points), 3, *CANVAS)
+    for image, (h, w) in zip(images, sizes):
+        image[:, h:], image[:, :, w:] = 0, 0
+    return Batch(images, sizes, [f"image {k}" for k in range(len(points))], list(points))
+
+
+def read(batch, **choices):
+    memory = network().encode(batch.images, canvas_padding(batch.sizes, CANVAS, None))
+    net = labeller(**choices)
+    evidence = net.evidence(memory, batch)
+    return net, evidence, net.assign(evidence, batch)
+
+
+SCENE = points_of((10, 10, 0, 1), (50, 20, 1, 2), (30, 60, 2, 3), (5, 50, 3, 4))
+MANY = points_of(*((4 * (k % 15) + 2, 4 * (k // 15) + 2, k % 2, k + 1) for k in range(200)))
+
+
+def test_every_pixel_has_an_owner_and_every_point_its_own_cell():
+    batch = batch_of(SCENE)
+    _, _, labels = read(batch)
+    assert labels.owner.min() >= 0 and labels.owner.max() <= 3
+    for k, (x, y) in enumerate(SCENE.xy.long().tolist()):
+        assert (
+            labels.owner[0, y // 4 * 4 : y // 4 * 4 + 4, x // 4 * 4 : x // 4 * 4 + 4] == k
+        ).all()
+
+
+def test_targets_hold_masks_boxes_and_stuff_of_the_label():
+    batch = batch_of(SCENE, sizes=[(64, 40)])
+    _, _, labels = read(batch_of(points_of((10, 10, 0, 1), (30, 60, 3, 4)), sizes=[(64, 40)]))
+    (target,) = labels.targets(batch)
+    owner = labels.owner[0]
+    assert target.thing_label.tolist() == [0]
+    assert torch.equal(target.things[0], owner == 0)
+    assert (target.stuff[owner == 1] == 1).all() and (target.stuff[owner != 1] == IGNORE).all()
+    assert torch.equal(target.known, owner >= 0) and not target.known[:, 40:].any()
+    assert labels.thing_share() == 0.5
+
+
+BAD = {
+    "no points": [points_of()],
+    "one target": [points_of((10, 10, 0, 1))],
+    "two points in one cell": [points_of((10.1, 10.1, 0, 1), (10.9, 10.8, 1, 2), (40, 40, 2, 3))],
+    "a point in the padding": [points_of((10, 10, 0, 1), (60, 60, 1, 2))],
+    "200 targets": [MANY],
+    "stuff only": [points_of((10, 10, 2, 1), (50, 50, 3, 2))],
+    "things only": [points_of((10, 10, 0, 1), (50, 50, 1, 2))],
+    "ten points": [points_of(*((6 * k + 1, 5 * k + 2, k % 2, k % 2 + 1) for k in range(10)))],
+}
+
+
+@pytest.mark.parametrize("beside", [[], [SCENE]], ids=["alone", "beside a good image"])
+@pytest.mark.parametrize("case", BAD)
+def test_odd_images_are_labelled_and_learnt_from(case, beside):
+    points = BAD[case] + beside
+    batch = batch_of(*points, sizes=[(48, 64)] + [CANVAS] * len(beside))
+    net, evidence, labels = read(batch)
+    losses = net.losses(evidence, labels, batch)
+    assert set(losses) == {"partial", "class", "self_training", "colour_prior"}
+    assert all(torch.isfinite(loss) and loss >= 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    assert len(labels.targets(batch)) == len(labels.panoptic(batch)) == len(points)
+    shown = labels.panoptic(batch)[0]
+    assert shown.segments.shape == (48, 64)
+    assert shown.segments.max() <= len(shown.label) == int(labels.table.present[0].sum())
+    assert (shown.segments > 0).all() == bool(len(points[0]))
+
+
+def test_where_two_targets_claim_a_cell_the_nearest_keeps_it():
+    _, evidence, labels = read(batch_of(*BAD["two points in one cell"]))
+    assert not evidence.targets.labelled[0, 2, 2]
+    assert (evidence.targets.points[0, :2, 2, 2]).all()
+    assert labels.owner[0, 10, 10] in (0, 1, 2)
+
+
+def test_a_class_without_any_point_is_learnt_as_absent_and_its_embedding_rests():
+    batch = batch_of(points_of((10, 10, 0, 1), (50, 50, 2, 2)))
+    net, evidence, labels = read(batch)
+    sum(net.losses(evidence, labels, batch).values()).backward()
+    moved = net.branch.embedding.grad.abs().sum(1) > 0
+    assert moved.tolist() == [True, False, True, False]
+    assert (net.branch.classifier.weight.grad[[1, 3]].abs().sum(1) > 0).all()
+
+
+def test_eq11_switched_off_terms_are_not_computed():
+    """[EPLD Eq. 11] [EPLD Tab. 2, 5]"""
+    off = {"class_loss": False, "self_training": False, "colour_prior": False}
+    batch = batch_of(SCENE)
+    net, evidence, labels = read(batch, **off)
+    assert set(net.losses(evidence, labels, batch)) == {"partial"}
+
+
+def test_eq11_each_term_is_the_sum_of_its_layers():
+    """[EPLD Eq. 11] With the last layer alone in the estimate the sum of L terms is its own."""
+    batch = batch_of(SCENE)
+    net, evidence, labels = read(batch)
+    layers = []
+    for k in range(3):
+        one = {n: v[[k]] for n, v in vars(evidence.estimate).items()}
+        one["label"] = evidence.estimate.label[[-1]]
+        alone = replace(evidence, estimate=type(evidence.estimate)(**one))
+        layers.append(net.losses(alone, labels, batch))
+    for name, loss in net.losses(evidence, labels, batch).items():
+        torch.testing.assert_close(loss, sum(layer[name] for layer in layers))
+
+
+def test_learning_lowers_every_term_and_labels_become_better():
+    """Two-coloured halves, one point each: after a few steps the border is found."""
+    image = torch.zeros(1, 3, *CANVAS)
+    image[:, 0, :, :24] = 1
+    image[:, 2, :, 24:] = 1
+    batch = Batch(image, [CANVAS], ["halves"], [points_of((8, 30, 0, 1), (50, 30, 1, 2))])
+    student, net = network(), labeller(layers=6)
+    weights = [*student.backbone.parameters(), *student.encoder.parameters(), *net.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=2e-3)
+    totals = []
+    for _ in range(40):
+        evidence = net.evidence(student.encode(batch.images), batch)
+        labels = net.assign(evidence, batch)
+        loss = sum(net.losses(evidence, labels, batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        totals.append(loss.item())
+    truth = (torch.arange(64) >= 24).long().expand(1, 64, 64)
+    assert totals[-1] < totals[0] / 3
+    assert (labels.owner == truth).float().mean() > 0.9
