@@ -13,6 +13,7 @@ from pointseg.data.image_cache import ImageCache
 from pointseg.data.point_file import as_points
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import MaskDataset, PointDataset, collate
+from pointseg.data.truth_cache import TruthCache
 from pointseg.structures import Category, InputError
 
 AUGMENT = Augment(short_sides=(20, 32, 40), brightness=0.4)
@@ -78,6 +79,10 @@ class Counting(MemoryDataset):
         self.decoded += 1
         return super().image(i)
 
+    def truth(self, i):
+        self.decoded += 1
+        return MemoryDataset(len(self)).truth(i)
+
 
 def test_the_cache_decodes_once_and_only_when_all_images_fit():
     dataset = Counting(3)
@@ -87,6 +92,19 @@ def test_the_cache_decodes_once_and_only_when_all_images_fit():
         for _ in range(2):
             assert all(np.array_equal(cache[i], MemoryDataset(3).image(i)) for i in range(3))
         assert dataset.decoded == 3 * times
+
+
+@pytest.mark.parametrize("budget, times", [(2**20, 1), (0, 2)])
+def test_masks_are_decoded_once_within_the_budget_and_stay_the_same(budget, times):
+    dataset = Counting(3)
+    cache = TruthCache(dataset, budget)
+    for _ in range(2):
+        for i in range(3):
+            cached, fresh = vars(cache[i]), vars(MemoryDataset(3).truth(i))
+            assert all(torch.equal(cached[name], fresh[name]) for name in fresh)
+            assert all(cached[name].dtype == fresh[name].dtype for name in fresh)
+            cached["masks"].zero_(), cached["void"].zero_(), cached["parts"].zero_()
+    assert dataset.decoded == 3 * times
 
 
 def test_augmenting_does_not_change_the_cached_image(dataset, points):

@@ -12,10 +12,11 @@ from torch.utils import data
 
 from pointseg.data.image_cache import ImageCache
 from pointseg.data.point_file import PointFile
+from pointseg.data.truth_cache import TruthCache
 from pointseg.structures import Batch, Category, InputError, Sample
 
 Augmentation = Callable[[Sample, Generator], Sample]
-CACHE_BYTES = 2**30
+CACHE_BYTES = 2**30  # of decoded images, and as many again of decoded masks
 
 
 class ImageDataset(data.Dataset):
@@ -94,10 +95,11 @@ class MaskDataset(ImageDataset):
         if not len(dataset):
             raise InputError(f"{dataset.root}: has no images")
         super().__init__(dataset, list(range(len(dataset))), augment, seed, cache_bytes)
+        self.truths = TruthCache(dataset, cache_bytes)
 
     def plain(self, row: int) -> Sample:
         sample = super().plain(row)
-        return Sample(sample.image_id, sample.image, truth=self.dataset.truth(row))
+        return Sample(sample.image_id, sample.image, truth=self.truths[row])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
