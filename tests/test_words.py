@@ -1,0 +1,221 @@
+"""Names are the field's plain words: retired ones are refused as names of anything that a source binds."""
+
+import ast
+from pathlib import Path
+
+RETIRED = set(
+    "seen found own told asked real like unlike among between pupils thoughts places pictures said "
+    "answer swallows bids rivals lesson taught".split()
+)
+GENERATORS = {"dice"}  # a loss may be called so; a random generator is rng or generator
+
+
+def bound(tree: ast.AST):
+    """(name, line) of every function, argument, variable, field and loop variable of a source."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("test_"):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield getattr(node, "id", None) or node.attr, node.lineno
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.asname, 0
+
+
+def retired(source: str) -> list[str]:
+    """The retired words that a source binds, whole or as a part of a name, with their lines."""
+    tree = ast.parse(source)
+    words = [
+        f"{line}: {name}" for name, line in bound(tree) if RETIRED & set(name.lower().split("_"))
+    ]
+    arguments = (node for node in ast.walk(tree) if isinstance(node, ast.arg))
+    return words + [f"{node.lineno}: {node.arg}" for node in arguments if node.arg in GENERATORS]
+
+
+# Not yet in plain words. This list only grows shorter.
+NOT_YET = set(
+    """
+book/attentionshift.py
+book/attentionshift_study.py
+book/explorer.py
+book/index.py
+book/looking_inside.py
+book/measuring.py
+book/panoptic_from_points.py
+book/panoptic_study.py
+book/point2mask.py
+book/points_and_data.py
+book/side_by_side.py
+pointseg/bookkit/cost/clock.py
+pointseg/bookkit/cost/counting.py
+pointseg/bookkit/cost/feeding.py
+pointseg/bookkit/cost/labels.py
+pointseg/bookkit/cost/network.py
+pointseg/bookkit/cost/shown.py
+pointseg/bookkit/cost/survey.py
+pointseg/bookkit/diagnostics/attentionshift.py
+pointseg/bookkit/diagnostics/key_points.py
+pointseg/bookkit/diagnostics/labels.py
+pointseg/bookkit/diagnostics/panoptic.py
+pointseg/bookkit/equations.py
+pointseg/bookkit/explorer/bundle.py
+pointseg/bookkit/explorer/failures.py
+pointseg/bookkit/explorer/page.py
+pointseg/bookkit/explorer/widget.py
+pointseg/bookkit/report.py
+pointseg/bookkit/run_figures.py
+pointseg/bookkit/watched.py
+pointseg/data/bestiary/arith.py
+pointseg/data/bestiary/bodies.py
+pointseg/data/bestiary/ground.py
+pointseg/data/bestiary/members.py
+pointseg/data/bestiary/plan.py
+pointseg/data/bestiary/scene.py
+pointseg/data/bestiary/write.py
+pointseg/data/coco.py
+pointseg/data/coco_json.py
+pointseg/data/dataset.py
+pointseg/data/doctor.py
+pointseg/data/folder.py
+pointseg/data/gauge.py
+pointseg/data/layouts.py
+pointseg/data/panoptic.py
+pointseg/data/point_file.py
+pointseg/data/point_formats.py
+pointseg/data/points.py
+pointseg/data/tiles.py
+pointseg/data/voc.py
+pointseg/lab/battery.py
+pointseg/lab/evaluation.py
+pointseg/lab/experiment.py
+pointseg/lab/explain.py
+pointseg/lab/fingerprint.py
+pointseg/lab/methods.py
+pointseg/lab/notebook.py
+pointseg/lab/predict.py
+pointseg/lab/progress.py
+pointseg/lab/run_data.py
+pointseg/lab/run_record.py
+pointseg/lab/tta.py
+pointseg/metrics/files.py
+pointseg/metrics/panoptic_files.py
+pointseg/metrics/pq.py
+pointseg/metrics/pseudo.py
+pointseg/metrics/voc_ap.py
+pointseg/nets/attention.py
+pointseg/nets/deformable_encoder.py
+pointseg/nets/location_decoder.py
+pointseg/nets/mask_decoder.py
+pointseg/nets/roi_heads.py
+pointseg/nets/start.py
+pointseg/nets/vit.py
+pointseg/nets/weights.py
+pointseg/ops/deformable.py
+pointseg/ops/paths.py
+pointseg/ops/semantic_losses.py
+pointseg/papers/attentionshift/instance_map.py
+pointseg/papers/attentionshift/keypoints.py
+pointseg/papers/attentionshift/matching.py
+pointseg/papers/attentionshift/method.py
+pointseg/papers/attentionshift/objects.py
+pointseg/papers/attentionshift/parts.py
+pointseg/papers/attentionshift/picture_labels.py
+pointseg/papers/attentionshift/point_choice.py
+pointseg/papers/attentionshift/shift.py
+pointseg/papers/attentionshift/tokens.py
+pointseg/papers/epld/distance.py
+pointseg/papers/method.py
+pointseg/papers/point_panoptic.py
+pointseg/papers/points_alone.py
+pointseg/papers/psps.py
+pointseg/structures.py
+pointseg/students/detector.py
+pointseg/students/mask_rcnn.py
+pointseg/students/mask_rcnn_full.py
+pointseg/students/panoptic_full.py
+pointseg/students/panoptic_segformer/losses.py
+pointseg/students/panoptic_segformer/network.py
+pointseg/students/panoptic_segformer/training.py
+pointseg/training/loader.py
+pointseg/training/loop.py
+pointseg/training/pretraining/mae.py
+pointseg/training/pretraining/pretrain.py
+pointseg/training/pretraining/probe.py
+tests/support/tiny_method.py
+tests/test_accelerator.py
+tests/test_ap.py
+tests/test_as_maps.py
+tests/test_as_method.py
+tests/test_as_shift.py
+tests/test_as_student.py
+tests/test_attention.py
+tests/test_augment.py
+tests/test_bestiary.py
+tests/test_bestiary_files.py
+tests/test_book.py
+tests/test_cli.py
+tests/test_cost.py
+tests/test_ddp.py
+tests/test_environment.py
+tests/test_epld_branch.py
+tests/test_epld_distance.py
+tests/test_epld_queries.py
+tests/test_equations.py
+tests/test_experiment.py
+tests/test_explorer.py
+tests/test_explorer_transport.py
+tests/test_firewall.py
+tests/test_floors.py
+tests/test_loaders.py
+tests/test_mae.py
+tests/test_notebook.py
+tests/test_ownership.py
+tests/test_p2m_labels.py
+tests/test_p2m_photographs.py
+tests/test_points.py
+tests/test_pq.py
+tests/test_predict.py
+tests/test_pseudo.py
+tests/test_psf_first_stage.py
+tests/test_psf_ops.py
+tests/test_psf_student.py
+tests/test_recipe.py
+tests/test_reproduce.py
+tests/test_resume.py
+tests/test_studies.py
+tests/test_study_notebooks.py
+tests/test_train.py
+tests/test_views.py
+tests/test_vit.py
+tests/test_weights.py
+""".split()
+)
+
+
+def sources(root: Path) -> list[Path]:
+    return sorted(
+        path for room in ("pointseg", "book", "tests") for path in (root / room).rglob("*.py")
+    )
+
+
+def test_no_name_is_a_retired_word(root):
+    names = {str(path.relative_to(root)): retired(path.read_text()) for path in sources(root)}
+    assert {name: words for name, words in names.items() if words and name not in NOT_YET} == {}
+
+
+def test_every_way_of_binding_a_retired_word_is_seen():
+    source = (
+        "import x as seen\n"
+        "def asked(own, dice): self.real = 1\n"
+        "for found in y: pass\n"
+        "like_this = [said for said in z]\n"
+        "def test_what_is_found(): answer: int = 1\n"
+    )
+    assert [word.split(": ")[1] for word in sorted(retired(source))] == (
+        "seen asked dice own real found like_this said answer".split()
+    )
+
+
+def test_words_that_are_only_used_or_mean_the_loss_are_left_alone():
+    assert retired("def dice(x): return zeros_like(x).real + found(x, own=1)\n") == []
