@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 # [AS Eq. 5], [AS Eq. 5-7], [AS Alg. 1], [AS Alg. 1 l. 3]: paper key, kind, first number, last number.
-CITATION = re.compile(r"\[([A-Z0-9]+(?:-S)?) (Eq|Alg)\. (\d+)(?:-(\d+))?(?: l\. [\d-]+)?\]")
+CITATION = re.compile(r"\[([A-Z0-9]+(?:-S)?) (Eq|Alg)\. (a?\d+)(?:-(\d+))?(?: l\. [\d-]+)?\]")
 REMARK = re.compile(r"(DEVIATION|UNSTATED) \[([^\]]+)\]: (.+)")
 
 
@@ -25,10 +25,11 @@ class Implementation:
 
 
 def cited(text: str) -> list[tuple[str, str]]:
-    """(paper, "Eq. 5") of every citation of a text, ranges written out."""
+    """(paper, "Eq. 5") of every citation of a text, ranges written out; "Eq. a2" has none."""
     found = []
     for paper, kind, first, last in CITATION.findall(text):
-        found += [(paper, f"{kind}. {n}") for n in range(int(first), int(last or first) + 1)]
+        numbers = range(int(first), int(last) + 1) if last else [first]
+        found += [(paper, f"{kind}. {n}") for n in numbers]
     return found
 
 
