@@ -36,7 +36,7 @@ from pointseg.bookkit.explorer.bundle import make_bundle, write_script
 from pointseg.nets.weights import read_backbone
 
 vit = read_backbone()
-scenes = [draw(0, "val", i, size) for i in range(candidates)]
+scenes = [draw(0, "val", i, size, edition=1) for i in range(candidates)]
 chosen = failures.find_cases(
     vit, [s.image for s in scenes], [s.truth for s in scenes])
 

@@ -40,6 +40,13 @@ def data_check(options) -> int:
     return 2 if report.faults else 0
 
 
+def data_gauge(options) -> None:
+    from pointseg.data.gauge import gauge, table
+
+    measures = gauge(options.roots, options.split, options.stride, options.images)
+    print(json.dumps(measures, indent=1) if options.json else "\n".join(table(measures)))
+
+
 def points(options) -> None:
     from pointseg.data.layouts import open_dataset
     from pointseg.data.points import sample_points, write_points
@@ -173,8 +180,10 @@ COMMANDS: dict[str, Command] = {
         Argument("--layout", choices=("voc", "coco", "all"), default="all"),
         number("--images", 64, "images to train on"),
         number("--val", None, "images to evaluate on (a quarter of --images unless given)"),
+        number("--tune", None, "images to choose on (likewise)"),
         number("--pretrain", 0, "images for pretraining, without labels"),
-        number("--size", 128),
+        number("--edition", 2, "1: the easy tier"),
+        number("--size", None, "side in pixels (192, or 128 of edition 1)"),
         number("--seed", 0),
         number("--workers", 0),
     )),
@@ -183,6 +192,13 @@ COMMANDS: dict[str, Command] = {
     )),
     "data check": Command(data_check, "list every fault of a dataset; exit 2 when there is one", (
         path("root"), LAYOUT, Argument("--points", type=Path),
+    )),
+    "data gauge": Command(data_gauge, "measure how hard datasets are, side by side", (
+        Argument("roots", metavar="DIR", nargs="+", help="a dataset, or dataset:split"),
+        Argument("--split", default="val"),
+        number("--stride", 8),
+        number("--images", 150, "read at most so many of each dataset, as many of all"),
+        Argument("--json", action="store_true"),
     )),
     "points": Command(points, "sample points from a dataset's masks", (
         path("root"),

@@ -30,7 +30,7 @@ NAME = "transport-explorer"
 def record():
     scene = next(
         s
-        for s in (draw(0, "val", i, 64) for i in range(400))
+        for s in (draw(0, "val", i, 64, edition=1) for i in range(400))
         if int(s.truth.is_thing.sum()) == 3 and has_touching_likes(s.truth, 3)
     )
     truth = scene.truth.pick(~scene.truth.is_crowd)

@@ -149,7 +149,7 @@ def dump(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, separators=(",", ":")))
 
 
-def coco_folders(pretrain: bool) -> list[Path]:
-    splits = ("train", "val", "pretrain") if pretrain else ("train", "val")
-    panoptic = [COCO / "annotations" / f"panoptic_{split}2017" for split in ("train", "val")]
+def coco_folders(labelled: list[str], pretrain: bool) -> list[Path]:
+    splits = [*labelled, "pretrain"] if pretrain else labelled
+    panoptic = [COCO / "annotations" / f"panoptic_{split}2017" for split in labelled]
     return [COCO / f"{split}2017" for split in splits] + panoptic

@@ -1,8 +1,8 @@
-"""Bestiary, the embedded benchmark: creatures of parts that look unlike each other, on textured ground.
+"""Bestiary, the embedded benchmark: creatures of unlike parts on textured ground.
 
-Twelve classes share the looks of their parts: the same head sits on two classes, the same torso on two others.
-One part alone betrays neither the class nor the extent of a creature. Picture `index` depends on
-(seed, split, index) alone, bit for bit on every platform.
+Twelve classes share the looks of their parts: the same head sits on two classes, the same torso on
+two others. One part alone betrays neither the class nor the extent of a creature. Image `index`
+depends on (seed, split, index) alone, bit for bit on every platform.
 """
 
 from pointseg.data.bestiary.draw import CATEGORIES, STUFF, THINGS, Scene, draw

@@ -1,7 +1,8 @@
 """Arithmetic that gives the same bits on every platform.
 
-Only `+ - * /`, square roots, comparisons and table look-ups are used: IEEE 754 fixes their results. Sines,
-exponentials, matrix products and sums over arrays differ between libraries and are kept out of the pictures.
+Only `+ - * /`, square roots, comparisons and table look-ups are used: IEEE 754 fixes their results.
+Sines, exponentials, matrix products and sums over arrays differ between libraries and are kept out
+of the images.
 Random numbers are uniform doubles of a Philox counter keyed by (seed, split, index, stream).
 """
 
@@ -9,30 +10,30 @@ from __future__ import annotations
 
 import numpy as np
 
-SPLIT_CODES = {"train": 1, "val": 2, "pretrain": 3}
+SPLIT_CODES = {"train": 1, "val": 2, "pretrain": 3, "tune": 4}
 
 
-class Dice:
-    """Uniform draws of one stream of one picture."""
+class Stream:
+    """Uniform draws of one stream of one image."""
 
     def __init__(self, seed: int, split: str, index: int, stream: int) -> None:
         second = (SPLIT_CODES[split] << 56) | (stream << 48) | index
         self.generator = np.random.Generator(np.random.Philox(key=[seed, second]))
 
-    def unit(self) -> float:
+    def random(self) -> float:
         return float(self.generator.random())
 
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.unit()
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.random()
 
     def chance(self, share: float) -> bool:
-        return self.unit() < share
+        return self.random() < share
 
-    def below(self, n: int) -> int:
-        return int(self.unit() * n)
+    def integer(self, n: int) -> int:
+        return int(self.random() * n)
 
-    def pick(self, items):
-        return items[self.below(len(items))]
+    def choice(self, items):
+        return items[self.integer(len(items))]
 
     def field(self, *shape: int) -> np.ndarray:
         return self.generator.random(shape, dtype=np.float32)
@@ -71,35 +72,42 @@ def wave(x: np.ndarray) -> np.ndarray:
 
 
 def lattice_steps(size: int, cells: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `size` pixels: its lattice cell [size] int and its eased place in the cell [size]."""
+    """For each of `size` pixels: its lattice cell [size] int and eased position in it [size]."""
     x = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / size)
     cell = np.floor(x)
     t = x - cell
     return cell.astype(np.int64), t * t * (3.0 - 2.0 * t)
 
 
-def noise(dice: Dice, size: int, rows: float, columns: float | None = None) -> np.ndarray:
+def noise(rng: Stream, size: int, rows: float, columns: float | None = None) -> np.ndarray:
     """[size, size] smooth value noise in 0..1 with so many cells down and across."""
     columns = rows if columns is None else columns
-    lattice = dice.field(int(rows) + 2, int(columns) + 2)
+    lattice = rng.field(int(rows) + 2, int(columns) + 2)
     cell, t = lattice_steps(size, rows)
-    t = t[:, None]
-    bands = lattice[cell] * (1.0 - t) + lattice[cell + 1] * t
+    bands = mixed(lattice[cell], lattice[cell + 1], t[:, None])
     cell, t = lattice_steps(size, columns)
-    return bands[:, cell] * (1.0 - t) + bands[:, cell + 1] * t
+    return mixed(bands.take(cell, 1), bands.take(cell + 1, 1), t)
 
 
-def clouds(dice: Dice, size: int, cells: float) -> np.ndarray:
+def mixed(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """low * (1 - share) + high * share; the two arrays are overwritten."""
+    low *= 1.0 - share
+    high *= share
+    low += high
+    return low
+
+
+def clouds(rng: Stream, size: int, cells: float) -> np.ndarray:
     """[size, size] three octaves of noise in 0..1."""
-    coarse, middle, fine = (noise(dice, size, cells * k) for k in (1, 2, 4))
+    coarse, middle, fine = (noise(rng, size, cells * k) for k in (1, 2, 4))
     return coarse * np.float32(0.55) + middle * np.float32(0.3) + fine * np.float32(0.15)
 
 
-def skyline(dice: Dice, size: int, cells: float) -> np.ndarray:
+def skyline(rng: Stream, size: int, cells: float) -> np.ndarray:
     """[size] smooth line with values -1..1."""
     total = np.zeros(size, np.float32)
     for k, weight in ((1, 0.6), (2.7, 0.27), (7.3, 0.13)):
-        knots = dice.field(int(cells * k) + 2)
+        knots = rng.field(int(cells * k) + 2)
         cell, t = lattice_steps(size, cells * k)
         total += np.float32(weight) * (knots[cell] * (1.0 - t) + knots[cell + 1] * t)
     return total * 2.0 - 1.0

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pointseg.data.bestiary.arith import SPLIT_CODES
+from pointseg.data.bestiary.edition import edition_of
 from pointseg.data.bestiary.ground import STUFF_NAMES
 from pointseg.data.bestiary.plan import Plan
 from pointseg.data.bestiary.scene import Canvas, paint_scene
@@ -17,13 +18,13 @@ from pointseg.structures import Category, InputError, Truth
 THINGS = tuple(Category(k + 1, species.name, True) for k, species in enumerate(SPECIES))
 STUFF = tuple(Category(len(THINGS) + k + 1, name, False) for k, name in enumerate(STUFF_NAMES))
 CATEGORIES = THINGS + STUFF
-SMALLEST, LARGEST = 64, 512  # pixels of a picture's side
+SMALLEST, LARGEST = 64, 512  # pixels of an image's side
 LEAST_PIXELS = 8  # what is smaller at 128 pixels counts for nobody
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and all that is true of it."""
+    """One image and all that is true of it."""
 
     image: np.ndarray  # [h, w, 3] uint8
     truth: Truth  # things back to front, then stuff; targets are 1, 2, ...
@@ -47,7 +48,7 @@ def check_request(seed: int, split: str, index: int, size: int) -> None:
 
 
 def outlines(owner: np.ndarray, width: int) -> np.ndarray:
-    """[h, w] bool: lines of `width` pixels around things, on the ground's side or the later thing's."""
+    """[h, w] bool: lines `width` pixels wide around things, outside or on the later thing."""
     lines = np.zeros(owner.shape, bool)
     reached = owner.copy()
     for _ in range(width):
@@ -73,7 +74,7 @@ def gather_truth(canvas: Canvas, plan: Plan, border: bool) -> Truth:
     if border:
         void = outlines(canvas.owner, max(1, canvas.size // 128))
     least = max(1, LEAST_PIXELS * canvas.size * canvas.size // (128 * 128))
-    species = sorted({(place.row, place.species) for place in plan.places})
+    species = sorted({(place.row, place.species) for place in plan.placements})
     ground = (canvas.owner == 0) & ~void
     rows = [(canvas.owner == r + 1, int(s), r in plan.crowd_rows) for r, s in species]
     rows += [((canvas.stuff == k) & ground, len(THINGS) + k, False) for k in range(len(STUFF))]
@@ -94,8 +95,10 @@ def gather_truth(canvas: Canvas, plan: Plan, border: bool) -> Truth:
     )
 
 
-def draw(seed: int, split: str, index: int, size: int = 128) -> Scene:
-    """Picture `index` of a split, with its truth."""
+def draw(seed: int, split: str, index: int, size: int | None = None, edition: int = 2) -> Scene:
+    """Image `index` of a split, with its truth."""
+    chosen = edition_of(edition)
+    size = chosen.size if size is None else size
     check_request(seed, split, index, size)
-    image, canvas, plan = paint_scene(seed, split, index, size)
+    image, canvas, plan = paint_scene(seed, split, index, size, chosen)
     return Scene(image, gather_truth(canvas, plan, plan.void), canvas, plan)

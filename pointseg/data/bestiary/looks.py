@@ -1,4 +1,4 @@
-"""Looks: the colour and texture of a part. Classes share looks, so that no part gives its class away."""
+"""Looks: colour and texture of a part. Classes share looks, so no part gives its class away."""
 
 from __future__ import annotations
 
@@ -6,12 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointseg.data.bestiary.arith import ramp, wave
+from pointseg.data.bestiary.arith import cosine, ramp, sine, wave
 
 
 def rgb(code: str) -> np.ndarray:
     """[3] float32 in 0..1 of a colour written as six hex digits."""
     return np.array([int(code[k : k + 2], 16) for k in (0, 2, 4)], np.float32) / np.float32(255)
+
+
+def code_of(colour: np.ndarray) -> str:
+    """Six hex digits of a colour [3] in 0..1."""
+    return "".join(f"{int(value * 255.0 + 0.5):02x}" for value in np.clip(colour, 0.0, 1.0))
+
+
+def tinted(colour: np.ndarray, turn: float, saturation: float, brightness: float) -> np.ndarray:
+    """Colours [3, ...] with their hue turned; in YIQ a turn keeps the brightness."""
+    r, g, b = colour
+    y = (0.299 * r + 0.587 * g + 0.114 * b) * brightness
+    i, q = 0.596 * r - 0.274 * g - 0.322 * b, 0.211 * r - 0.523 * g + 0.312 * b
+    c, s = (float(wave(turn) * saturation * brightness) for wave in (cosine, sine))
+    i, q = i * c - q * s, i * s + q * c
+    return np.stack([y + 0.956 * i + 0.621 * q, y - 0.272 * i - 0.647 * q,
+                     y - 1.106 * i + 1.703 * q])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,9 +128,12 @@ BEAK = Look("f2a93c", "c46a1e", "plain")
 def paint(
     look: Look, u: np.ndarray, v: np.ndarray, pixels_a_unit: float, gain: np.ndarray
 ) -> np.ndarray:
-    """[3, h, w] colour at local places u, v [h, w]; the pattern fades where the pixels cannot hold it."""
+    """[3, h, w] colour at local u, v [h, w]; the pattern fades where the pixels cannot hold it."""
     base, second = rgb(look.base) * gain, rgb(look.second) * gain
     fade = min(max(pixels_a_unit / look.pitch / 2.0 - 0.6, 0.0), 1.0)
     pattern = PATTERNS[look.pattern](u * np.float32(look.pitch), v * np.float32(look.pitch))
-    share = pattern * np.float32(fade) + np.float32(0.3 * (1.0 - fade) * (look.pattern != "plain"))
-    return base[:, None, None] + (second - base)[:, None, None] * share
+    pattern *= np.float32(fade)
+    pattern += np.float32(0.3 * (1.0 - fade) * (look.pattern != "plain"))
+    colour = (second - base)[:, None, None] * pattern
+    colour += base[:, None, None]
+    return colour

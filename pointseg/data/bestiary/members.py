@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pointseg.data.bestiary.arith import Dice, cosine, sine
+from pointseg.data.bestiary.arith import Stream, cosine, sine
 from pointseg.data.bestiary.looks import BEAK, CRESTS, HEADS, LIMBS, TAILS, WINGS, Look
 from pointseg.data.bestiary.species import CREST, HEAD, LIMB, TAIL, WING, Species
 
@@ -18,7 +18,7 @@ Capsule = tuple[
 class Shape:
     """A union of tapered capsules with one look."""
 
-    part: int
+    part: int | None  # None: a thing of the ground
     look: Look
     capsules: list[Capsule]
     far: bool = False  # on the side turned away from the viewer
@@ -27,7 +27,7 @@ class Shape:
 
 
 def chain(x, y, turns, lengths, radii, bends) -> list[Capsule]:
-    """Capsules end to end from (x, y), first heading `turns` (0 right, .25 down), turning by `bends`."""
+    """Capsules end to end from (x, y), heading `turns` (0 right, .25 down), bent by `bends`."""
     capsules = []
     for length, (ra, rb), bend in zip(lengths, pairwise(radii), bends):
         turns += bend
@@ -45,7 +45,7 @@ def moved(capsules: list[Capsule], x: float, y: float, r: float = 1.0) -> list[C
     ]
 
 
-# ---- heads: in units of the skull's radius, around its middle ----------------------------------------------
+# ---- heads: in units of the skull's radius, around its middle ----
 
 MUZZLES = {
     "muzzle": (1.05, 0.62),
@@ -55,29 +55,29 @@ MUZZLES = {
 }  # reach, tip
 
 
-def ears(dice: Dice) -> list[Capsule]:
-    lean = dice.between(-0.05, 0.05)
+def ears(rng: Stream) -> list[Capsule]:
+    lean = rng.uniform(-0.05, 0.05)
     return [
         (-0.15, -0.5, -0.55 - lean, -1.7, 0.36, 0.08),
         (0.25, -0.6, 0.1 + lean, -1.75, 0.32, 0.08),
     ]
 
 
-def horns(dice: Dice) -> list[Capsule]:
-    bend = dice.between(0.05, 0.11)
+def horns(rng: Stream) -> list[Capsule]:
+    bend = rng.uniform(0.05, 0.11)
     back = chain(-0.1, -0.7, -0.28, [0.6, 0.55, 0.5], [0.28, 0.22, 0.15, 0.04], [0, -bend, -bend])
     return back + chain(
         0.35, -0.7, -0.24, [0.55, 0.5, 0.45], [0.26, 0.2, 0.14, 0.04], [0, -bend, -bend]
     )
 
 
-def antlers(dice: Dice) -> list[Capsule]:
+def antlers(rng: Stream) -> list[Capsule]:
     out = []
     for start, heading in ((-0.1, -0.32), (0.3, -0.2)):
         beam = chain(
             start,
             -0.7,
-            heading + dice.between(-0.02, 0.02),
+            heading + rng.uniform(-0.02, 0.02),
             [0.8, 0.8],
             [0.2, 0.16, 0.09],
             [0, 0.05],
@@ -86,14 +86,14 @@ def antlers(dice: Dice) -> list[Capsule]:
     return out
 
 
-def comb(dice: Dice) -> list[Capsule]:
-    lean = dice.between(0.05, 0.2)
+def comb(rng: Stream) -> list[Capsule]:
+    lean = rng.uniform(0.05, 0.2)
     teeth = ((-0.62, 1.0), (-0.22, 1.3), (0.2, 1.38), (0.58, 1.1))
     return [(x, -0.75, x - lean, -height, 0.26, 0.22) for x, height in teeth]
 
 
-def plume(dice: Dice) -> list[Capsule]:
-    bends = [dice.between(-0.06, 0.0) for _ in range(3)]
+def plume(rng: Stream) -> list[Capsule]:
+    bends = [rng.uniform(-0.06, 0.0) for _ in range(3)]
     feathers = zip((-0.42, -0.35, -0.28), bends)
     return [
         c
@@ -102,15 +102,15 @@ def plume(dice: Dice) -> list[Capsule]:
     ]
 
 
-def antennae(dice: Dice) -> list[Capsule]:
-    bends = [dice.between(0.04, 0.1) for _ in range(2)]
+def antennae(rng: Stream) -> list[Capsule]:
+    bends = [rng.uniform(0.04, 0.1) for _ in range(2)]
     radii = [0.14, 0.12, 0.12, 0.26]
     back = chain(0.0, -0.7, -0.27, [0.7, 0.7, 0.1], radii, [0, bends[0], 0])
     return back + chain(0.4, -0.7, -0.16, [0.7, 0.7, 0.1], radii, [0, bends[1], 0])
 
 
-def crown(dice: Dice) -> list[Capsule]:
-    tall = dice.between(1.6, 1.85)
+def crown(rng: Stream) -> list[Capsule]:
+    tall = rng.uniform(1.6, 1.85)
     band = (-0.6, -0.85, 0.6, -0.85, 0.24, 0.24)
     return [band, *((x, -0.95, 1.2 * x, -tall, 0.24, 0.08) for x in (-0.55, 0.0, 0.55))]
 
@@ -126,10 +126,10 @@ class Face:
     mouth: list[Capsule]
 
 
-def head(species: Species, dice: Dice, x: float, y: float, r: float) -> tuple[list[Shape], Face]:
+def head(species: Species, rng: Stream, x: float, y: float, r: float) -> tuple[list[Shape], Face]:
     """Crest, bill if any, and skull with muzzle at (x, y), back to front, and the face on it."""
-    kind, nod = species.form["head"], dice.between(-0.03, 0.07)
-    crest = HEADGEAR[species.form["crest"]](dice)
+    kind, nod = species.form["head"], rng.uniform(-0.03, 0.07)
+    crest = HEADGEAR[species.form["crest"]](rng)
     reach, tip = MUZZLES[kind]
     muzzle = chain(0.2, 0.22, nod, [reach], [0.78, tip], [0.0])
     shapes = [Shape(CREST, CRESTS[species.crest], moved(crest, x, y, r))]
@@ -149,15 +149,15 @@ def smile(x: float, y: float, tip: float, nod: float) -> list[Capsule]:
     )
 
 
-# ---- tails and wings ---------------------------------------------------------------------------------------
+# ---- tails and wings ----
 
 
-def fan(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
-    plumes = [heading + k * 0.055 + dice.between(-0.01, 0.01) for k in (-2, -1, 0, 1, 2)]
+def fan(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+    plumes = [heading + k * 0.055 + rng.uniform(-0.01, 0.01) for k in (-2, -1, 0, 1, 2)]
     return [c for h in plumes for c in chain(x, y, h, [0.42, 0.3], [0.05, 0.08, 0.1], [0, 0.02])]
 
 
-def fork(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+def fork(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
     stalk = chain(x, y, heading, [0.28], [0.16, 0.08], [0.5 * curl])
     for side in (-0.15, 0.15):
         flukes = chain(
@@ -171,32 +171,32 @@ def fork(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Ca
     return stalk
 
 
-def puff(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+def puff(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
     return [(x + 0.02, y, x - 0.08, y - 0.05, 0.17, 0.16)]
 
 
 def rope(
-    dice: Dice, x: float, y: float, heading: float, curl: float, radii: list[float]
+    rng: Stream, x: float, y: float, heading: float, curl: float, radii: list[float]
 ) -> list[Capsule]:
     return chain(x, y, heading, [0.24, 0.22, 0.2, 0.18], radii, [0, curl, curl, curl])
 
 
-def thin(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
-    return rope(dice, x, y, heading, curl, [0.1, 0.075, 0.06, 0.05, 0.03])
+def thin(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+    return rope(rng, x, y, heading, curl, [0.1, 0.075, 0.06, 0.05, 0.03])
 
 
-def thick(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
-    return rope(dice, x, y, heading, curl, [0.19, 0.15, 0.11, 0.075, 0.03])
+def thick(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+    return rope(rng, x, y, heading, curl, [0.19, 0.15, 0.11, 0.075, 0.03])
 
 
-def tuft(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
-    links = rope(dice, x, y, heading, curl, [0.08, 0.065, 0.06, 0.055, 0.05])
+def tuft(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+    links = rope(rng, x, y, heading, curl, [0.08, 0.065, 0.06, 0.055, 0.05])
     ex, ey = links[-1][2:4]
     return [*links, (ex, ey, ex - 0.04, ey - 0.04, 0.13, 0.1)]
 
 
-def club(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
-    links = rope(dice, x, y, heading, curl, [0.08, 0.065, 0.06, 0.055, 0.05])
+def club(rng: Stream, x: float, y: float, heading: float, curl: float) -> list[Capsule]:
+    links = rope(rng, x, y, heading, curl, [0.08, 0.065, 0.06, 0.055, 0.05])
     ex, ey = links[-1][2:4]
     return [
         *links,
@@ -208,11 +208,11 @@ def club(dice: Dice, x: float, y: float, heading: float, curl: float) -> list[Ca
 TAIL_FORMS = {f.__name__: f for f in (fan, fork, puff, thin, thick, tuft, club)}
 
 
-def tail(species: Species, dice: Dice, x: float, y: float, heading: float) -> Shape:
+def tail(species: Species, rng: Stream, x: float, y: float, heading: float) -> Shape:
     """From (x, y) in the form of its class, curling up or, less often, down."""
-    kind, curl = species.form["tail"], dice.between(0.03, 0.1)
-    curl *= 1.0 if dice.chance(0.75) else -0.6
-    capsules = TAIL_FORMS[kind](dice, x, y, heading, curl)
+    kind, curl = species.form["tail"], rng.uniform(0.03, 0.1)
+    curl *= 1.0 if rng.chance(0.75) else -0.6
+    capsules = TAIL_FORMS[kind](rng, x, y, heading, curl)
     return Shape(TAIL, TAILS[species.tail], capsules, along=kind != "puff")
 
 
@@ -242,7 +242,7 @@ def wing(species: Species, x: float, y: float, far: bool, lift: float, span: flo
     return Shape(WING, WINGS[species.wing], draw(x, y, heading, span), far=far, along=True)
 
 
-# ---- limbs -------------------------------------------------------------------------------------------------
+# ---- limbs ----
 
 
 def leg(x, y, length, swing, r=0.085, knee=0.08) -> list[Capsule]:

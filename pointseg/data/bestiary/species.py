@@ -24,7 +24,7 @@ class Species:
     bulk: float  # square root of its area in body lengths; brings all classes to like sizes
 
 
-# Each head, torso and limb look stands on two classes (brown limbs on two, wings and tails on more),
+# Each head, torso and limb look stands on two classes or more (wings and tails as well),
 # always in another company.
 SPECIES = (
     Species("gryphon", "quadruped", "cream", "ochre", "lemon", "magpie", "swan", "ivory",
@@ -34,7 +34,8 @@ SPECIES = (
     Species("chimera", "quadruped", "crimson", "royal", "brown", "plum", None, "indigo",
             {"head": "muzzle", "crest": "horns", "tail": "thick"}, 1.09),
     Species("jackalope", "quadruped", "charcoal", "rose", "brown", "fern", None, "mint",
-            {"head": "round", "crest": "antlers", "tail": "puff", "stretch": 0.8, "neck": 0.18, "leg": 0.4}, 0.95),
+            {"head": "round", "crest": "antlers", "tail": "puff",
+             "stretch": 0.8, "neck": 0.18, "leg": 0.4}, 0.95),
     Species("phoenix", "bird", "orange", "maroon", "slate", "plum", "amber", "indigo",
             {"head": "beak", "crest": "plume", "tail": "fan"}, 1.33),
     Species("cockatrice", "bird", "cream", "emerald", "coral", "flame", "leather", "scarlet",

@@ -20,29 +20,29 @@ from PIL import Image
 from tqdm import tqdm
 
 from pointseg.data.bestiary.draw import LARGEST, SMALLEST, Scene, draw
+from pointseg.data.bestiary.edition import edition_of
 from pointseg.data.bestiary.species import PARTS
 from pointseg.data.write_coco import category_entries, coco_folders, write_coco, write_coco_lists
 from pointseg.data.write_voc import voc_folders, write_voc, write_voc_lists
 from pointseg.structures import InputError, Truth
 
 LAYOUTS = ("voc", "coco", "all")
-FIRST_NUMBER = {
-    "train": 1,
-    "val": 400_001,
-    "pretrain": 700_001,
-}  # disjoint ids within VOC's six digits
-MOST = {"train": 400_000, "val": 300_000, "pretrain": 300_000 - 1}
+LABELLED = ("train", "val", "tune")
+# Disjoint ids within VOC's six digits.
+FIRST_NUMBER = {"train": 1, "val": 400_001, "tune": 600_001, "pretrain": 700_001}
+MOST = {"train": 400_000, "val": 200_000, "tune": 100_000, "pretrain": 300_000 - 1}
 RECIPE_FILE = "bestiary.json"
-VERSION = 1  # of the drawings; another version is another data set
 
 
 @dataclass(frozen=True)
 class Request:
     """What was asked for; the same request gives the same files."""
 
+    edition: int
     layout: str
     images: int
     val: int
+    tune: int
     pretrain: int
     size: int
     seed: int
@@ -51,8 +51,14 @@ class Request:
         return self.layout in (layout, "all")
 
     def jobs(self) -> list[tuple[str, int]]:
-        counts = {"train": self.images, "val": self.val, "pretrain": self.pretrain}
-        return [(split, index) for split, count in counts.items() for index in range(count)]
+        counts = self.counts().items()
+        return [(split, index) for split, count in counts for index in range(count)]
+
+    def counts(self) -> dict[str, int]:
+        return {"train": self.images} | {s: getattr(self, s) for s in ("val", "tune", "pretrain")}
+
+    def labelled(self) -> list[str]:
+        return [split for split in LABELLED if self.counts()[split]]
 
 
 def check(request: Request) -> None:
@@ -64,15 +70,11 @@ def check(request: Request) -> None:
         raise InputError(f"bestiary: size {request.size} is outside {SMALLEST}..{LARGEST}")
     if not 0 <= request.seed < 1 << 63:
         raise InputError(f"bestiary: seed {request.seed} is not a whole number from 0 to 2^63 - 1")
-    for split, count in (
-        ("train", request.images),
-        ("val", request.val),
-        ("pretrain", request.pretrain),
-    ):
-        least = 0 if split == "pretrain" else 1
+    for split, count in request.counts().items():
+        least = int(split in ("train", "val"))
         if not least <= count <= MOST[split]:
             raise InputError(
-                f"bestiary: {count} {split} pictures asked for; {least}..{MOST[split]} are possible"
+                f"bestiary: {count} {split} images asked for; {least}..{MOST[split]} are possible"
             )
 
 
@@ -80,18 +82,20 @@ def make(
     out: Path,
     layout: str = "all",
     images: int = 64,
-    size: int = 128,
+    size: int | None = None,
     seed: int = 0,
     val: int | None = None,
+    tune: int | None = None,
     pretrain: int = 0,
+    edition: int = 2,
     workers: int = 0,
     progress: bool = True,
 ) -> None:
-    """Writes `images` train pictures, `val` (default a quarter) and `pretrain` pictures under `out`."""
+    """Writes images to train on, `val` and `tune` (default: a quarter) and `pretrain` under `out`."""
     out = Path(out)
-    request = Request(
-        layout, images, max(2, images // 4) if val is None else val, pretrain, size, seed
-    )
+    size = edition_of(edition).size if size is None else size
+    val, tune = (max(2, images // 4) if count is None else count for count in (val, tune))
+    request = Request(edition, layout, images, val, tune, pretrain, size, seed)
     check(request)
     if already_made(out, request):
         return
@@ -122,7 +126,7 @@ def already_made(out: Path, request: Request) -> bool:
 
 @contextmanager
 def folder_or_nothing(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name at the end, or vanishes on any failure."""
+    """A temporary folder beside `out` that takes its name at the end, or vanishes on failure."""
     temporary = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,20 +145,20 @@ def fill(folder: Path, request: Request, workers: int, progress: bool) -> None:
     for sub in folders(request):
         (folder / sub).mkdir(parents=True)
     jobs = request.jobs()
-    bar = tqdm(total=len(jobs), desc="bestiary", unit="picture", disable=None if progress else True)
+    bar = tqdm(total=len(jobs), desc="bestiary", unit="image", disable=None if progress else True)
     with bar, runner(workers) as run:
         records = []
-        for record in run(partial(write_picture, folder, request), jobs):
+        for record in run(partial(write_image, folder, request), jobs):
             records.append(record)
             bar.update()
     write_lists(folder, request, records)
 
 
 def folders(request: Request) -> list[Path]:
-    splits = ("train", "val", "pretrain") if request.pretrain else ("train", "val")
-    out = [Path("parts") / split for split in splits if split != "pretrain"]
+    labelled = request.labelled()
+    out = [Path("parts") / split for split in labelled]
     out += voc_folders() if request.has("voc") else []
-    return out + (coco_folders(request.pretrain > 0) if request.has("coco") else [])
+    return out + (coco_folders(labelled, request.pretrain > 0) if request.has("coco") else [])
 
 
 @contextmanager
@@ -170,15 +174,15 @@ def runner(workers: int):
         pool.shutdown(cancel_futures=True)
 
 
-def write_picture(folder: Path, request: Request, job: tuple[str, int]) -> dict:
-    """All files of one picture; its entries for the lists and the hash of its arrays."""
+def write_image(folder: Path, request: Request, job: tuple[str, int]) -> dict:
+    """All files of one image; its entries for the lists and the hash of its arrays."""
     split, index = job
-    scene = draw(request.seed, split, index, request.size)
+    scene = draw(request.seed, split, index, request.size, request.edition)
     number = FIRST_NUMBER[split] + index
     jpeg = jpeg_bytes(scene.image)
     record = {"split": split, "number": number, "hash": hash_of(scene)}
     if request.has("voc"):
-        write_voc_picture(folder, split, number, scene, jpeg)
+        write_voc_image(folder, split, number, scene, jpeg)
     if request.has("coco"):
         record.update(write_coco(folder, split, number, scene, jpeg))
         if split != "pretrain":
@@ -186,7 +190,7 @@ def write_picture(folder: Path, request: Request, job: tuple[str, int]) -> dict:
     return record
 
 
-def write_voc_picture(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes) -> None:
+def write_voc_image(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes) -> None:
     name = voc_name(number)
     if split == "pretrain":
         (folder / voc_folders()[0] / f"{name}.jpg").write_bytes(jpeg)
@@ -224,7 +228,7 @@ def write_lists(folder: Path, request: Request, records: list[dict]) -> None:
             folder, {s: [voc_name(r["number"]) for r in rs] for s, rs in by_split.items()}
         )
     if request.has("coco"):
-        for split in ("train", "val"):
+        for split in request.labelled():
             write_coco_lists(folder, split, by_split[split])
     content = {
         "recipe": recipe_of(request),
@@ -236,4 +240,4 @@ def write_lists(folder: Path, request: Request, records: list[dict]) -> None:
 
 
 def recipe_of(request: Request) -> dict:
-    return {"benchmark": "bestiary", "version": VERSION, **asdict(request)}
+    return {"benchmark": "bestiary", **asdict(request)}

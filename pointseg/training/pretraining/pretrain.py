@@ -340,7 +340,7 @@ def stored_pictures(path: Path, config: Pretraining, workers: int = 2) -> np.nda
 
 
 def _draw(seed: int, index: int, size: int) -> np.ndarray:
-    return bestiary.draw(seed, "pretrain", index, size).image
+    return bestiary.draw(seed, "pretrain", index, size, edition=1).image
 
 
 def draw_views(
@@ -366,7 +366,7 @@ def draw_views(
 
 def probe_picture(config: Pretraining, index: int) -> ProbePicture:
     """A held-out picture; each thing's point is one of its pixels, drawn by (seed, index)."""
-    scene = bestiary.draw(config.seed, "pretrain", HELD_OUT + index, config.size)
+    scene = bestiary.draw(config.seed, "pretrain", HELD_OUT + index, config.size, edition=1)
     truth = scene.truth.pick(scene.truth.is_thing & ~scene.truth.is_crowd)
     rng = np.random.default_rng((config.seed, index))
     points = []
