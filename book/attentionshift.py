@@ -64,7 +64,7 @@ display(HTML(report.orders_table(held, "AS")))
 # %% [markdown]
 # ## Notation
 #
-# All symbols stand in {doc}`notation`. Those met on every line below: $\phi_{i,j}$ is the feature of the patch
+# All symbols stand in {doc}`glossary`. Those met on every line below: $\phi_{i,j}$ is the feature of the patch
 # token at row $i$ and column $j$; $d$ is the cosine; $A^S$, $A^I$ and $A^{P_k}$ are the self-attention map, the
 # instance attention map and the part map of key-point $k$; $\psi_k$ is the key-point's feature and $Q_k$ its place.
 #

@@ -61,7 +61,7 @@ display(HTML(report.orders_table(held, "P2M")))
 #
 # $P^s$ is the semantic map: the probability of every class at every pixel. A *target* is a thing or a stuff class that
 # holds at least one point; $c_{ij}$ is the price of the cheapest path from point $i$ to pixel $j$. All symbols stand in
-# {doc}`notation`.
+# {doc}`glossary`.
 #
 # ## Equations one by one
 #

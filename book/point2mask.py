@@ -66,7 +66,7 @@ display(HTML(report.orders_table(held, "P2M")))
 #
 # $c_{ij}$ is the price of the cheapest path from point $i$ to pixel $j$, $\Gamma_{ij}$ what $i$ sends to $j$, $x_i$ the
 # units of point $i$ and $y_j$ those a pixel wants. $P^s$ and $P^b$ are the semantic and the boundary map. The rest stands
-# in {doc}`notation`.
+# in {doc}`glossary`.
 
 # %% tags=["remove-cell"]
 grid, config = (32, 32), CONFIGS["small"]

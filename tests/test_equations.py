@@ -48,10 +48,50 @@ def test_the_table_names_function_test_and_deviation(tmp_path):
         'def f():\n    """It. [AS Alg. 1 l. 3]\n\n    DEVIATION [AS Alg. 1]: a < b"""\n'
     )
     found = equations.implementations(package)
-    page = equations.equation_table(
-        {("AS", "Alg. 1"): ["pointseg.new.f"]},
-        found,
-        {("AS", "Alg. 1"): ["test_x.py::test_y"]},
-        ["AS"],
-    )
-    assert "pointseg.new.f" in page and "test_y" in page and "a &lt; b" in page
+    tests = {("AS", "Alg. 1"): ["test_x.py::test_y"]}
+    listed = {("AS", "Alg. 1"): ["pointseg.new.f"], ("P2M", "Eq. 3"): "not coded: later"}
+    [row] = equations.equation_rows(listed, found, tests, ["AS"])
+    assert row[0] == "AS Alg. 1" and "new" in row[1] and "test_" in row[2]
+    assert row[3] == "deviation, AS Alg. 1: a &lt; b"
+
+
+REMARKED = '''
+# DEVIATION [AS Sec. 4]: light heads,
+# as small images have little to say.
+LIGHT = True
+
+class Config:
+    # UNSTATED [AS Eq. 2]: one line above
+    level: float = 0.5  # and one beside it
+    beta: float = 0.1  # [P2M Eq. 3]
+    size: int = 3
+
+def f():
+    """It.
+
+    UNSTATED [AS Eq. 3]: a sentence that
+    goes on. DEVIATION [P2M]: another paper."""
+    return 1  # UNSTATED [AS Eq. 9]: beside code
+'''
+
+
+def test_every_remark_is_found_where_it_stands_and_read_to_its_end(tmp_path):
+    (tmp_path / "new.py").write_text(REMARKED)
+    rows = [
+        (r.kind[0], r.citation, r.where, r.text) for r in equations.remarks_of(tmp_path, ["AS"])
+    ]
+    assert rows == [
+        ("D", "AS Sec. 4", "new", "light heads, as small images have little to say."),
+        ("U", "AS Eq. 2", "new.Config", "one line above"),
+        ("U", "AS Eq. 3", "new.f", "a sentence that"),
+        ("U", "AS Eq. 9", "new.f", "beside code"),
+    ]
+
+
+def test_settings_stand_beside_the_source_of_their_default(tmp_path):
+    (tmp_path / "new.py").write_text(REMARKED)
+    rows = equations.setting_rows(tmp_path / "new.py")
+    assert [[row[1], row[2]] for row in rows] == [
+        ["<code>0.<wbr>5</code>", "UNSTATED [AS Eq. 2]: one line above and one beside it"],
+        ["<code>0.<wbr>1</code>", "[P2M Eq. 3]"],
+    ]
