@@ -39,7 +39,7 @@ from pointseg.papers.attentionshift.config import SCALES
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.bookkit.diagnostics.key_points import ShiftStudy
 from pointseg.papers.attentionshift.tokens import token_centres
-from pointseg.training.pretraining.pretrain import Pretraining, probe_picture
+from pointseg.lab.pretrain import Pretraining, probe_image
 from pointseg.structures import Batch, Points
 
 # %matplotlib inline
@@ -74,7 +74,7 @@ display(HTML(report.orders_table(held, "AS")))
 
 # %% tags=["remove-cell"]
 config = Pretraining()
-scenes = [scene for scene in (probe_picture(config, first + i) for i in range(3 * studied)) if len(scene.points)]
+scenes = [scene for scene in (probe_image(config, first + i) for i in range(3 * studied)) if len(scene.points)]
 
 
 def batch_of(scenes):

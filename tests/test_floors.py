@@ -18,8 +18,7 @@ FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}
 # what several papers stand on
 SHARED = {"method", "panoptic_ground", "point_panoptic", "label_branch", "semantic_heads"}
 # imports that still point up; each goes with its owner's next piece of the move
-STILL = {"ops.point_labels",
-         "training.pretraining.pretrain"}  # fmt: skip
+STILL = {"ops.point_labels"}
 BANNED = {"utils", "misc", "common", "helpers"}
 
 
