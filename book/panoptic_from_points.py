@@ -36,9 +36,9 @@ from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.papers.psps import CONFIGS, PSPS, traversing_cost
 from pointseg.bookkit.diagnostics.labels import maps_of_truth, one_point_each
-from pointseg.students.panoptic_segformer.network import ARCHITECTURES
+from pointseg.students.panoptic_segformer.network import STUDENTS
 from pointseg.ops.colour import colour_edges
-from pointseg.students.panoptic_segformer.losses import WEIGHTS
+from pointseg.students.panoptic_segformer.losses import LOSSES
 from pointseg.ops.paths import grid_cells, nearest_of_each, shortest_paths
 
 # %matplotlib inline
@@ -95,7 +95,7 @@ display(HTML(report.orders_table(held, "P2M")))
 # caught by accident.
 
 # %% tags=["remove-input"]
-display(HTML(report.table(["loss", "weight"], [[name, f"{weight:g}"] for name, weight in WEIGHTS.items()])))
+display(HTML(report.table(["loss", "weight"], [[name, f"{loss.weight:g}"] for name, loss in LOSSES.items()])))
 
 # %% [markdown]
 # All losses of things are multiplied by the share of things among the targets, those of stuff by the rest.
@@ -133,11 +133,11 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{weight:g}"] for name, w
 # The nearer point wins, weighed by how well its class fits. Stuff does not compete: a pixel is stuff where $P^s$ says so.
 #
 # ```{literalinclude} ../pointseg/ops/point_labels.py
-# :pyobject: likely_nearest
+# :pyobject: likelihood_cost
 # ```
 #
-# ```{literalinclude} ../pointseg/papers/psps.py
-# :pyobject: nearest_labels
+# ```{literalinclude} ../pointseg/ownership.py
+# :pyobject: owner
 # ```
 #
 # In the figure $P^s$ is the *true* map, blurred, as if the branch had learnt all it could. What goes wrong below goes wrong
@@ -150,7 +150,7 @@ images = [torch.from_numpy(s.image).permute(2, 0, 1).float() / 255 for s in scen
 generator = torch.Generator().manual_seed(0)
 points = [one_point_each(s.truth, generator) for s in scenes]
 maps = [maps_of_truth(s.truth, len(CATEGORIES), (32, 32)) for s in scenes]
-labels = [model.label_image(*row) for row in zip(maps, images, points)]
+labels = [model.labeller.label_image(*row) for row in zip(maps, images, points)]
 costs = []
 for seen, image, point in zip(maps, images, points):
     prices = traversing_cost(seen.logits.softmax(0), seen.features, colour_edges(image, (32, 32)), CONFIGS["small"])
@@ -198,7 +198,7 @@ display(HTML(report.table(["setting and paper-scale default", "source"], rows)))
 # And what the dial of scale changes in the student:
 
 # %% tags=["remove-input"]
-paper, small = vars(ARCHITECTURES["paper"]), vars(ARCHITECTURES["small"])
+paper, small = vars(STUDENTS["paper"]), vars(STUDENTS["small"])
 changed = [
     [f"<code>{k}</code>", report.plain(str(paper[k])), report.plain(str(small[k]))]
     for k in paper

@@ -35,7 +35,7 @@ from pointseg.lab.models import load_model
 from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
 from pointseg.lab.run_record import Run, unrecorded
-from pointseg.papers.panoptic_ground import LabellingMethod
+from pointseg.papers.method import PointSupervised
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.metrics.pseudo import pseudo_masks
 from pointseg.bookkit.diagnostics.panoptic import boundary_maps, pseudo_panoptic_quality, quality_by_solver
@@ -58,8 +58,8 @@ metrics = {"pseudo": {}, "solver": {}}
 for name, (method, recipe, _) in loaded.items():
     if isinstance(method, Point2Mask):
         metrics["solver"][name] = quality_by_solver(method, recipe, open_corpus(recipe), pictures)
-        metrics["pseudo"][name] = metrics["solver"][name][method.config.solver]
-    elif isinstance(method, LabellingMethod):
+        metrics["pseudo"][name] = metrics["solver"][name][method.labeller.config.solver]
+    elif isinstance(method, PointSupervised):
         metrics["pseudo"][name] = pseudo_panoptic_quality(method, recipe, open_corpus(recipe), pictures)
 run.write("metrics.json", metrics)
 metrics
@@ -75,9 +75,9 @@ for method, recipe, _ in loaded.values():
 corpus = open_corpus(next(iter(loaded.values()))[1])
 marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
-taught = {name: one for name, (one, _) in first.items() if isinstance(one, LabellingMethod)}
+taught = {name: one for name, (one, _) in first.items() if isinstance(one, PointSupervised)}
 labels = {name: one.eval().pseudo_labels(batch) for name, one in taught.items()}
-seen = {name: boundary_maps(one, batch) for name, one in taught.items() if one.branch.boundary_head is not None}
+seen = {name: boundary_maps(one, batch) for name, one in taught.items() if hasattr(one.labeller, "boundary")}
 rows = ["picture, points", *(f"boundary, {name}" for name in seen), *(f"pseudo label, {name}" for name in labels), "truth"]
 figure, axes = figures.multiples([row for row in rows for _ in shown], columns=len(shown), size=1.5)
 for column, picture in enumerate(batch.images):

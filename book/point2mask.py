@@ -39,11 +39,9 @@ from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.bookkit.explorer import page, transport
 from pointseg.bookkit.explorer.bundle import write_script
-from pointseg.papers.point2mask import CONFIGS, Point2Mask, pixel_to_point_cost, unit_numbers
+from pointseg.papers.point2mask import Point2Mask, unit_numbers
 from pointseg.bookkit.diagnostics.labels import accuracy, maps_of_truth, one_point_each, rounds_study
-from pointseg.ops.paths import grid_cells, path_between, target_distances
-from pointseg.ops.point_labels import semantic_map
-from pointseg.ops.semantic_losses import dilated_points
+from pointseg.ops.paths import grid_cells, path_between
 from pointseg.ops.transport import converged_potentials
 
 # %matplotlib inline
@@ -69,7 +67,7 @@ display(HTML(report.orders_table(held, "P2M")))
 # in {doc}`glossary`.
 
 # %% tags=["remove-cell"]
-grid, config = (32, 32), CONFIGS["small"]
+grid = (32, 32)
 generator = torch.Generator().manual_seed(0)
 scenes = {index: draw(0, "val", index, 128) for index in sorted({*shown, *studied})}
 points = {index: one_point_each(s.truth, generator) for index, s in scenes.items()}
@@ -83,17 +81,13 @@ solvers = {
 
 
 def labelled(index, solver):
-    return solvers[solver].label_image(maps[index], images[index], points[index]).label
+    return solvers[solver].labeller.label_image(maps[index], images[index], points[index]).label
 
 
 def problem(index):
     """Step prices, path costs [n, h, w], and units of the things of a picture."""
-    every, things = points[index], points[index].things()
-    grown = dilated_points([every], (1, *grid), config.point_side, (128, 128))[0]
-    semantic = semantic_map(maps[index].logits, every, grown, len([c for c in CATEGORIES if c.is_thing]))
-    prices = pixel_to_point_cost(semantic.prob, maps[index].boundary, maps[index].features, config)
-    distance, first = target_distances(prices, things, (128, 128))
-    return prices, distance, unit_numbers(prices, distance, semantic, things, first, (128, 128)), semantic.stuff()
+    paths = solvers["nearest"].labeller.paths(maps[index], images[index], points[index])
+    return paths.prices, paths.distance, unit_numbers(paths, paths.semantic), paths.semantic.stuff()
 
 
 # %% [markdown]

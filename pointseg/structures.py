@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,22 @@ class Category:
     id: int
     name: str
     is_thing: bool = True
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How many classes there are; labels of things come first."""
+
+    things: int
+    stuff: int
+
+    def __len__(self) -> int:
+        return self.things + self.stuff
+
+    @classmethod
+    def of(cls, categories: Sequence[Category]) -> Classes:
+        things = sum(category.is_thing for category in categories)
+        return cls(things, len(categories) - things)
 
 
 @dataclass(frozen=True)
@@ -81,13 +98,12 @@ class Training:
     lr: float = 1e-4
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["cosine", "step", "constant", "trapezoid"] = "cosine"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: tuple[float, ...] = (
         0.75,
         0.92,
     )  # shares of all steps where "step" divides lr by 10
     warmup: float = 0.05  # share of all steps over which lr rises linearly from zero
-    cooldown: float = 0.2  # the last share of them, over which "trapezoid" falls linearly to zero
     clip: float | None = 1.0  # largest norm of all gradients together; None: not clipped
     ema: float | None = None  # decay of the averaged weights used for evaluation
     steps: int | None = None  # None: what `epochs` or else the scale says
@@ -145,19 +161,22 @@ class Batch:
         return len(self.images)
 
     def padding(self) -> Tensor:
-        """[b, H, W] bool, True where no picture is."""
-        import torch
-
-        outside = torch.ones(len(self), *self.images.shape[-2:], dtype=torch.bool)
-        for row, (h, w) in zip(outside, self.sizes):
-            row[:h, :w] = False
-        return outside.to(self.images.device)
+        """[b, H, W] bool, True outside the images."""
+        return padding_mask(self.sizes, self.images)
 
     def to(self, device) -> Batch:
         move = lambda items: None if items is None else [item.to(device) for item in items]  # noqa: E731
         draws = None if self.draws is None else self.draws.to(device)
         return replace(self, images=self.images.to(device, non_blocking=True), draws=draws,
                        points=move(self.points), truths=move(self.truths))  # fmt: skip
+
+
+def padding_mask(sizes: Sequence[tuple[int, int]], images: Tensor) -> Tensor:
+    """[b, H, W] bool, True outside the (h, w) of each of the padded images [b, 3, H, W]."""
+    outside = images.new_ones(len(images), *images.shape[-2:]).bool()
+    for row, (h, w) in zip(outside, sizes):
+        row[:h, :w] = False
+    return outside
 
 
 @dataclass(frozen=True)
@@ -185,3 +204,10 @@ class Prediction:
     instances: Instances | None = None
     panoptic: Panoptic | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def replaced(record: Any, changes: Mapping[str, Any]) -> Any:
+    """A frozen record with changed fields; a mapping changes fields of the record in that field."""
+    nested = {name: replaced(getattr(record, name), value) if isinstance(value, Mapping) else value
+              for name, value in changes.items()}  # fmt: skip
+    return replace(record, **nested)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pointseg.students.panoptic_segformer.training import canvas_padding
 from support.grid_targets import points_of
 
 from pointseg.papers.epld.branch import DistanceBranch
 from pointseg.papers.epld.method import Config, Distance
 from pointseg.structures import IGNORE, Batch
 from pointseg.students.panoptic_segformer.network import SMALL, PanopticSegFormer
-from pointseg.students.panoptic_segformer.training import canvas_padding
 
 THINGS, STUFF, CANVAS = 2, 2, (64, 64)
 

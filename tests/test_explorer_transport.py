@@ -19,7 +19,8 @@ from pointseg.bookkit.explorer.transport import (
 )
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.ops.paths import boundary_step, path_between, shortest_paths, undirected_steps
-from pointseg.ops.transport import cheapest_supplier, sinkhorn
+from pointseg.ops.transport import sinkhorn
+from pointseg.ownership import owner
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()
@@ -124,7 +125,7 @@ def test_costs_potentials_and_owners_are_the_librarys(page, record, settings):
     np.testing.assert_allclose(found["potentials"], u, atol=1e-9)
     best = (cost - u[:, None]).sort(0).values
     sure = (demand > 0) & (best[1] - best[0] > 1e-9)
-    assert np.array_equal(np.array(found["owner"])[sure], cheapest_supplier(cost, u)[sure])
+    assert np.array_equal(np.array(found["owner"])[sure], owner(cost, u)[sure])
     assert all(o == -1 for o, d in zip(found["owner"], demand) if d == 0)
     way = path_between(prices + 1e-12, int(cells[1]), 37).tolist()
     length = lambda path: sum(step_price(prices, a, b) for a, b in pairwise(path))  # noqa: E731

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pointseg.bookkit.diagnostics import labels as label_study
+from pointseg.nets.label_heads import ImageMaps
 from pointseg.ops.paths import nearest_of_each, shortest_paths, undirected_steps
 from pointseg.ops.point_labels import (
-    ImageMaps,
     LabelledImage,
     SemanticMap,
     likely_nearest,
@@ -17,7 +17,7 @@ from pointseg.ops.point_labels import (
 )
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
 from pointseg.ops.transport import shares
-from pointseg.papers import point2mask as p2m
+from pointseg.papers.panoptic_labels import PathEvidence, panoptic_target
 from pointseg.papers.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
 from pointseg.structures import IGNORE, Batch, Category, Points, Truth
 
@@ -56,7 +56,7 @@ def method(**overrides):
 
 def test_stage_a_gives_each_cat_its_side_of_the_boundary_and_the_sky_to_stuff():
     maps, points = two_cats()
-    label = method().label_image(maps, torch.rand(3, 64, 64), points).label
+    label = method().labeller.label_image(maps, torch.rand(3, 64, 64), points).label
     assert (label.things[32:, :34] == 0).all() and (label.things[32:, 44:] == 1).all()
     assert (label.things[:20] == -1).all() and (label.stuff[:20] == 2).all()
     assert (label.stuff[32:] == IGNORE).all()
@@ -65,7 +65,7 @@ def test_stage_a_gives_each_cat_its_side_of_the_boundary_and_the_sky_to_stuff():
 def test_eq03_beta_zero_removes_the_boundary_and_ties_go_to_the_first():
     """Without the boundary the whole cat region is free to cross [P2M Eq. 3]: both cats are equally near everywhere."""
     maps, points = two_cats()
-    label = method(beta=0.0).label_image(maps, torch.rand(3, 64, 64), points).label
+    label = method(beta=0.0).labeller.label_image(maps, torch.rand(3, 64, 64), points).label
     assert (label.things[40:, :56] == 0).all()
 
 
@@ -102,10 +102,10 @@ def test_stuff_is_asked_for_only_where_the_map_is_sure():
 def test_points_in_one_cell_both_keep_a_pixel():
     maps, _ = two_cats()
     points = points_of((8.2, 60.2, 0, 1), (9.7, 61.5, 1, 2), (30, 4, 2, 3))
-    labelled = method().label_image(maps, torch.rand(3, 64, 64), points)
+    labelled = method().labeller.label_image(maps, torch.rand(3, 64, 64), points)
     assert labelled.label.things[60, 8] == 0 and labelled.label.things[61, 9] == 1
     assert labelled.thing_label.tolist() == [0, 1]
-    target = labelled.as_target((64, 64), 2)
+    target = panoptic_target(labelled, (64, 64), 2)
     assert (target.things.flatten(1).sum(1) > 0).all() and (target.boxes[:, 2:] > 0).all()
 
 
@@ -113,7 +113,7 @@ def test_points_in_one_cell_both_keep_a_pixel():
 def test_images_without_things_without_stuff_or_without_any_point(rows):
     maps, _ = two_cats()
     if rows:
-        labelled = method().label_image(maps, torch.rand(3, 64, 64), points_of(*rows))
+        labelled = method().labeller.label_image(maps, torch.rand(3, 64, 64), points_of(*rows))
         assert labelled.as_panoptic().segments.shape == (64, 64)
     batch = Batch(
         torch.rand(2, 3, 64, 64), [(64, 64)] * 2, ["a", "b"], [points_of(*rows), two_cats()[1]]
@@ -150,7 +150,8 @@ def test_unit_numbers_count_the_cells_nearest_to_the_centroids():
     prices, cells, points, stuff, size = grid_problem(0)
     distance, likelihood = shortest_paths(prices, cells), torch.ones(1, *stuff.shape)
     semantic = SemanticMap(torch.stack([(~stuff).float(), stuff.float()]), torch.tensor([0, 2]), 2)
-    units = unit_numbers(prices, distance, semantic, points, torch.arange(4), size)
+    paths = PathEvidence(size, semantic, prices, points, distance, torch.arange(4))
+    units = unit_numbers(paths, semantic)
     assert units.sum() == (~stuff).sum()
     before = torch.where(stuff, -1, likely_nearest(distance, likelihood, torch.zeros(4).long()))
     centres = centroids(before, points, torch.arange(4), size)
@@ -220,7 +221,7 @@ def test_labels_on_grids_and_maps_agree_with_pixels():
     things[2:6, 2:6] = 0
     stuff = torch.where(things < 0, 2, IGNORE)
     labelled = LabelledImage.of(PseudoLabel(things, stuff), points_of((3, 3, 1, 7), (10, 1, 2, 8)))
-    coarse = labelled.pseudo_on_grid((8, 16), (4, 8))
+    coarse = labelled.on_grid((8, 16), (4, 8))
     assert (
         coarse.things[1:3, 1:3].tolist() == [[0, 0], [0, 0]] and (coarse.things[:, 6:] == -1).all()
     )
@@ -228,9 +229,10 @@ def test_labels_on_grids_and_maps_agree_with_pixels():
     panoptic = labelled.as_panoptic()
     assert panoptic.label.tolist() == [1, 2]
     np.testing.assert_array_equal(panoptic.segments == 1, things == 0)
-    cells, owner, masks = labelled.on_grid((8, 16), (4, 8))
-    assert owner.tolist() == [0, 1] and masks.flatten(1)[owner, cells].all()
-    target = labelled.as_target((8, 16), 2)
+    marked = labelled.point_masks((8, 16), (4, 8))
+    assert marked.owner.tolist() == [0, 1]
+    assert marked.masks.flatten(1)[marked.owner, marked.cells].all()
+    target = panoptic_target(labelled, (8, 16), 2)
     assert not target.known[:, 12:].any() and set(target.stuff.unique().tolist()) == {0, IGNORE}
 
 
@@ -239,14 +241,14 @@ def test_warm_up_and_stages_follow_the_step_and_survive_a_resume():
     model = Point2Mask.build(CATEGORIES, "smoke", warmup_steps=10, transport_from=7)
     batch = Batch(torch.rand(1, 3, 64, 64), [(64, 64)], ["a"], [two_cats()[1]])
     first, later = model.losses(batch, 0), model.losses(batch, 10)
-    for name in p2m.RAMPED:
+    for name in (name for name, loss in Point2Mask.LOSSES.items() if loss.ramped):
         assert first[name] == 0 and later[name] > 0, name
     assert first["location_class"] > 0 and first["point"] > 0
     fresh = Point2Mask.build(CATEGORIES, "smoke")
     fresh.load_state_dict(model.state_dict())
-    assert fresh.steps_seen == 10
+    assert fresh.labeller.step == 10
     sum(later.values()).backward()
-    stopped = model.branch.boundary_head[0].weight.grad
+    stopped = model.labeller.boundary[0].weight.grad
     assert stopped is not None and stopped.abs().sum() > 0
 
 
@@ -265,7 +267,7 @@ def test_maps_of_the_truth_lead_back_to_it():
     points = label_study.one_point_each(truth, torch.Generator().manual_seed(0))
     assert truth.masks[torch.arange(3), points.xy[:, 1].long(), points.xy[:, 0].long()].all()
     maps = label_study.maps_of_truth(truth, 3, (32, 32), radius=0)
-    found = method().label_image(maps, torch.rand(3, 64, 64), points).label
+    found = method().labeller.label_image(maps, torch.rand(3, 64, 64), points).label
     assert label_study.accuracy(found, truth) > 80
     exact = PseudoLabel(torch.where(truth.masks[2], -1, truth.masks[1].long()), found.stuff)
     assert label_study.accuracy(exact, truth) == 100

@@ -23,7 +23,7 @@ def test_training_pq_climbs_far_above_its_start(shared_data):
     batch = collate([PointDataset(dataset, points, smaller)[k] for k in rows])
     truths = [MaskDataset(dataset, smaller)[k].truth for k in rows]
     model = Point2Mask.build(
-        dataset.categories, "smoke", queries=40, warmup_steps=20, transport_from=60
+        dataset.categories, "smoke", student={"queries": 40}, warmup_steps=20, transport_from=60
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 

@@ -8,6 +8,7 @@ import torch
 
 from pointseg.ops import colour as colours
 from pointseg.ops.semantic_losses import (
+    PointMasks,
     PseudoLabel,
     boundary_loss,
     dilated_points,
@@ -141,7 +142,7 @@ def slow_boundary_loss(boundary, label):
 
 def test_boundary_loss_equals_the_double_loop():
     boundary, label = random(7, 1, 1, 6, 8), two_things()
-    assert float(boundary_loss(boundary, [label])) == pytest.approx(
+    assert float(boundary_loss(boundary, label)) == pytest.approx(
         slow_boundary_loss(boundary[0, 0], label)
     )
 
@@ -150,7 +151,7 @@ def test_boundary_loss_draws_no_frame():
     """One stuff class everywhere: nothing may push the boundary up, at the frame least of all."""
     flat = PseudoLabel(torch.full((5, 7), -1), torch.zeros(5, 7, dtype=torch.long))
     boundary = torch.full((1, 1, 5, 7), 0.5, requires_grad=True)
-    boundary_loss(boundary, [flat]).backward()
+    boundary_loss(boundary, flat).backward()
     assert (boundary.grad >= 0).all() and boundary.grad[
         ..., 0, :
     ].sum() > 0  # descending lowers it everywhere
@@ -159,14 +160,14 @@ def test_boundary_loss_draws_no_frame():
     padding[..., 5:] = True
     inner.stuff[:, 5:] = 1  # whatever stands in the padding
     boundary.grad = None
-    boundary_loss(boundary, [inner], padding).backward()
+    boundary_loss(boundary, inner, padding).backward()
     assert (boundary.grad >= 0).all() and (boundary.grad[..., 5:] == 0).all()
 
 
 def test_boundary_rises_between_segments_and_falls_inside():
     label = PseudoLabel(torch.full((6, 12), -1), torch.tensor([0] * 6 + [1] * 6).repeat(6, 1))
     boundary = torch.full((1, 1, 6, 12), 0.5, dtype=torch.float64, requires_grad=True)
-    boundary_loss(boundary, [label]).backward()
+    boundary_loss(boundary, label).backward()
     slope = boundary.grad[0, 0]
     assert (slope[:, 5:7] < 0).all() and (slope[:, :5] > 0).all() and (slope[:, 7:] > 0).all()
 
@@ -176,7 +177,7 @@ def test_manifold_loss_of_separated_features_is_small_and_of_swapped_ones_large(
     features[0, 0, 0, :2], features[0, 1, 0, 2:] = 1, 1
     masks = torch.tensor([[[1, 1, 0, 0]], [[0, 0, 1, 1]]]).bool()
     cells, right, wrong = torch.tensor([0, 3]), torch.tensor([0, 1]), torch.tensor([1, 0])
-    good = manifold_loss(features, [cells], [right], [masks])
+    good = manifold_loss(features, [PointMasks(cells, right, masks)])
     assert float(good) == pytest.approx(math.log(1 + math.exp(-1 / 0.07)), abs=1e-6)
-    assert manifold_loss(features, [cells], [wrong], [masks]) > 10
-    assert manifold_loss(features, [cells[:1]], [right[:1]], [masks[:1]]) == 0
+    assert manifold_loss(features, [PointMasks(cells, wrong, masks)]) > 10
+    assert manifold_loss(features, [PointMasks(cells[:1], right[:1], masks[:1])]) == 0

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointseg.ops.transport import (
-    cheapest_supplier,
     consumer_potentials,
     converged_potentials,
     shares,
     sinkhorn,
     transport_plan,
 )
+from pointseg.ownership import owner
 
 
 def problem(seed, n=4, m=60):
@@ -78,7 +78,7 @@ def test_small_epsilon_costs_what_the_linear_program_costs(seed):
     exact = ot.emd2(supply.numpy(), demand.numpy(), cost.numpy())
     assert float((plan * cost).sum()) == pytest.approx(exact, rel=2e-3)
     u = converged_potentials(cost, supply, demand, 1e-4)
-    counts = cheapest_supplier(cost, u).bincount(minlength=5)
+    counts = owner(cost, u).bincount(minlength=5)
     assert (counts - supply).abs().max() < 5  # at most n - 1 consumers are split by an optimal plan
 
 
@@ -95,7 +95,7 @@ def test_nearest_counts_give_the_nearest_assignment(solve):
     cost, _, demand = problem(3, 5, 200)
     nearest = cost.argmin(0)
     counts = nearest.bincount(minlength=5).double()
-    label = cheapest_supplier(cost, solve(cost, counts, demand))
+    label = owner(cost, solve(cost, counts, demand))
     assert (label == nearest).double().mean() > 0.98
     plan = ot.emd(counts.numpy(), demand.numpy(), cost.numpy())
     assert (
@@ -119,7 +119,7 @@ def test_a_supplier_of_nothing_serves_nobody_and_masses_scale_freely():
     cost, supply, demand = problem(6, 3, 50)
     supply[1] = 0
     u = converged_potentials(cost, supply, demand * supply.sum() / 50, 1e-2)
-    assert u[1] == -torch.inf and not (cheapest_supplier(cost, u) == 1).any()
+    assert u[1] == -torch.inf and not (owner(cost, u) == 1).any()
     again = converged_potentials(cost, supply * 7, demand, 1e-2)
     torch.testing.assert_close(u[[0, 2]], again[[0, 2]])
 
@@ -127,4 +127,4 @@ def test_a_supplier_of_nothing_serves_nobody_and_masses_scale_freely():
 def test_labels_are_those_of_the_plans_largest_entries():
     cost, supply, demand = problem(7)
     u = converged_potentials(cost, supply, demand, 1e-2)
-    assert (plan_of(cost, u, demand, 1e-2).argmax(0) == cheapest_supplier(cost, u)).all()
+    assert (plan_of(cost, u, demand, 1e-2).argmax(0) == owner(cost, u)).all()

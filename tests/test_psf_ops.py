@@ -8,10 +8,12 @@ import torch
 from torchvision.ops import masks_to_boxes
 
 from pointseg.ops.deformable import cell_centres, deformable_attention
+from pointseg.ops.weighted_losses import weighted
 from pointseg.structures import IGNORE, InputError
 from pointseg.students.panoptic_segformer.losses import (
+    LOSSES,
     PanopticTarget,
-    balanced,
+    PanopticTargets,
     centred_boxes,
     dice,
     location_losses,
@@ -63,22 +65,27 @@ def test_deformable_attention_at_cell_centres_reads_the_cells():
 
 def target(boxes, labels, size=8):
     boxes = torch.tensor(boxes).reshape(-1, 4)
-    return PanopticTarget(torch.zeros(len(boxes), size, size, dtype=torch.bool), torch.tensor(labels).long(), boxes,
-                          torch.full((size, size), IGNORE))  # fmt: skip
+    masks = torch.zeros(len(boxes), size, size, dtype=torch.bool)
+    stuff, known = torch.full((size, size), IGNORE), torch.ones(size, size, dtype=torch.bool)
+    return PanopticTarget(masks, torch.tensor(labels).long(), boxes, stuff, known)
+
+
+def batch_of(*targets):
+    return PanopticTargets(list(targets))
 
 
 def test_matching_is_the_cheapest_of_all_permutations():
     torch.manual_seed(1)
     wanted = target([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.2, 0.2], [0.5, 0.1, 0.1, 0.2]], [0, 1, 1])
     logits, boxes = torch.randn(1, 5, 2), torch.rand(1, 5, 4) * 0.5 + 0.2
-    image, query, chosen = matched(logits, boxes, [wanted], ["a"])
+    found = matched(logits, boxes, batch_of(wanted), ["a"])
     prices = match_prices(logits[0], boxes[0], wanted.thing_label, wanted.boxes)
     best = min(
         sum(float(prices[q, t]) for t, q in enumerate(p))
         for p in itertools.permutations(range(5), 3)
     )
-    assert float(prices[query, chosen].sum()) == pytest.approx(best, rel=1e-5)
-    assert (image == 0).all()
+    assert float(prices[found.query, found.target].sum()) == pytest.approx(best, rel=1e-5)
+    assert (found.image == 0).all()
 
 
 def test_matching_serves_every_image_its_own_targets_and_more_rounds_serve_again():
@@ -86,25 +93,26 @@ def test_matching_serves_every_image_its_own_targets_and_more_rounds_serve_again
     targets = [target([[0.5, 0.5, 0.1, 0.1]], [0]), target([], []),
                target([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.2, 0.2]], [1, 0])]  # fmt: skip
     logits, boxes = torch.randn(3, 6, 2), torch.rand(3, 6, 4) * 0.5 + 0.2
-    image, query, chosen = matched(logits, boxes, targets, "abc", rounds=3)
-    assert image.tolist() == [0] * 3 + [2] * 6 and chosen.bincount().tolist() == [6, 3]
-    assert len(set(zip(image.tolist(), query.tolist()))) == 9
+    found = matched(logits, boxes, batch_of(*targets), "abc", rounds=3)
+    assert found.image.tolist() == [0] * 3 + [2] * 6 and found.target.bincount().tolist() == [6, 3]
+    assert len(set(zip(found.image.tolist(), found.query.tolist()))) == 9
 
 
 def test_more_things_than_queries_names_the_image():
     with pytest.raises(InputError, match="image cat7: 2 things but only 1 queries"):
         boxes = [[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.2, 0.2]]
-        matched(torch.zeros(1, 1, 2), torch.full((1, 1, 4), 0.5), [target(boxes, [0, 1])], ["cat7"])
+        crowded = batch_of(target(boxes, [0, 1]))
+        matched(torch.zeros(1, 1, 2), torch.full((1, 1, 4), 0.5), crowded, ["cat7"])
 
 
 def test_location_losses_vanish_where_everything_is_right_and_survive_no_things():
-    wanted = target([[0.5, 0.5, 0.4, 0.4]], [1])
+    wanted = batch_of(target([[0.5, 0.5, 0.4, 0.4]], [1]))
     logits = torch.tensor([[[-20.0, 20.0], [-20.0, -20.0]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]]])
-    losses = location_losses(logits, boxes, [wanted], matched(logits, boxes, [wanted], ["a"]))
+    losses = location_losses(logits, boxes, wanted, matched(logits, boxes, wanted, ["a"]))
     assert all(abs(float(v)) < 1e-5 for v in losses.values())
-    nothing = target([], [])
-    losses = location_losses(logits, boxes, [nothing], matched(logits, boxes, [nothing], ["a"]))
+    nothing = batch_of(target([], []))
+    losses = location_losses(logits, boxes, nothing, matched(logits, boxes, nothing, ["a"]))
     assert losses["location_class"] > 1 and losses["location_l1"] == 0
 
 
@@ -114,7 +122,7 @@ def test_dice_by_hand_and_on_known_pixels_only():
         torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]),
         torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]),
     )
-    assert float(dice(value, wanted)) == pytest.approx(0.5, abs=1e-3)
+    assert float(dice(value, wanted, torch.ones(2, 2))) == pytest.approx(0.5, abs=1e-3)
     known = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
     assert float(dice(value, wanted, known)) == pytest.approx(1 - 2 / 3, abs=1e-3)
 
@@ -137,21 +145,21 @@ def test_stuff_losses_ask_only_for_what_is_present():
     assert planes[0, 0].tolist() == [[1.0] * 4] * 2 + [[0.0] * 4] * 2 and planes[0, 1].sum() == 0
     presence = torch.tensor([[[20.0, -20.0]]])
     masks = torch.stack([planes[0, 0], torch.rand(4, 4)])[None, None]
-    losses = stuff_losses(presence, masks, planes, None)
+    losses = stuff_losses(presence, masks, planes, torch.ones(4, 4))
     assert all(abs(float(v)) < 1e-3 for v in losses.values())
-    nothing = stuff_losses(presence, masks, torch.zeros_like(planes), None)
+    nothing = stuff_losses(presence, masks, torch.zeros_like(planes), torch.ones(4, 4))
     assert nothing["stuff_dice"] == 0 and nothing["stuff_class"] > 1
 
 
 def test_balance_follows_the_share_of_things():
     stuff = torch.zeros(8, 8, dtype=torch.long)
     one = PanopticTarget(
-        torch.zeros(3, 8, 8).bool(), torch.zeros(3).long(), torch.rand(3, 4), stuff
+        torch.zeros(3, 8, 8).bool(), torch.zeros(3).long(), torch.rand(3, 4), stuff, stuff == 0
     )
-    losses = balanced({"thing_dice": torch.tensor(1.0), "stuff_dice": torch.tensor(1.0)}, [one])
-    assert losses["thing_dice"] == pytest.approx(2 * 0.75) and losses[
-        "stuff_dice"
-    ] == pytest.approx(2 * 0.25)
+    bare = {"thing_dice": torch.tensor(1.0), "stuff_dice": torch.tensor(1.0)}
+    losses = weighted(bare, LOSSES, targets=batch_of(one))
+    assert losses["thing_dice"] == pytest.approx(2 * 0.75)
+    assert losses["stuff_dice"] == pytest.approx(2 * 0.25)
 
 
 def slow_merge(values, scores, is_thing, rule):

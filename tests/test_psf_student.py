@@ -6,23 +6,15 @@ import pytest
 import torch
 
 from pointseg.nets.deformable_encoder import DeformableEncoder
-from pointseg.structures import Batch, Category, InputError, Truth
-from pointseg.students.panoptic_full import PanopticFull
-from pointseg.students.panoptic_segformer.merge import MergeRule
+from pointseg.structures import Batch, Category, Classes, InputError, Truth, padding_mask
+from pointseg.students.panoptic_full import PanopticFull, true_targets
 from pointseg.students.panoptic_segformer.network import (
     SMALL,
     SMOKE,
-    Architecture,
     PanopticSegFormer,
     TimmBackbone,
-    architecture_of,
 )
-from pointseg.students.panoptic_segformer.training import (
-    canvas_padding,
-    panoptic_of,
-    student_losses,
-    targets_of,
-)
+from pointseg.students.panoptic_segformer.student import PanopticStudent
 
 CATEGORIES = [
     Category(1, "disc"),
@@ -69,22 +61,21 @@ def batch_of(truths, size=64):
 @pytest.mark.parametrize("neck, start", [("conv", "cells"), ("deformable", "learnt")])
 def test_every_parameter_gets_a_gradient(neck, start):
     torch.manual_seed(0)
-    architecture = dataclasses.replace(
+    config = dataclasses.replace(
         SMOKE, neck=neck, start=start, encoder_layers=1, stuff_layers=2, thing_layers=2
     )
-    student = PanopticSegFormer(2, 2, architecture)
+    student = PanopticStudent(Classes(2, 2), config)
     batch = batch_of([truth(64, [(0, 8, 8, 20), (1, 36, 30, 16)])])
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
     for _ in range(2):  # heads that start at zero let nothing through the first time
         optimizer.zero_grad()
-        losses = student_losses(
-            student, student(student.encode(batch.images)), targets_of(batch, 2), batch.image_ids
-        )
+        features = student.features(batch.images, batch.sizes)
+        losses = student.losses(features, true_targets(batch, 2), batch)
         sum(losses.values()).backward()
         optimizer.step()
     last = (
-        "stuff_queries.decoder.layers.1",
-        "thing_decoder.layers.1",
+        "network.stuff_queries.decoder.layers.1",
+        "network.thing_decoder.layers.1",
     )  # nothing looks at the last mask layer's values
     lacking = [name for name, p in student.named_parameters()
                if (p.grad is None or not p.grad.abs().sum()) and not name.startswith(last)]  # fmt: skip
@@ -114,7 +105,7 @@ def test_images_without_things_or_without_stuff_are_learnt_from():
 
 
 def test_more_things_than_queries_is_one_clear_line():
-    method = PanopticFull.build(CATEGORIES, "smoke", queries=2)
+    method = PanopticFull.build(CATEGORIES, "smoke", student={"queries": 2})
     crowded = truth(64, [(0, 2, 2, 9), (1, 20, 20, 9), (0, 40, 40, 9)])
     with pytest.raises(InputError, match="image picture0: 3 things but only 2 queries"):
         method.losses(batch_of([crowded]), 0)
@@ -125,10 +116,10 @@ def test_padding_changes_no_prediction_of_the_mask_decoders(neck):
     """The memory is set by hand: what stands in padded cells must not reach queries or masks."""
     torch.manual_seed(0)
     student = PanopticSegFormer(
-        2, 2, dataclasses.replace(SMOKE, neck=neck, start="cells", encoder_layers=1)
+        Classes(2, 2), dataclasses.replace(SMOKE, neck=neck, start="cells", encoder_layers=1)
     ).eval()
     images = torch.rand(1, 3, 64, 64)
-    padding = canvas_padding([(64, 40)], (64, 64), None)
+    padding = padding_mask([(64, 40)], images)
     memory = student.encode(images, padding)
     assert memory.padding_of(0)[0, :, 10:].all() and not memory.padding_of(0)[0, :, :10].any()
     noisy = dataclasses.replace(
@@ -156,11 +147,12 @@ def test_predictions_have_each_picture_s_own_size():
 
 
 def test_the_papers_own_sizes_are_the_defaults():
-    paper = architecture_of("paper")
-    assert paper == Architecture() and paper.queries == 300 and paper.neck == "deformable"
-    assert architecture_of("small", neck="deformable", queries=50) == dataclasses.replace(
-        SMALL, neck="deformable", queries=50
-    )
+    paper = PanopticFull.build(CATEGORIES, "paper", student={"pretrained": False}).config.student
+    assert paper.backbone == "resnet50" and paper.queries == 300 and paper.neck == "deformable"
+    changes = {"neck": "deformable", "queries": 50, "merge": {"confidence": 0.2}}
+    small = PanopticFull.build(CATEGORIES, "small", student=changes).config.student
+    merge = dataclasses.replace(SMALL.merge, confidence=0.2)
+    assert small == dataclasses.replace(SMALL, neck="deformable", queries=50, merge=merge)
     encoder = DeformableEncoder([8, 8, 8], 16, 4, 2, 2, 1, 16, 0.0)
     memory = encoder([torch.rand(1, 8, s, s) for s in (16, 8, 4)], None)
     assert memory.shapes == [(16, 16), (8, 8), (4, 4), (2, 2)]
@@ -170,19 +162,17 @@ def test_it_overfits_a_picture():
     torch.manual_seed(1)
     scene = truth(32, [(0, 3, 2, 12), (1, 17, 16, 14)])
     batch = batch_of([scene], 32)
-    student = PanopticSegFormer(2, 2, dataclasses.replace(SMOKE, stuff_layers=2, thing_layers=2))
+    config = dataclasses.replace(SMOKE, stuff_layers=2, thing_layers=2)
+    student = PanopticStudent(Classes(2, 2), config)
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
-    targets = targets_of(batch, 2)
+    targets = true_targets(batch, 2)
     for _ in range(80):
         optimizer.zero_grad()
-        losses = student_losses(
-            student, student(student.encode(batch.images)), targets, batch.image_ids
-        )
+        losses = student.losses(student.features(batch.images, batch.sizes), targets, batch)
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
-    seen = student(student.encode(batch.images))
-    found = panoptic_of(student, seen, (32, 32), batch.sizes, MergeRule(candidates=12))[0]
+    found = student.predict(batch.images, batch.sizes)[0].panoptic
     for mask, label in zip(scene.masks, scene.label):
         shown = [
             found.segments == k + 1 for k in range(len(found.label)) if found.label[k] == label

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pointseg.nets.label_heads import ImageMaps
 from pointseg.ops.colour import colour_edges
 from pointseg.ops.paths import STEPS
-from pointseg.ops.point_labels import ImageMaps
 from pointseg.papers.points_alone import PointsAlone, bare_target, boxes_about
 from pointseg.papers.psps import CONFIGS, PSPS, traversing_cost
 from pointseg.structures import IGNORE, Batch, Category, Points
@@ -55,7 +55,7 @@ def test_a_thing_takes_the_pixels_of_its_own_class():
     features = torch.nn.functional.normalize(torch.ones(4, 16, 16), dim=0)
     points = points_of((6, 60, 0, 1), (60, 60, 1, 2), (30, 2, 2, 3))
     model = PSPS.build(CATEGORIES, "smoke").eval()
-    labelled = model.label_image(
+    labelled = model.labeller.label_image(
         ImageMaps(logits, features, None), torch.full((3, 64, 64), 0.5), points
     )
     assert (labelled.label.things[20:, :28] == 0).all() and (

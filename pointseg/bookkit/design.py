@@ -21,6 +21,6 @@ def answers() -> dict[str, Answer]:
 def design_rows() -> list[list[str]]:
     """HTML cells under HEAD, a row a method, in the words of its class."""
     return [
-        [f"<code>{name}</code>", *(html.escape(getattr(answer, term)) for term in TERMS)]
-        for name, answer in answers().items()
+        [f"<code>{name}</code>", *(html.escape(getattr(row, term)) for term in TERMS)]
+        for name, row in answers().items()
     ]

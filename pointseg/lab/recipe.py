@@ -43,15 +43,9 @@ def _attentionshift() -> type[Method]:
 
 
 def _maskrcnn() -> type[Method]:
-    from pointseg.students.mask_rcnn_full import MaskRCNNFull
+    from pointseg.students.mask_rcnn import MaskRCNN
 
-    return MaskRCNNFull
-
-
-def _token_querying() -> type[Method]:
-    from pointseg.papers.attentionshift.token_querying import TokenQuerying
-
-    return TokenQuerying
+    return MaskRCNN
 
 
 def _psps() -> type[Method]:
@@ -78,14 +72,20 @@ def _points_alone() -> type[Method]:
     return PointsAlone
 
 
+def _point_semantics() -> type[Method]:
+    from pointseg.papers.point_semantics import PointSemantics
+
+    return PointSemantics
+
+
 METHODS: dict[str, Callable[[], type[Method]]] = {
     "attentionshift": _attentionshift,
-    "token_querying": _token_querying,
     "maskrcnn": _maskrcnn,
     "psps": _psps,
     "point2mask": _point2mask,
     "panoptic_full": _panoptic_full,
     "points_alone": _points_alone,
+    "point_semantics": _point_semantics,
 }
 
 

@@ -15,13 +15,13 @@ from pointseg.ops.deformable import Shapes, cell_centres, deformable_attention
 
 @dataclass(frozen=True)
 class Memory:
-    """Encoded levels of a batch, finest first. All places are parts of the padded picture."""
+    """Encoded levels of a batch, finest first. All coordinates are parts of the padded image."""
 
     tokens: Tensor  # [b, N, D]
-    position: Tensor  # [N, D] sine code of each token's place
+    position: Tensor  # [N, D] sine code of each token's centre
     waves: Waves
     shapes: Shapes  # (h, w) of each level
-    padding: Tensor | None = None  # [b, N] bool, True where no picture is; None: nowhere
+    padding: Tensor | None = None  # [b, N] bool, True where no image is; None: nowhere
 
     @cached_property
     def areas(self) -> list[int]:
@@ -50,17 +50,17 @@ class Memory:
 
 @dataclass(frozen=True)
 class Waves:
-    """Cycles across the picture of the finest sine, and how many times slower the coarsest is."""
+    """Cycles across the image of the finest sine, and how many times slower the coarsest is."""
 
     finest: float = 1.0  # as in DETR
     range: float = 10_000.0  # as in DETR
 
 
-def sine_code(places: Tensor, width: int, waves: Waves) -> Tensor:
-    """[..., k] places in 0..1 -> [..., width]: sines and cosines of each coordinate."""
-    each = width // places.shape[-1] // 2
-    cycles = waves.finest * waves.range ** (-torch.arange(each, device=places.device) / each)
-    phase = places[..., None].float() * (2 * math.pi) * cycles
+def sine_code(coordinates: Tensor, width: int, waves: Waves) -> Tensor:
+    """[..., k] coordinates in 0..1 -> [..., width]: sines and cosines of each coordinate."""
+    each = width // coordinates.shape[-1] // 2
+    cycles = waves.finest * waves.range ** (-torch.arange(each, device=coordinates.device) / each)
+    phase = coordinates[..., None].float() * (2 * math.pi) * cycles
     return torch.cat([phase.sin(), phase.cos()], -1).flatten(-2)
 
 
@@ -87,7 +87,7 @@ class ChannelMapper(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Queries choose `points` places on each level around their reference. [PSF Sec. 3.2], after Deformable DETR."""
+    """Queries choose `points` points on each level around their reference. [PSF Sec. 3.2], after Deformable DETR."""
 
     def __init__(self, width: int, heads: int, levels: int, points: int):
         super().__init__()
@@ -123,14 +123,14 @@ class DeformableAttention(nn.Module):
             self.offsets(queries).float().reshape(b, q, self.heads, self.levels, self.points, 2)
         )
         weights = self.weights(queries).reshape(b, q, self.heads, -1).softmax(-1)
-        places = self._places(offsets, references.float(), memory.shapes)
-        values = values.unflatten(2, (self.heads, -1)).to(places.dtype)
-        weights = weights.reshape(offsets.shape[:-1]).to(places.dtype)
+        points = self._points(offsets, references.float(), memory.shapes)
+        values = values.unflatten(2, (self.heads, -1)).to(points.dtype)
+        weights = weights.reshape(offsets.shape[:-1]).to(points.dtype)
         return self.out(
-            deformable_attention(values, memory.shapes, places, weights).to(queries.dtype)
+            deformable_attention(values, memory.shapes, points, weights).to(queries.dtype)
         )
 
-    def _places(self, offsets: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
+    def _points(self, offsets: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
         """[b, q, heads, levels, points, 2]; offsets count cells around points, half boxes inside boxes."""
         centre = references[:, :, None, None, None, :2]
         if references.shape[-1] == 4:
@@ -147,14 +147,14 @@ class EncoderLayer(nn.Module):
     ):
         super().__init__()
         self.attention = DeformableAttention(width, heads, levels, points)
-        self.between = feedforward_net(width, feedforward, dropout)
+        self.ffn = feedforward_net(width, feedforward, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, memory: Memory, position: Tensor, references: Tensor) -> Tensor:
         x = memory.tokens
         x = self.norms[0](x + self.dropout(self.attention(x + position, references, memory)))
-        return self.norms[1](x + self.between(x))
+        return self.norms[1](x + self.ffn(x))
 
 
 def feedforward_net(width: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -165,7 +165,7 @@ def feedforward_net(width: int, hidden: int, dropout: float) -> nn.Sequential:
 class DeformableEncoder(nn.Module):
     """Backbone maps -> Memory through layers of multi-scale deformable self-attention. [PSF Sec. 3.2]
 
-    DEVIATION [PSF Sec. 3.2]: positions and references count in the padded picture, not in each picture's own part,
+    DEVIATION [PSF Sec. 3.2]: positions and references count in the padded image, not in each image's own part,
     so that one frame serves boxes, points and masks.
     """
 

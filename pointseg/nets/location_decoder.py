@@ -16,14 +16,17 @@ RARE = -math.log(99.0)  # sigmoid(RARE) = 0.01: at the start nothing is a thing
 
 @dataclass(frozen=True)
 class Located:
-    """What the location decoder says; boxes are (x, y, w, h) about their centre as parts of the padded picture."""
+    """Outputs of the location decoder; boxes are centre and size in parts of the padded image."""
 
     logits: Tensor  # [l, b, q, T] thing classes
     boxes: Tensor  # [l, b, q, 4]
     queries: Tensor  # [b, q, D] after the last layer
-    cells: tuple[Tensor, Tensor] | None = (
-        None  # of every cell, where cells propose: logits [b, N, T], boxes [b, N, 4]
-    )
+    cells: tuple[Tensor, Tensor] | None = None  # logits [b, N, T], boxes [b, N, 4] of proposals
+
+
+def rows_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """[b, k, D] rows chosen [b, k] of values [b, q, D]."""
+    return values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
@@ -55,9 +58,9 @@ class LocationLayer(nn.Module):
         self, width: int, heads: int, levels: int, points: int, feedforward: int, dropout: float
     ):
         super().__init__()
-        self.among = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.self_attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.attention = DeformableAttention(width, heads, levels, points)
-        self.between = feedforward_net(width, feedforward, dropout)
+        self.ffn = feedforward_net(width, feedforward, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
@@ -65,26 +68,35 @@ class LocationLayer(nn.Module):
         self, queries: Tensor, position: Tensor, references: Tensor, memory: Memory
     ) -> Tensor:
         placed = queries + position
-        among = self.among(placed, placed, queries, need_weights=False)[0]
-        queries = self.norms[0](queries + self.dropout(among))
-        looked = self.attention(queries + position, references, memory)
-        queries = self.norms[1](queries + self.dropout(looked))
-        return self.norms[2](queries + self.between(queries))
+        mixed = self.self_attention(placed, placed, queries, need_weights=False)[0]
+        queries = self.norms[0](queries + self.dropout(mixed))
+        attended = self.attention(queries + position, references, memory)
+        queries = self.norms[1](queries + self.dropout(attended))
+        return self.norms[2](queries + self.ffn(queries))
+
+
+@dataclass(frozen=True)
+class QueryStart:
+    """What the queries are before the first layer."""
+
+    content: Tensor  # [b, q, D]
+    position: Tensor  # [b, q, D]
+    reference: Tensor  # [b, q, 2 or 4] (x, y) or (x, y, w, h)
+    cells: tuple[Tensor, Tensor] | None = None  # as in Located
 
 
 class LearntStart(nn.Module):
-    """Queries that are the same for every picture: content and position, a linear map to the first place."""
+    """Queries alike for every image: content and position, a linear map to the first reference."""
 
     def __init__(self, width: int, queries: int):
         super().__init__()
         self.content, self.position = (nn.Parameter(torch.randn(queries, width)) for _ in range(2))
         self.reference = nn.Linear(width, 2)
 
-    def forward(self, memory: Memory):
-        b = len(memory.tokens)
-        place = self.reference(self.position).float().sigmoid()
-        expand = lambda x: x.expand(b, -1, -1)  # noqa: E731
-        return expand(self.content), expand(self.position), expand(place), None
+    def forward(self, memory: Memory) -> QueryStart:
+        reference = self.reference(self.position).float().sigmoid()
+        parts = (self.content, self.position, reference)
+        return QueryStart(*(part.expand(len(memory.tokens), -1, -1) for part in parts))
 
 
 class CellStart(nn.Module):
@@ -100,7 +112,7 @@ class CellStart(nn.Module):
         self.content = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
         self.position = nn.Linear(width, width)
 
-    def forward(self, memory: Memory):
+    def forward(self, memory: Memory) -> QueryStart:
         n = sum(memory.areas[: self.skip])
         tokens = memory.tokens[:, n:] + memory.position[n:]
         logits, shifts = self.logits(tokens), self.boxes(tokens)
@@ -108,13 +120,11 @@ class CellStart(nn.Module):
         sure = logits.detach().amax(-1)
         if memory.padding is not None:
             sure = sure.masked_fill(memory.padding[:, n:], -torch.inf)
-        best = sure.topk(min(self.queries, sure.shape[1]), dim=1).indices[..., None]
-        pick = lambda x: x.gather(1, best.expand(-1, -1, x.shape[-1]))  # noqa: E731
-        reference = pick(boxes).detach()
-        position = self.position(
-            sine_code(reference, tokens.shape[-1], memory.waves).to(tokens.dtype)
-        )
-        return self.content(pick(tokens)), position, reference, (logits, boxes)
+        best = sure.topk(min(self.queries, sure.shape[1]), dim=1).indices
+        reference = rows_of(boxes, best).detach()
+        code = sine_code(reference, tokens.shape[-1], memory.waves)
+        position = self.position(code.to(tokens.dtype))
+        return QueryStart(self.content(rows_of(tokens, best)), position, reference, (logits, boxes))
 
     def _anchors(self, memory: Memory) -> Tensor:
         """[N, 4] before the sigmoid: each cell's centre, and a size of four cells of its level."""
@@ -130,25 +140,25 @@ class LocationDecoder(nn.Module):
     def __init__(self, start: nn.Module, layers: list[LocationLayer], width: int, classes: int):
         super().__init__()
         self.start, self.layers = start, nn.ModuleList(layers)
-        first = (
-            0.0 if isinstance(start, CellStart) else -2.0
-        )  # w and h start at sigmoid(-2) of the picture
+        first = 0.0 if isinstance(start, CellStart) else -2.0  # w, h: sigmoid(-2) of the image
         self.boxes = nn.ModuleList(
             box_head(width, (0.0, first if k == 0 else 0.0)) for k in range(len(layers))
         )
         self.logits = nn.ModuleList(class_head(width, classes) for _ in layers)
 
     def forward(self, memory: Memory) -> Located:
-        queries, position, reference, cells = self.start(memory)
-        logits, boxes = [], []
+        start = self.start(memory)
+        queries, reference, logits, boxes = start.content, start.reference, [], []
         for layer, to_box, to_logits in zip(self.layers, self.boxes, self.logits):
-            queries = layer(queries, position, reference, memory)
-            box = to_box(queries).float()
-            known = inverse_sigmoid(reference)
-            box = torch.cat(
-                [box[..., : known.shape[-1]] + known, box[..., known.shape[-1] :]], -1
-            ).sigmoid()
+            queries = layer(queries, start.position, reference, memory)
             logits.append(to_logits(queries))
-            boxes.append(box)
-            reference = box.detach()
-        return Located(torch.stack(logits).float(), torch.stack(boxes), queries, cells)
+            boxes.append(shifted(reference, to_box(queries).float()))
+            reference = boxes[-1].detach()
+        return Located(torch.stack(logits).float(), torch.stack(boxes), queries, start.cells)
+
+
+def shifted(reference: Tensor, shift: Tensor) -> Tensor:
+    """Boxes [b, q, 4]: a reference of 2 or 4 numbers in 0..1 moved by shifts [b, q, 4] of its logits."""
+    before = inverse_sigmoid(reference)
+    k = before.shape[-1]
+    return torch.cat([shift[..., :k] + before, shift[..., k:]], -1).sigmoid()

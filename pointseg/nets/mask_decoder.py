@@ -48,20 +48,17 @@ class MaskAttention(nn.Module):
 
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
         """queries [b, q, D], keyed [b, N, D] (memory with or without position) -> ([b, q, D], masks [b, q, h, w])."""
-        split = lambda x: x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
         q, k, v = (
-            split(self.query(queries)),
-            split(self.key(keyed)),
-            split(self.value(memory.tokens)),
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.query, queries), (self.key, keyed), (self.value, memory.tokens))
         )
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, heads, q, N]
-        if memory.padding is None:
-            looked = scores.softmax(-1) @ v
-        else:
+        visible = scores
+        if memory.padding is not None:
             hidden = memory.padding[:, None, None]
-            looked = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v
-            scores = scores.masked_fill(hidden, 0)
-        return self.out(looked.transpose(1, 2).flatten(2)), self.masks(scores, memory)
+            visible, scores = (scores.masked_fill(hidden, fill) for fill in (-torch.inf, 0))
+        attended = (visible.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return self.out(attended), self.masks(scores, memory)
 
     def masks(self, scores: Tensor, memory: Memory) -> Tensor:
         """[b, heads, q, N] scores -> [b, q, h, w], never negative, no sigmoid. [PSF Sec. 3.4]"""
@@ -73,26 +70,23 @@ class MaskLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, levels: int, self_attention: bool):
         super().__init__()
-        self.among = (
-            nn.MultiheadAttention(width, heads, batch_first=True) if self_attention else None
-        )
+        self.self_attention, count = None, 2
+        if self_attention:
+            self.self_attention = nn.MultiheadAttention(width, heads, batch_first=True)
+            count = 3
         self.attention = MaskAttention(width, heads, levels)
-        self.between = nn.Sequential(
+        self.ffn = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width, eps=1e-6) for _ in range(3 if self_attention else 2)
-        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(count))
 
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
-        norms = iter(self.norms)
-        if self.among is not None:
-            queries = next(norms)(
-                queries + self.among(queries, queries, queries, need_weights=False)[0]
-            )
-        looked, masks = self.attention(queries, memory, keyed)
-        queries = next(norms)(queries + looked)
-        return next(norms)(queries + self.between(queries)), masks
+        if self.self_attention is not None:
+            mixed = self.self_attention(queries, queries, queries, need_weights=False)[0]
+            queries = self.norms[0](queries + mixed)
+        attended, masks = self.attention(queries, memory, keyed)
+        queries = self.norms[-2](queries + attended)
+        return self.norms[-1](queries + self.ffn(queries)), masks
 
 
 class MaskDecoder(nn.Module):
@@ -122,9 +116,8 @@ class MaskDecoder(nn.Module):
         keyed = memory.tokens + memory.position if self.placed else memory.tokens
         states, masks = [], []
         for layer in self.layers:
-            queries = (
-                queries if position is None else queries + position
-            )  # joins the residual stream [PSPS]
+            if position is not None:
+                queries = queries + position  # joins the residual stream [PSPS]
             queries, mask = layer(queries, memory, keyed)
             states.append(queries)
             masks.append(mask)
@@ -142,7 +135,6 @@ class ClassQueries(nn.Module):
 
     def forward(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """(presence logits [l, b, C], masks [l, b, C, h, w])."""
-        b = len(memory.tokens)
-        expanded = (p.expand(b, -1, -1) for p in (self.content, self.position))
-        states, masks = self.decoder(next(expanded), memory, next(expanded))
+        size = (len(memory.tokens), -1, -1)
+        states, masks = self.decoder(self.content.expand(size), memory, self.position.expand(size))
         return torch.stack([head(s)[..., 0] for head, s in zip(self.presence, states)]), masks

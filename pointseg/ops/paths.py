@@ -5,13 +5,13 @@ Steps are kept as 8 planes [8, h, w]: plane k holds the price of going from a pi
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
-
-from pointseg.structures import Points
 
 HALF = (
     (0, 1),
@@ -78,6 +78,20 @@ def grid_cells(xy: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tens
     return row * columns + column
 
 
+# Where the paths of a point start: the cell that it lies in, or cell int(y / stride) of the releases,
+# which is another where the image is no whole number of strides.
+StartCell = Literal["share", "stride"]
+
+
+def start_cells(
+    xy: Tensor, size: tuple[int, int], grid: tuple[int, int], stride: int, rule: StartCell
+) -> Tensor:
+    """Flat cell [m] where the paths of each point (x, y) start."""
+    if rule == "share":
+        return grid_cells(xy, size, grid)
+    return grid_cells(xy, (stride * grid[0], stride * grid[1]), grid)
+
+
 def step_graph(prices: Tensor) -> csr_array:
     """prices [8, h, w] as a sparse directed graph; free steps get the smallest number, as scipy drops zeros."""
     h, w = prices.shape[-2:]
@@ -105,19 +119,11 @@ def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
     return torch.from_numpy(lengths).to(prices)[place].reshape(len(cells), *prices.shape[-2:])
 
 
-def target_distances(
-    prices: Tensor, points: Points, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Distance planes [n, h, w] of the n targets and the row of `points` where each target first stands.
-
-    A target with ten points is as near as the nearest of them.
-    """
-    cells = grid_cells(points.xy, size, prices.shape[-2:])
-    return nearest_of_each(shortest_paths(prices, cells), points.target)
-
-
 def nearest_of_each(lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum of lengths [m, h, w] over rows of one target -> [n, h, w], in the order targets first appear."""
+    """Minimum [n, h, w] of lengths [m, h, w] over the rows of each target, and each one's first row [n].
+
+    Targets in the order in which they first appear: one with ten points is as near as its nearest.
+    """
     ids, group = target.unique(return_inverse=True)
     rows = torch.arange(len(target), device=target.device)
     first = torch.full_like(ids, len(target)).scatter_reduce(0, group, rows, "amin")

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointseg.ops.colour import alike, pairs, window
-from pointseg.ops.focal import focal_loss
+from pointseg.ops.focal import presence_focal_loss
+from pointseg.ops.processes import normaliser
 from pointseg.ops.tree import Forest, tree_filter
 from pointseg.structures import IGNORE, Points
 
@@ -42,25 +43,24 @@ def _nearest_class(points: Points, x: Tensor, y: Tensor, side: float) -> Tensor:
     away_x = (points.xy[:, 0, None] - x).abs()[:, None]
     away_y = (points.xy[:, 1, None] - y).abs()[:, :, None]
     far = torch.maximum(away_x, away_y)  # [m, h, w]
-    own = (away_x <= x[0]) & (away_y <= y[0])
-    far = torch.where((far <= side / 2) | own, far, torch.inf)
+    same_cell = (away_x <= x[0]) & (away_y <= y[0])
+    far = torch.where((far <= side / 2) | same_cell, far, torch.inf)
     nearest = far.min(0)
     return torch.where(nearest.values.isfinite(), points.label[nearest.indices], IGNORE)
 
 
 def partial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean -log p over the labelled cells of the batch; 0 where none is labelled."""
-    labelled = (target != IGNORE).sum().clamp(min=1)
-    return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum") / labelled
+    summed = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
+    return summed / normaliser((target != IGNORE).sum())
 
 
 def presence_loss(presence: Tensor, points: list[Points]) -> Tensor:
-    """Focal loss of "this class has a point here" over logits [l, b, C], a present class weighing one."""
-    here = torch.zeros_like(presence[0])
-    for row, one in zip(here, points):
+    """Focal loss of "this class has a point here" over logits [l, b, C], for each class present."""
+    present = torch.zeros_like(presence[0])
+    for row, one in zip(present, points):
         row[one.label] = 1
-    logits, asked = presence.float().reshape(-1, 1), here.expand_as(presence).reshape(-1)
-    return focal_loss(logits, 1 - asked.long()) / here.sum().clamp(min=1)
+    return presence_focal_loss(presence.float(), present) / normaliser(present.sum())
 
 
 def local_colour_loss(log_prob: Tensor, lab: Tensor, offsets=NEIGHBOURS_8, padding: Tensor | None = None,
@@ -77,7 +77,7 @@ def local_colour_loss(log_prob: Tensor, lab: Tensor, offsets=NEIGHBOURS_8, paddi
         first, second = pairs(log_prob, offset)
         agree = torch.logsumexp(first + second, dim=1)
         total, count = total - (agree * keep).sum(), count + keep.sum()
-    return total / count.clamp(min=1)
+    return total / normaliser(count)
 
 
 def long_range_loss(prob: Tensor, tree: Forest, padding: Tensor | None = None) -> Tensor:
@@ -87,72 +87,77 @@ def long_range_loss(prob: Tensor, tree: Forest, padding: Tensor | None = None) -
     """
     gap = (prob - tree_filter(prob, tree)).abs().sum(1)
     inside = torch.ones_like(gap, dtype=torch.bool) if padding is None else ~padding
-    return (gap * inside).sum() / inside.sum().clamp(min=1)
+    return (gap * inside).sum() / normaliser(inside.sum())
 
 
 @dataclass(frozen=True)
 class PseudoLabel:
-    """What the label branch says of one image, on any grid."""
+    """Which target owns each pixel of an image, or of several on one grid."""
 
-    things: Tensor  # [h, w] int64: row of the thing target that owns a pixel, -1 for none
-    stuff: Tensor  # [h, w] int64: class of stuff pixels, IGNORE where unsure or a thing
+    things: Tensor  # [..., h, w] int64: row of the thing target that owns a pixel, -1 for none
+    stuff: Tensor  # [..., h, w] int64: class of stuff pixels, IGNORE where unsure or a thing
 
 
-def boundary_loss(
-    boundary: Tensor, labels: list[PseudoLabel], padding: Tensor | None = None
-) -> Tensor:
-    """Neighbours inside one segment should see no boundary, neighbours of two segments one. boundary [b, 1, h, w].
+def boundary_loss(boundary: Tensor, label: PseudoLabel, padding: Tensor | None = None) -> Tensor:
+    """No boundary between neighbours inside a segment, one between two; boundary [b, 1, h, w].
 
-    UNSTATED [P2M Sec. 3.4]: form and 1e-5 of the official code - affinity 1 - max(b_i, b_j), half the loss for alike
-    pairs (things and stuff averaged), half for differing ones. DEVIATION [P2M Sec. 3.4]: the code compares border
-    pixels with zero padding and so draws a frame; here pairs that leave the picture do not exist.
+    UNSTATED [P2M Sec. 3.4]: form and 1e-5 of the official code - affinity 1 - max(b_i, b_j), half
+    the loss for pairs of one segment (things and stuff averaged), half for differing ones.
+    DEVIATION [P2M Sec. 3.4]: the code compares border pixels with zero padding and so draws a
+    frame; here pairs that leave the image do not exist.
     """
-    terms = [_boundary_terms(boundary[i, 0], label, None if padding is None else padding[i])
-             for i, label in enumerate(labels)]  # fmt: skip
-    same_thing, same_stuff, differs = (_mean_of([t[k] for t in terms]) for k in range(3))
+    known = (label.things >= 0) | (label.stuff != IGNORE)
+    if padding is not None:
+        known = known & ~padding
+    terms = [_boundary_terms(boundary[:, 0], label, known, offset) for offset in NEIGHBOURS_8]
+    same_thing, same_stuff, differs = (
+        total / normaliser(count) for total, count in map(_summed, zip(*terms))
+    )
     return 0.5 * (0.5 * (same_thing + same_stuff) + differs)
 
 
-def _boundary_terms(boundary: Tensor, label: PseudoLabel, padding: Tensor | None):
-    """(sum, count) of the three kinds of pairs of one image."""
-    sums = boundary.new_zeros(3, 2)
-    for offset in NEIGHBOURS_8:
-        affinity = 1 - torch.maximum(*pairs(boundary, offset))
-        (thing_i, thing_j), (stuff_i, stuff_j) = (
-            pairs(label.things, offset),
-            pairs(label.stuff, offset),
-        )
-        inside = True if padding is None else ~torch.logical_or(*pairs(padding, offset))
-        sure = (
-            ((thing_i >= 0) | (stuff_i != IGNORE)) & ((thing_j >= 0) | (stuff_j != IGNORE)) & inside
-        )
-        one_thing = sure & (thing_i == thing_j) & (thing_i >= 0)
-        one_stuff = sure & (stuff_i == stuff_j) & (thing_i < 0) & (thing_j < 0)
-        for row, (pair, value) in enumerate(((one_thing, affinity), (one_stuff, affinity),
-                                             (sure & ~one_thing & ~one_stuff, 1 - affinity))):  # fmt: skip
-            sums[row] = sums[row] + torch.stack(
-                [-(value.clamp(min=1e-5).log() * pair).sum(), pair.sum()]
-            )
-    return sums
+def _boundary_terms(
+    boundary: Tensor, label: PseudoLabel, known: Tensor, offset: tuple[int, int]
+) -> list[tuple[Tensor, Tensor]]:
+    """(sum, count) over pairs inside a thing, inside stuff, and of two segments."""
+    affinity = 1 - torch.maximum(*pairs(boundary, offset))
+    thing_i, thing_j = pairs(label.things, offset)
+    stuff_i, stuff_j = pairs(label.stuff, offset)
+    both = torch.logical_and(*pairs(known, offset))
+    one_thing = both & (thing_i == thing_j) & (thing_i >= 0)
+    one_stuff = both & (stuff_i == stuff_j) & (thing_i < 0) & (thing_j < 0)
+    kinds = ((one_thing, affinity), (one_stuff, affinity),
+             (both & ~one_thing & ~one_stuff, 1 - affinity))  # fmt: skip
+    return [(-(value.clamp(min=1e-5).log() * kind).sum(), kind.sum()) for kind, value in kinds]
 
 
-def _mean_of(parts: list[Tensor]) -> Tensor:
-    total = torch.stack(parts).sum(0)
-    return total[0] / total[1].clamp(min=1)
+def _summed(terms: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:
+    totals, counts = zip(*terms)
+    return sum(totals), sum(counts)
 
 
-def manifold_loss(features: Tensor, cells: list[Tensor], targets: list[Tensor], masks: list[Tensor],
-                  temperature: float = 0.07) -> Tensor:  # fmt: skip
+@dataclass(frozen=True)
+class PointMasks:
+    """Points of an image and the masks of all their targets, on a grid."""
+
+    cells: Tensor  # [m] flat cell of each point
+    owner: Tensor  # [m] row of `masks` that each point belongs to
+    masks: Tensor  # [n, h, w] bool
+
+
+def manifold_loss(features: Tensor, images: list[PointMasks], temperature: float = 0.07) -> Tensor:
     """Each point's feature should be nearest to the mean feature of its own pseudo mask.
 
-    features [b, D, h, w] of unit length; per image cells [m] flat, targets [m] row of masks [n, h, w].
-    UNSTATED [PSPS]: InfoNCE at 0.07 with means that are not normalised again, as in the official code.
+    features [b, D, h, w] of unit length. UNSTATED [PSPS]: InfoNCE at 0.07 with means that are not
+    normalised again, as in the official code.
     """
-    losses = []
-    for plane, cell, target, mask in zip(features.flatten(2), cells, targets, masks):
-        if len(mask) < 2:
-            continue  # one target has nothing to be told from
-        weight = mask.flatten(1).to(plane.dtype)
+    losses = [features.sum() * 0]
+    several = [
+        (plane, one) for plane, one in zip(features.flatten(2), images) if len(one.masks) > 1
+    ]
+    for plane, one in several:  # one target alone has nothing to be told from
+        weight = one.masks.flatten(1).to(plane.dtype)
         means = weight @ plane.T / weight.sum(1, keepdim=True).clamp(min=1)
-        losses.append(F.cross_entropy(plane[:, cell].T @ means.T / temperature, target))
-    return torch.stack(losses).mean() if losses else features.sum() * 0
+        similarity = plane[:, one.cells].T @ means.T / temperature
+        losses.append(F.cross_entropy(similarity, one.owner))
+    return sum(losses) / normaliser(torch.tensor(float(len(several)), device=features.device))

@@ -105,10 +105,3 @@ def _ascend(
 
 def _dual(cost: Tensor, u: Tensor, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
     return (x * u).sum() - epsilon * (y * ((u[:, None] - cost) / epsilon).logsumexp(0)).sum()
-
-
-def cheapest_supplier(cost: Tensor, u: Tensor) -> Tensor:
-    """Label argmin_i c_ij - u_i of every consumer; cost [n, ...] -> [...]."""
-    return (
-        (cost - u.reshape(-1, *[1] * (cost.ndim - 1))).min(0).indices
-    )  # argmin is many times slower along rows

@@ -5,12 +5,13 @@ total = labeller.losses + student.losses(features, labels), weighted by one tabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from pointseg.ops.weighted_losses import ramp, weighted
 from pointseg.structures import (
     Answer,
     Batch,
@@ -31,10 +32,10 @@ class Labels(Protocol):
     """What a labeller answers for a batch: which pixels each point owns."""
 
     def targets(self, batch: Batch) -> Any:
-        """What the student learns from, one entry an image."""
+        """What the student learns from; it has a `thing_share` where a table of losses shares."""
 
-    def thing_share(self) -> float:
-        """Things as a share of all targets of the batch. Only for losses that a table shares."""
+    def pseudo_labels(self) -> list[Instances | Panoptic]:
+        """The answer of each image in its own size."""
 
 
 class Labeller(Protocol):
@@ -62,6 +63,9 @@ class Student(Protocol):
     def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
         """One prediction an image, masks of its (h, w), with the row in the batch as `image_id`."""
 
+    def param_groups(self, lr: float, weight_decay: float, beside: Iterable[nn.Parameter]) -> list:
+        """Groups for AdamW; `beside` learns with the student, at its full rate."""
+
 
 class PointSupervised(nn.Module):
     """A labeller that answers from points, and the student that it teaches."""
@@ -76,30 +80,24 @@ class PointSupervised(nn.Module):
         features = self.student.features(batch.images, batch.sizes)
         evidence = self.labeller.evidence(features, batch)
         labels = self.labeller.assign(evidence, batch)
+        targets = labels.targets(batch)
         teaching = self.labeller.losses(evidence, labels, batch)
-        learning = self.student.losses(features, labels.targets(batch), batch)
-        return weighted(teaching | learning, self.LOSSES, ramp(step, self.warmup_steps), labels)
+        learning = self.student.losses(features, targets, batch)
+        return weighted(teaching | learning, self.LOSSES, ramp(step, self.warmup_steps), targets)
+
+    @torch.no_grad()
+    def pseudo_labels(self, batch: Batch) -> list[Instances | Panoptic]:
+        """The labeller's answers alone."""
+        evidence = self.labeller.evidence(self.student.features(batch.images, batch.sizes), batch)
+        return self.labeller.assign(evidence, batch).pseudo_labels()
 
     def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
         """The student alone."""
         return self.student.predict(images, sizes)
 
-
-def weighted(
-    losses: Losses, table: Mapping[str, Loss], ramp: float = 1.0, labels: Labels | None = None
-) -> Losses:
-    """Losses as they count in the total, by their rows in the table."""
-    share = {None: 1.0}
-    if any(table[name].share for name in losses):
-        things = labels.thing_share()
-        share |= {"things": things, "stuff": 1 - things}
-    return {name: loss * row.weight * share[row.share] * (ramp if row.ramped else 1.0)
-            for name, loss in losses.items() for row in [table[name]]}  # fmt: skip
-
-
-def ramp(step: int, warmup_steps: int) -> float:
-    """Share of a ramped loss that counts at a step: 0 at the first, all of it after warm-up."""
-    return min(1.0, step / max(1, warmup_steps))
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The student's groups, among which what the labeller learns goes."""
+        return self.student.param_groups(lr, weight_decay, self.labeller.parameters())
 
 
 class Method(Protocol):

@@ -5,7 +5,8 @@ Each function returns named works that compute the same thing in several ways, o
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +14,16 @@ from torch import Tensor
 
 from pointseg.bookkit.cost.clock import Work
 from pointseg.nets.attention import CHUNK, attention_rows, rollout_rows
+from pointseg.nets.label_heads import ImageMaps
 from pointseg.nets.vit import TokenViT, Trace
 from pointseg.ops.components import tokens_in_boxes
-from pointseg.ops.paths import grid_cells, path_grid, shortest_paths, target_distances
-from pointseg.ops.point_labels import ImageMaps, likely_nearest, resized, semantic_map
-from pointseg.ops.semantic_losses import dilated_points
-from pointseg.ops.transport import cheapest_supplier
+from pointseg.ops.point_labels import resized
 from pointseg.ops.tree import spanning_forest, tree_filter
 from pointseg.papers import point2mask, psps
-from pointseg.papers.attentionshift.shift import shift
-from pointseg.papers.attentionshift.tokens import Region, Tokens
-from pointseg.structures import Category, Points
+from pointseg.papers.attentionshift.shift import Tokens, compact, shift
+from pointseg.structures import Category, Classes, Points
+from pointseg.students.panoptic_segformer.network import STUDENTS
+from pointseg.students.panoptic_segformer.student import PanopticStudent
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ def shift_works(size: ShiftSize) -> dict[str, Work]:
     image = torch.randn(1, size.side**2, size.dim) + 1
     low = torch.rand(size.instances, 2) * size.side * (1 - size.box)
     boxes = torch.cat([low, low + size.side * size.box], 1)
-    region = Region.of(tokens_in_boxes(boxes, (size.side, size.side), 1.0))
-    tokens = image[torch.zeros(size.instances, 1, dtype=torch.long), region.index]
+    index, real = compact(tokens_in_boxes(boxes, (size.side, size.side), 1.0))
+    owner = torch.zeros(size.instances, dtype=torch.long)
+    first = torch.arange(size.keypoints).expand(size.instances, -1)
+    tokens = image[owner[:, None], index]
     seeds = tokens[:, : size.keypoints].clone()
 
     def whole() -> Tensor:
-        held, inside = region.of_tokens(Tokens.of(image, [size.instances])), region.inside
-        return shift(seeds, held, inside, inside, iterations=size.iterations).features
+        held = Tokens.gathered(image, owner, index, real)
+        return shift(held.features_at(first), held, iterations=size.iterations).features
 
     def bare() -> Tensor:
         points, across = seeds, tokens.transpose(1, 2)
@@ -130,12 +132,10 @@ def _bump(at: Tensor, grid: tuple[int, int], radius: float) -> Tensor:
 
 
 def label_works(problem: LabelProblem) -> dict[str, Work]:
-    """Pseudo labels of one picture with the paper's settings; the student's network has no part in them."""
-    transporting = point2mask.Point2Mask.build(
-        problem.categories, "smoke", **asdict(point2mask.Config())
-    )
-    transporting.steps_seen.fill_(transporting.config.transport_from)
-    nearest = psps.PSPS.build(problem.categories, "smoke", **asdict(psps.Config()))
+    """Pseudo labels of one image with the paper's settings; the student's network has no part in them."""
+    transporting = labeller_of(point2mask, problem)
+    transporting.step.fill_(transporting.config.transport_from)
+    nearest = labeller_of(psps, problem)
     given = (problem.maps, problem.image, problem.points)
     return {
         "Point2Mask": lambda: transporting.label_image(*given).label.things,
@@ -144,31 +144,20 @@ def label_works(problem: LabelProblem) -> dict[str, Work]:
     }
 
 
-def full_size_owner(problem: LabelProblem, method: point2mask.Point2Mask) -> Tensor:
-    """[H, W] thing of each pixel, -1 for stuff, with units counted and transport solved among all pixels."""
-    config, maps, points = method.config, problem.maps, problem.points
-    size, things = tuple(problem.image.shape[-2:]), points.things()
-    grown = dilated_points([points], (1, *maps.logits.shape[-2:]), config.point_side, size)[0]
-    semantic = semantic_map(maps.logits, points, grown, method.things)
-    fine = semantic.enlarged(size)
-    coarse = semantic.enlarged(path_grid(size, config.path_stride))
-    grid = coarse.prob.shape[-2:]
-    features = F.normalize(resized(maps.features, grid), dim=0)
-    prices = point2mask.pixel_to_point_cost(
-        coarse.prob, resized(maps.boundary, grid), features, config
-    )
-    distance, first = target_distances(prices, things, size)
-    cost, stuff, likelihood = (
-        resized(distance, size),
-        fine.stuff(),
-        fine.likelihood(things.label[first]),
-    )
-    before = torch.where(stuff, -1, likely_nearest(cost, *likelihood))
-    centres = point2mask.centroids(before, things, first, size)
-    again = resized(shortest_paths(prices, grid_cells(centres, size, grid)), size)
-    units = likely_nearest(again, *likelihood)[~stuff].bincount(minlength=len(first)).to(cost.dtype)
-    u = point2mask.transported(cost, units, (~stuff).to(cost.dtype), config)
-    return torch.where(stuff, -1, cheapest_supplier(cost, u))
+def labeller_of(paper: ModuleType, problem: LabelProblem):
+    """The paper's labeller at paper scale, beside a small student."""
+    classes = Classes.of(problem.categories)
+    config = replace(paper.Config(), student=STUDENTS["smoke"])
+    return paper.Labeller(PanopticStudent(classes, config.student), config)
+
+
+def full_size_owner(problem: LabelProblem, labeller: point2mask.Labeller) -> Tensor:
+    """[H, W] thing of each pixel, with units counted and transport solved among all pixels."""
+    paths = labeller.paths(problem.maps, problem.image, problem.points)
+    cost, stuff = resized(paths.distance, paths.size), paths.fine.stuff()
+    units = point2mask.unit_numbers(paths, paths.fine)
+    price = point2mask.transported(cost, units, (~stuff).to(cost.dtype), labeller.config)
+    return paths.labelled(cost, problem.points, price).label.things
 
 
 def agreement(one: Tensor, other: Tensor) -> float:

@@ -35,8 +35,8 @@ from pointseg.lab.recipe import method_class
 from pointseg.nets.start import starting_backbone
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED
+from pointseg.papers.attentionshift.method import SCALES
 from pointseg.structures import Category
-from pointseg.students.mask_rcnn import SCALES
 
 CPU = torch.device("cpu")
 COCO = tuple(
@@ -46,7 +46,7 @@ PAPER_SIZE = (800, 1333)
 PROCESSES = (1, 4, 8)  # that make batches beside the loop
 STEPS = (
     ("attentionshift", {}),
-    ("point2mask", {"pretrained": False}),
+    ("point2mask", {"student": {"pretrained": False}}),
 )  # the methods whose whole step is measured
 
 

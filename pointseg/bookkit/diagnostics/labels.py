@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.ops.point_labels import ImageMaps
+from pointseg.nets.label_heads import ImageMaps
 from pointseg.ops.semantic_losses import PseudoLabel
-from pointseg.ops.transport import cheapest_supplier, converged_potentials, shares, sinkhorn
+from pointseg.ops.transport import converged_potentials, shares, sinkhorn
+from pointseg.ownership import owner
 from pointseg.structures import Points, Truth
 
 
@@ -73,11 +74,11 @@ def rounds_study(
     cost [n, m], units [n] summing to m. [P2M-S Tab. A2]
     """
     demand = cost.new_ones(cost.shape[1])
-    optimum = cheapest_supplier(cost, converged_potentials(cost, units, demand, epsilon))
+    optimum = owner(cost, converged_potentials(cost, units, demand, epsilon))
     found = {}
     for t in rounds:
         u = sinkhorn(cost, units, demand, epsilon, t)
         missing = (shares(cost, u, epsilon).sum(1) - units).abs().sum() / 2
-        differing = (cheapest_supplier(cost, u) != optimum).float().mean()
+        differing = (owner(cost, u) != optimum).float().mean()
         found[t] = (100 * float(missing / cost.shape[1]), 100 * float(differing))
     return found

@@ -11,13 +11,13 @@ from pointseg.lab.evaluation import label_train
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus
 from pointseg.metrics.scores import panoptic_scores
-from pointseg.papers.panoptic_ground import LabellingMethod
+from pointseg.papers.method import PointSupervised
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.structures import Batch
 
 
 def pseudo_panoptic_quality(
-    method: LabellingMethod, recipe: Recipe, corpus: Corpus, count: int
+    method: PointSupervised, recipe: Recipe, corpus: Corpus, count: int
 ) -> dict[str, float]:
     """PQ of the pseudo labels of the first training pictures with points, held against their true segments."""
     labelled = label_train(method, recipe, corpus, count)
@@ -29,15 +29,17 @@ def quality_by_solver(
     method: Point2Mask, recipe: Recipe, corpus: Corpus, count: int
 ) -> dict[str, dict[str, float]]:
     """The same network's pseudo labels by the nearest point, by the paper's rounds, and at the optimum of transport."""
-    own, found = method.config, {}
+    labeller, quality = method.labeller, {}
+    config = labeller.config
     for solver in ("none", "sinkhorn", "converged"):
-        method.config = replace(own, solver=solver)
-        found[solver] = pseudo_panoptic_quality(method, recipe, corpus, count)
-    method.config = own
-    return found
+        labeller.config = replace(config, solver=solver)
+        quality[solver] = pseudo_panoptic_quality(method, recipe, corpus, count)
+    labeller.config = config
+    return quality
 
 
 @torch.no_grad()
-def boundary_maps(method: LabellingMethod, batch: Batch) -> Tensor:
+def boundary_maps(method: PointSupervised, batch: Batch) -> Tensor:
     """[b, h, w] the learnt boundary of every picture, in 0..1."""
-    return method.eval().net.read(batch).maps.boundary[:, 0]
+    features = method.eval().student.features(batch.images, batch.sizes)
+    return method.labeller.evidence(features, batch).maps.boundary[:, 0]

@@ -12,20 +12,22 @@ from torch import Tensor
 
 from pointseg.bookkit.explorer.bundle import halves, picture_url, truth_record
 from pointseg.bookkit.explorer.module import module_text
+from pointseg.nets.label_heads import ImageMaps
 from pointseg.ops.paths import (
     HALF,
     boundary_step,
     ends_of_step,
     grid_cells,
     manifold_step,
+    nearest_of_each,
     path_grid,
     semantic_step,
-    target_distances,
+    shortest_paths,
 )
-from pointseg.ops.point_labels import ImageMaps, resized, semantic_map
-from pointseg.ops.semantic_losses import dilated_points
+from pointseg.ops.point_labels import point_semantics, resized
+from pointseg.papers.panoptic_labels import PathEvidence
 from pointseg.papers.point2mask import COUNT_FINER, SMALL, pixel_to_point_cost, unit_numbers
-from pointseg.structures import Category, Points, Truth
+from pointseg.structures import Category, Classes, Points, Truth
 
 FILES = (
     "core.js",
@@ -58,8 +60,10 @@ def transport_record(
 ) -> dict[str, Any]:
     """One picture uint8 [h, w, 3] as JSON. What beta multiplies is kept apart, so that a page can price anew."""
     size, things = tuple(image.shape[:2]), points.things()
-    grown = dilated_points([points], (1, *maps.logits.shape[-2:]), SMALL.point_side, size)[0]
-    semantic = semantic_map(maps.logits, points, grown, sum(c.is_thing for c in categories))
+    classes = Classes.of(categories)
+    semantic = point_semantics(
+        maps.logits, points, classes.things, size, SMALL.point_side, SMALL.semantic_size
+    )
     grid = path_grid(size, SMALL.path_stride)
     planes = (
         semantic.enlarged(grid).prob,
@@ -67,9 +71,11 @@ def transport_record(
         F.normalize(resized(maps.features, grid), dim=0),
     )
     prices = pixel_to_point_cost(*planes, SMALL)
-    distance, first = target_distances(prices, things, size)
+    lengths = shortest_paths(prices, grid_cells(things.xy, size, grid))
+    distance, first = nearest_of_each(lengths, things.target)
     counted = semantic.enlarged((COUNT_FINER * grid[0], COUNT_FINER * grid[1]))
-    units = unit_numbers(prices, distance, counted, things, first, size)
+    paths = PathEvidence(size, semantic, prices, things, distance, first)
+    units = unit_numbers(paths, counted)
     steps = zip(
         ("semantic", "boundary", "manifold"), (semantic_step, boundary_step, manifold_step), planes
     )

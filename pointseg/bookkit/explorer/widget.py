@@ -201,10 +201,9 @@ def _network(backbone: TokenViT | str | Path) -> TokenViT:
 def _trained(model: Path) -> TokenViT:
     """The ViT of a method that a run has trained."""
     method, recipe, _ = load_model(model)
-    vit = getattr(getattr(method, "student", None), "vit", None)
-    if not isinstance(vit, TokenViT):
+    if not isinstance(getattr(method, "vit", None), TokenViT):
         raise InputError(f"{model}: {recipe.method} has no ViT to look into")
-    return vit
+    return method.vit
 
 
 def _path(picture: str | Path | np.ndarray) -> Path | None:

@@ -14,8 +14,7 @@ from pointseg.ops.colour import rgb_to_lab, shrunken, window
 from pointseg.ownership import NOBODY
 from pointseg.papers.epld.branch import DistanceBranch, Estimate
 from pointseg.papers.epld.distance import (
-    affinities,
-    colour_prior_loss_fast,
+    colour_prior_loss,
     distance_map,
     partial_loss,
     pseudo_label,
@@ -24,7 +23,11 @@ from pointseg.papers.epld.distance import (
 from pointseg.papers.epld.queries import Targets, class_loss, targets_on_grid
 from pointseg.papers.method import Losses
 from pointseg.structures import IGNORE, Batch, Panoptic
-from pointseg.students.panoptic_segformer.losses import PanopticTarget, centred_boxes
+from pointseg.students.panoptic_segformer.losses import (
+    PanopticTarget,
+    PanopticTargets,
+    centred_boxes,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,6 @@ class Config:
     class_embedding: bool = True  # [EPLD Tab. 2]
     class_loss: bool = True  # [EPLD Tab. 2]
     fusion_levels: int = 3  # [EPLD Tab. 3]
-    fusion_kernel: int = 3  # UNSTATED [EPLD Sec. 3.2]: see FusionModule
     decoder_levels: int = 3  # [EPLD Tab. 3]
     colour_prior: bool = True  # [EPLD Tab. 5]
     self_training: bool = True  # [EPLD Tab. 5]
@@ -62,9 +64,9 @@ class EstimatedLabels:
     owner: Tensor  # [b, H, W] row of the table, NOBODY in the padding and without targets
     things: int  # thing classes, which come before stuff
 
-    def targets(self, batch: Batch) -> list[PanopticTarget]:
-        """Masks, boxes and stuff of each image; a thing without pixels is not asked for."""
-        return [self._target(row) for row in range(len(self.owner))]
+    def targets(self, batch: Batch) -> PanopticTargets:
+        """Masks, boxes and stuff of each image; a thing without pixels is no target."""
+        return PanopticTargets([self._target(row) for row in range(len(self.owner))])
 
     def _target(self, image: int) -> PanopticTarget:
         owner, label = self.owner[image], self.table.label[image]
@@ -134,6 +136,7 @@ class Distance(nn.Module):
         if c.colour_prior:
             lab = rgb_to_lab(shrunken(batch.images, e.label.shape[-2:]))
             offsets = window(c.colour_radius, c.colour_dilation)
-            affinity = affinities(lab, t.inside, offsets, c.colour_threshold)
-            terms["colour_prior"] = colour_prior_loss_fast(e.log_prob, affinity)
+            terms["colour_prior"] = colour_prior_loss(
+                e.log_prob, lab, t, offsets, c.colour_threshold
+            )
         return {name: loss.sum() for name, loss in terms.items()}

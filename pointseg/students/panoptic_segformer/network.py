@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import timm
 import torch
@@ -16,48 +18,50 @@ from pointseg.nets.location_decoder import (
     Located,
     LocationDecoder,
     LocationLayer,
+    rows_of,
 )
 from pointseg.nets.mask_decoder import ClassQueries, MaskDecoder
 from pointseg.nets.vit import IMAGENET_MEAN, IMAGENET_STD
+from pointseg.structures import Classes
+from pointseg.students.panoptic_segformer.merge import MergeRule
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Sizes of the student; the defaults are the paper's."""
+class StudentConfig:
+    """What the student is made of and how its masks are merged; the defaults are the paper's."""
 
     backbone: str = "resnet50"  # [PSF Sec. 4.1]; "conv" is the small one
+    pretrained: bool = True  # ImageNet weights of a timm backbone [PSF Sec. 4.1]
     width: int = 256  # [PSF Sec. 4.1]
     heads: int = 8  # [PSF Sec. 4.1]
-    neck: str = "deformable"  # [PSF Sec. 3.2]; "conv" is the switch for a CPU
+    neck: Literal["deformable", "conv"] = "deformable"  # [PSF Sec. 3.2]; "conv" for a CPU
     strides: tuple[int, ...] = (8, 16, 32)  # [PSF Sec. 3.2]: C3, C4, C5
     levels: int = 4  # [PSF Sec. 4.1]
     points: int = 4  # [PSF Sec. 4.1]
     encoder_layers: int = 6  # [PSF Sec. 4.1]
     feedforward: int = 1024  # UNSTATED [PSF Sec. 4.1]: the official code
     dropout: float = 0.1  # UNSTATED [PSF Sec. 4.1]: the official code
-    start: str = "learnt"  # [PSF Sec. 3.3]; "cells" proposes from the memory
+    start: Literal["learnt", "cells"] = "learnt"  # [PSF Sec. 3.3]; "cells" see CellStart
     queries: int = 300  # [PSF Sec. 4.1]
     location_layers: int = 6  # [PSF Tab. 10]
     mask_levels: int = 3  # UNSTATED [PSF Sec. 3.4]: strides 8, 16, 32 in the official code
     thing_layers: int = 4  # UNSTATED [PSF Sec. 3.4]: the official code
     stuff_layers: int = 6  # [PSF Sec. 3.4]
+    merge: MergeRule = field(default_factory=MergeRule)
 
 
-SMALL = Architecture(backbone="conv", width=64, heads=8, neck="conv", strides=(4, 8, 16), levels=3, points=4,
-                     encoder_layers=0, feedforward=128, dropout=0.0, start="cells", queries=30, location_layers=2,
-                     mask_levels=3, thing_layers=2, stuff_layers=2)  # fmt: skip
+# DEVIATION [PSF Alg. 1]: a confidence below the official code's 0.25. A student trained for minutes
+# finds things long before its focal class scores grow; at 0.25 most of them would be thrown away.
+SMALL = StudentConfig(
+    backbone="conv", width=64, neck="conv", strides=(4, 8, 16), levels=3, encoder_layers=0,
+    feedforward=128, dropout=0.0, start="cells", queries=30, location_layers=2, thing_layers=2,
+    stuff_layers=2, merge=MergeRule(confidence=0.15, candidates=20),
+)  # fmt: skip
 SMOKE = replace(
-    SMALL, width=32, heads=4, queries=12, location_layers=1, thing_layers=1, stuff_layers=1
-)
-ARCHITECTURES = {"smoke": SMOKE, "small": SMALL, "paper": Architecture()}
-
-
-def architecture_of(
-    scale: str, backbone: str = "", neck: str = "", queries: int = 0
-) -> Architecture:
-    """The scale's architecture; what is given and not empty replaces its part."""
-    given = {"backbone": backbone, "neck": neck, "queries": queries}
-    return replace(ARCHITECTURES[scale], **{name: value for name, value in given.items() if value})
+    SMALL, width=32, heads=4, queries=12, location_layers=1, thing_layers=1, stuff_layers=1,
+    merge=MergeRule(confidence=0.15, candidates=12),
+)  # fmt: skip
+STUDENTS = {"smoke": SMOKE, "small": SMALL, "paper": StudentConfig()}
 
 
 class TimmBackbone(nn.Module):
@@ -70,17 +74,12 @@ class TimmBackbone(nn.Module):
         every = self.body.feature_info.reduction()
         self.rows = [every.index(s) for s in strides]
         self.channels = [self.body.feature_info.channels()[row] for row in self.rows]
-        early = [
-            p
-            for n, p in self.body.named_parameters()
-            if n.startswith(("conv1", "bn1", "layer1", "patch_embed"))
-        ]
-        for parameter in early:
-            parameter.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer(
-            "deviation", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False
-        )
+        for part, parameter in self.body.named_parameters():
+            if part.startswith(("conv1", "bn1", "layer1", "patch_embed")):
+                parameter.requires_grad_(False)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", std, persistent=False)
 
     def train(self, mode: bool = True) -> TimmBackbone:
         super().train(mode)
@@ -97,8 +96,8 @@ class TimmBackbone(nn.Module):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Everything the student says of a batch before masks of things are asked for."""
+class Outputs:
+    """What the network predicts for a batch, masks of things apart: see `thing_masks`."""
 
     memory: Memory
     located: Located | None  # None: no thing classes
@@ -107,75 +106,74 @@ class Seen:
 
 
 class PanopticSegFormer(nn.Module):
-    """images -> Seen; `thing_masks` then decodes chosen queries only. [PSF Fig. 2]"""
+    """images -> Outputs; `thing_masks` then decodes chosen queries only. [PSF Fig. 2]"""
 
-    def __init__(
-        self, things: int, stuff: int, architecture: Architecture, pretrained: bool = False
-    ):
+    def __init__(self, classes: Classes, config: StudentConfig):
         super().__init__()
-        a = self.architecture = architecture
-        self.things, self.stuff = things, stuff
-        self.backbone, channels = _backbone(a, pretrained)
+        a = self.config = config
+        self.things, self.stuff = classes.things, classes.stuff
+        self.backbone, channels = _backbone(a)
         if a.neck == "conv":
             self.encoder = ConvNeck(channels, a.width, a.levels)
         else:
             self.encoder = DeformableEncoder(channels, a.width, a.levels, a.heads, a.points, a.encoder_layers,
                                              a.feedforward, a.dropout)  # fmt: skip
-        self.location = _location(a, things) if things else None
+        self.location = _location(a, classes.things) if classes.things else None
         self.thing_decoder = self.mask_decoder(a.thing_layers, self_attention=False)
         self.box_code = nn.Linear(a.width, a.width) if a.neck == "conv" else None
-        self.stuff_queries = self.class_queries(stuff, a.stuff_layers) if stuff else None
+        self.stuff_queries = self.class_queries(self.stuff) if self.stuff else None
 
     def mask_decoder(self, layers: int, self_attention: bool) -> MaskDecoder:
-        """A decoder that fits this memory; the label branches of weak methods ask for one too."""
-        a = self.architecture
-        return MaskDecoder(
-            a.width, a.heads, a.mask_levels, layers, self_attention, placed=a.neck == "conv"
-        )
+        """A decoder that fits this memory."""
+        a = self.config
+        placed = a.neck == "conv"
+        return MaskDecoder(a.width, a.heads, a.mask_levels, layers, self_attention, placed)
 
-    def class_queries(self, classes: int, layers: int) -> ClassQueries:
-        return ClassQueries(
-            classes, self.architecture.width, self.mask_decoder(layers, self_attention=True)
-        )
+    def class_queries(self, classes: int) -> ClassQueries:
+        """A query a class that fits this memory; the labellers of weak methods ask for some too."""
+        decoder = self.mask_decoder(self.config.stuff_layers, self_attention=True)
+        return ClassQueries(classes, self.config.width, decoder)
 
     def encode(self, images: Tensor, padding: Tensor | None = None) -> Memory:
         return self.encoder(self.backbone(images), padding)
 
-    def forward(self, memory: Memory) -> Seen:
+    def forward(self, memory: Memory) -> Outputs:
         presence, masks = self.stuff_queries(memory) if self.stuff else (None, None)
-        return Seen(memory, self.location(memory) if self.things else None, presence, masks)
+        return Outputs(memory, self.location(memory) if self.things else None, presence, masks)
 
     def param_groups(
-        self, lr: float, weight_decay: float, others: list[nn.Parameter]
+        self, lr: float, weight_decay: float, beside: Iterable[nn.Parameter] = ()
     ) -> list[dict]:
-        """Pretrained parts, offsets and first places learn at a tenth. UNSTATED [PSF Sec. 4.1]: the official code."""
-        slow = ("backbone", "offsets", "reference") if self.architecture.backbone != "conv" else ()
+        """Pretrained parts, offsets and first boxes learn at a tenth of the rate of all others.
+
+        UNSTATED [PSF Sec. 4.1]: the official code.
+        """
+        slow = ("backbone", "offsets", "reference") if self.config.backbone != "conv" else ()
         named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         slower = [p for name, p in named if any(part in name for part in slow)]
-        usual = [p for name, p in named if not any(part in name for part in slow)] + others
+        usual = [p for name, p in named if not any(part in name for part in slow)] + list(beside)
         groups = ((usual, lr), (slower, 0.1 * lr))
         return [{"params": p, "lr": rate, "weight_decay": weight_decay} for p, rate in groups if p]
 
-    def thing_masks(self, seen: Seen, chosen: Tensor) -> Tensor:
+    def thing_masks(self, outputs: Outputs, chosen: Tensor) -> Tensor:
         """[l, b, k, h, w] masks of the queries chosen [b, k] of each image."""
-        pick = lambda x: x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))  # noqa: E731
-        queries, position = pick(seen.located.queries), None
-        if self.box_code is not None:  # keys that carry places need queries that know theirs
-            code = sine_code(
-                pick(seen.located.boxes[-1]).detach(), queries.shape[-1], seen.memory.waves
-            )
+        located, position = outputs.located, None
+        queries = rows_of(located.queries, chosen)
+        if self.box_code is not None:  # keys that carry positions need queries that know theirs
+            boxes = rows_of(located.boxes[-1], chosen).detach()
+            code = sine_code(boxes, queries.shape[-1], outputs.memory.waves)
             position = self.box_code(code.to(queries.dtype))
-        return self.thing_decoder(queries, seen.memory, position)[1]
+        return self.thing_decoder(queries, outputs.memory, position)[1]
 
 
-def _backbone(a: Architecture, pretrained: bool) -> tuple[nn.Module, list[int]]:
+def _backbone(a: StudentConfig) -> tuple[nn.Module, list[int]]:
     if a.backbone == "conv":
         return ConvBackbone(a.width, a.strides), [a.width] * len(a.strides)
-    backbone = TimmBackbone(a.backbone, a.strides, pretrained)
+    backbone = TimmBackbone(a.backbone, a.strides, a.pretrained)
     return backbone, backbone.channels
 
 
-def _location(a: Architecture, things: int) -> LocationDecoder:
+def _location(a: StudentConfig, things: int) -> LocationDecoder:
     if a.start == "cells":
         start = CellStart(a.width, a.queries, things, skip=a.levels - 2)
     else:

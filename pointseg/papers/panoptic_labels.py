@@ -1,0 +1,171 @@
+"""What the panoptic papers share beside their students: heads, what points teach them, and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pointseg.nets.deformable_encoder import Memory
+from pointseg.nets.label_heads import CellClasses, ImageMaps, LabelMaps, QueriedClasses
+from pointseg.ops.colour import rgb_to_lab, shrunken
+from pointseg.ops.point_labels import LabelledImage, SemanticMap
+from pointseg.ops.semantic_losses import (
+    PointMasks,
+    PseudoLabel,
+    dilated_points,
+    local_colour_loss,
+    partial_cross_entropy,
+    presence_loss,
+)
+from pointseg.ownership import owner
+from pointseg.structures import IGNORE, Batch, Loss, Panoptic, Points
+from pointseg.students.panoptic_segformer.losses import LOSSES as STUDENT_LOSSES
+from pointseg.students.panoptic_segformer.losses import (
+    PanopticTarget,
+    PanopticTargets,
+    centred_boxes,
+)
+from pointseg.students.panoptic_segformer.student import PanopticStudent
+
+SemanticHead = Literal["queries", "cells"]  # of the official codes, or CellClasses
+STUDENT_PARTS = ("student.network.backbone", "student.network.encoder")  # of a first stage
+
+
+# what one test holds for every labeller of this kind
+LABEL_PROPERTIES = ()
+
+
+def ramped_student_losses() -> dict[str, Loss]:
+    """The student's table, in which all but the class of a location grow during warm-up."""
+    return {name: replace(loss, ramped=name != "location_class")
+            for name, loss in STUDENT_LOSSES.items()}  # fmt: skip
+
+
+def semantic_head(student: PanopticStudent, kind: SemanticHead) -> nn.Module:
+    """From the student's memory to class logits, and how far each class is present."""
+    classes, network = len(student.classes), student.network
+    if kind == "cells":
+        return CellClasses(network.config.width, classes)
+    return QueriedClasses(network.class_queries(classes))
+
+
+def point_losses(maps: LabelMaps, batch: Batch, point_side: float) -> dict[str, Tensor]:
+    """What the points alone teach the semantic map; sums over layers."""
+    canvas = tuple(batch.images.shape[-2:])
+    grown = dilated_points(batch.points, (len(batch), *maps.grid), point_side, canvas)
+    point = sum(partial_cross_entropy(logits, grown) for logits in maps.logits)
+    return {"point": point, "presence": presence_loss(maps.presence, batch.points)}
+
+
+def colour_loss(
+    maps: LabelMaps, batch: Batch, offsets: Sequence[tuple[int, int]], padding: Tensor | None
+) -> Tensor:
+    """What neighbours of one colour teach it; a sum over layers."""
+    lab = rgb_to_lab(shrunken(batch.images, maps.grid))
+    return sum(
+        local_colour_loss(logits.log_softmax(1), lab, offsets, padding) for logits in maps.logits
+    )
+
+
+@dataclass(frozen=True)
+class PathEvidence:
+    """Semantic map and cheapest paths of one image."""
+
+    size: tuple[int, int]  # of the image
+    semantic: SemanticMap
+    prices: Tensor  # [8, h, w] of the steps of paths
+    things: Points  # the points of things alone
+    distance: Tensor  # [n, h, w] from each thing's nearest point, on the grid of the prices
+    first: Tensor  # [n] row among `things` of each thing's first point
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return tuple(self.prices.shape[-2:])
+
+    @property
+    def label(self) -> Tensor:
+        """[n] class of each thing."""
+        return self.things.label[self.first]
+
+    @cached_property
+    def fine(self) -> SemanticMap:
+        """The semantic map at the image's size."""
+        return self.semantic.enlarged(self.size)
+
+    def labelled(self, cost: Tensor, points: Points, price: Tensor | None = None) -> LabelledImage:
+        """Owners by cost [n, H, W] and price [n]; pixels that prefer stuff are out of reach."""
+        things = owner(cost.masked_fill(self.fine.stuff(), torch.inf), price)
+        return LabelledImage.of(PseudoLabel(things, self.fine.stuff_target()), points)
+
+
+@dataclass(frozen=True)
+class PanopticEvidence:
+    """Maps of a batch, and the paths of each image; None where an image has no point."""
+
+    maps: LabelMaps
+    padding: Tensor | None  # [b, h, w] bool on the maps' grid, True outside the images
+    images: list[PathEvidence | None]
+
+    @classmethod
+    def of(
+        cls, maps: LabelMaps, memory: Memory, batch: Batch,
+        look: Callable[[ImageMaps, Tensor, Points], PathEvidence],
+    ) -> PanopticEvidence:  # fmt: skip
+        """`look` is given the maps, the image [3, h, w] and the points of one image."""
+        images, canvas = [], tuple(batch.images.shape[-2:])
+        for row, ((h, w), points) in enumerate(zip(batch.sizes, batch.points)):
+            given = maps.of_image(row, (h, w), canvas), batch.images[row, :, :h, :w], points
+            images.append(look(*given) if len(points) else None)
+        return cls(maps, memory.padding_of(0), images)
+
+
+@dataclass(frozen=True)
+class PanopticLabels:
+    """Which target owns each pixel of a batch of images."""
+
+    images: list[LabelledImage]
+    canvas: tuple[int, int]
+    things: int  # how many classes are things
+
+    @classmethod
+    def of(
+        cls, evidence: PanopticEvidence, batch: Batch, things: int,
+        label: Callable[[PathEvidence, Points], LabelledImage],
+    ) -> PanopticLabels:  # fmt: skip
+        rows = zip(evidence.images, batch.points, batch.sizes)
+        images = [LabelledImage.void(size, points) if one is None else label(one, points)
+                  for one, points, size in rows]  # fmt: skip
+        return cls(images, tuple(batch.images.shape[-2:]), things)
+
+    def targets(self, batch: Batch) -> PanopticTargets:
+        return PanopticTargets([panoptic_target(i, self.canvas, self.things) for i in self.images])
+
+    def pseudo_labels(self) -> list[Panoptic]:
+        return [image.as_panoptic() for image in self.images]
+
+    def on_grid(self, grid: tuple[int, int]) -> PseudoLabel:
+        """Labels [b, h, w] at the cells of a grid over the canvas."""
+        coarse = [image.on_grid(self.canvas, grid) for image in self.images]
+        things, stuff = (
+            torch.stack([getattr(c, kind) for c in coarse]) for kind in ("things", "stuff")
+        )
+        return PseudoLabel(things, stuff)
+
+    def point_masks(self, grid: tuple[int, int]) -> list[PointMasks]:
+        return [image.point_masks(self.canvas, grid) for image in self.images]
+
+
+def panoptic_target(image: LabelledImage, canvas: tuple[int, int], things: int) -> PanopticTarget:
+    """What the student learns of one image, on the padded canvas."""
+    label, (h, w) = image.on_canvas(canvas), image.label.things.shape
+    rows = torch.arange(len(image.thing_label), device=label.things.device)
+    masks = label.things == rows[:, None, None]
+    known = torch.zeros(canvas, dtype=torch.bool, device=masks.device)
+    known[:h, :w] = True
+    stuff = torch.where(label.stuff == IGNORE, IGNORE, label.stuff - things)
+    return PanopticTarget(masks, image.thing_label, centred_boxes(masks), stuff, known)
