@@ -35,10 +35,11 @@ from pointseg.bookkit import figures
 
 from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES
-from pointseg.papers.attentionshift.method import SCALES, AttentionShift
+from pointseg.papers.attentionshift.config import SCALES
+from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.bookkit.diagnostics.key_points import ShiftStudy
-from pointseg.papers.attentionshift.keypoints import nearest_tokens, token_centres
-from pointseg.training.pretraining.pretrain import Pretraining, probe_picture
+from pointseg.papers.attentionshift.tokens import token_centres
+from pointseg.lab.pretrain import Pretraining, probe_image
 from pointseg.structures import Batch, Points
 
 # %matplotlib inline
@@ -73,7 +74,7 @@ display(HTML(report.orders_table(held, "AS")))
 
 # %% tags=["remove-cell"]
 config = Pretraining()
-scenes = [scene for scene in (probe_picture(config, first + i) for i in range(3 * studied)) if len(scene.points)]
+scenes = [scene for scene in (probe_image(config, first + i) for i in range(3 * studied)) if len(scene.points)]
 
 
 def batch_of(scenes):
@@ -91,8 +92,9 @@ def built(**settings):
 
 shown = batch_of(scenes[:pictures])
 whole = built()
-parts, scene = whole.explain(shown)
-grid, stride = scene.grid, whole.vit.stride
+parts = whole.explain(shown)[1]
+scene, keypoints, region = parts.objects, parts.keypoints, parts.region
+grid, stride = scene.grid, scene.stride
 front = [int((scene.image == i).nonzero()[0, 0]) for i in range(pictures)]  # the first object of each picture
 on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 
@@ -108,12 +110,12 @@ on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 # Learnable query tokens travel through the ViT beside the patches. Two small heads read a class and a place from
 # each (Sec. 3.1); every point is matched with one query, at the least total price.
 #
-# ```{literalinclude} ../pointseg/papers/attentionshift/matching.py
-# :pyobject: point_cost
+# ```{literalinclude} ../pointseg/papers/attentionshift/querying.py
+# :pyobject: PointPredictions.matched
 # ```
 #
-# ```{literalinclude} ../pointseg/papers/attentionshift/matching.py
-# :pyobject: PointTargets.losses
+# ```{literalinclude} ../pointseg/papers/attentionshift/querying.py
+# :pyobject: PointPredictions.losses
 # ```
 #
 # The row of the attention matrix that belongs to a matched query is $A^S$. The official code multiplies the last blocks'
@@ -138,7 +140,7 @@ on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 # ```
 
 # %% tags=["remove-cell"]
-printed, _ = built(instance_map="printed").explain(shown)
+printed = built(instance_map="printed").explain(shown)[1]
 
 # %% mystnb={"image": {"alt": "Pictures with their point, the self-attention map, and both readings of Eq. 1"}} tags=["remove-input"]
 titles = (
@@ -150,7 +152,7 @@ titles = (
 figure, axes = figures.multiples(titles, columns=pictures, size=1.7)
 for i, (at, row) in enumerate(zip(front, scenes)):
     figures.show(axes[i], row.image)
-    figures.points(axes[i], scene.place[at : at + 1], size=24)
+    figures.points(axes[i], scene.xy[at : at + 1], size=24)
     for line, values in enumerate((parts.attention, printed.instance_map, parts.instance_map), start=1):
         figures.heat(axes[line * pictures + i], row.image, on_grid(values[at]))
 
@@ -178,7 +180,7 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 # cosine would not do that, and the official code's soft-max weights do it more sharply. All three are a switch.
 #
 # ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
-# :pyobject: owned_cells
+# :pyobject: token_owners
 # ```
 #
 # ### Eq. 3, 5 and 7: the shift
@@ -220,18 +222,14 @@ for name, found in (("printed_ground", printed), ("released_ground", parts)):
 turns = [0, 1, 2, 5, 10]
 rows = front[:3]
 figure, axes = figures.multiples([f"iteration {turn}" for _ in rows for turn in turns], columns=len(turns), size=2.0)
-features = whole.features(whole.vit(shown.images, trace=True), shown.sizes).detach()
 for line, at in enumerate(rows):
     picture = scenes[int(scene.image[at])].image
-    directions = torch.nn.functional.normalize(features[scene.image[at], parts.index[at]], dim=-1)[None]
+    inside = region.inside[at]
     for column, turn in enumerate(turns):
-        axis, owner = axes[line * len(turns) + column], parts.shifted.owners[turn][at]
-        full = torch.full((grid[0] * grid[1],), -1).scatter(
-            0, parts.index[at][parts.inside[at]], owner[parts.inside[at]]
-        )
+        axis, owner = axes[line * len(turns) + column], keypoints.shifted.owners[turn][at]
+        full = torch.full((grid[0] * grid[1],), -1).scatter(0, region.index[at][inside], owner[inside])
         figures.owners(axis, picture, on_grid(full))
-        token = nearest_tokens(parts.shifted.path[turn][at : at + 1], directions, parts.inside[at : at + 1])[0]
-        places = token_centres(parts.index[at][token], grid, stride)
+        places = token_centres(keypoints.turns[turn][at], grid, stride)
         figures.points(axis, places, labels=range(len(places)), size=16)
 
 # %% [markdown]
@@ -242,12 +240,12 @@ for line, at in enumerate(rows):
 # A key-point stays if at least $T_f$ of its part lies on the high-confidence area of $A^I$. Of those that stay, the one
 # with the largest part comes first and swallows every key-point whose cosine with it exceeds $T_m$.
 #
-# ```{literalinclude} ../pointseg/papers/attentionshift/keypoints.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/filtering.py
 # :pyobject: filter_keypoints
 # ```
 #
-# ```{literalinclude} ../pointseg/papers/attentionshift/keypoints.py
-# :pyobject: merge_order_members
+# ```{literalinclude} ../pointseg/papers/attentionshift/filtering.py
+# :pyobject: merged_members
 # ```
 #
 # A test holds this against a transcription of the paper's lines, over hundreds of random cases.
@@ -256,7 +254,7 @@ for line, at in enumerate(rows):
 #
 # $$Q_k = \arg\max_{(i,j)} d(\phi_{i,j}, \psi_k)$$
 #
-# ```{literalinclude} ../pointseg/papers/attentionshift/keypoints.py
+# ```{literalinclude} ../pointseg/papers/attentionshift/shift.py
 # :pyobject: nearest_tokens
 # ```
 
@@ -269,7 +267,7 @@ for i, (at, row) in enumerate(zip(front, scenes)):
     figures.heat(axes[pictures + i], row.image, on_grid(parts.instance_map[at]))
     axis = axes[2 * pictures + i]
     figures.show(axis, row.image)
-    figures.points(axis, token_centres(parts.token[at][parts.valid[at]], grid, stride), size=20)
+    figures.points(axis, token_centres(keypoints.token[at][keypoints.valid[at]], grid, stride), size=20)
     left, top, right, bottom = parts.boxes[at].tolist()
     axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="red", linewidth=1.5)
     figures.masks(axes[3 * pictures + i], row.image, labels[i].masks[:1])
@@ -280,8 +278,8 @@ for i, (at, row) in enumerate(zip(front, scenes)):
 # Pseudo boxes teach a region proposal network and a box head; the mask head is taught at points alone: the labelled point
 # and the surviving key-points as object, some pixels of low $A^I$ in the box as background.
 #
-# ```{literalinclude} ../pointseg/papers/attentionshift/mask_points.py
-# :pyobject: mask_point_loss
+# ```{literalinclude} ../pointseg/papers/attentionshift/masks.py
+# :pyobject: MaskPoints.loss
 # ```
 #
 # At inference only the ViT, the detector and the mask head run. All other parts of the detector are torchvision's.
@@ -292,8 +290,7 @@ for i, (at, row) in enumerate(zip(front, scenes)):
 # read from the source:
 
 # %% tags=["remove-input"]
-source = Path("../pointseg/papers/attentionshift/method.py").read_text()
-body = source[source.index("class Config:") : source.index("class Labeller")]
+body = Path("../pointseg/papers/attentionshift/config.py").read_text()
 stated = [
     line.strip().split("  # ", 1) for line in body.splitlines() if "  # " in line and ":" in line.split("  # ")[0]
 ]
@@ -572,11 +569,9 @@ cases |= {"cosine ownership": {"owner": "cosine"}, "soft-max ownership": {"owner
 scores = {}
 for name, settings in cases.items():
     chosen, study = built(**settings), ShiftStudy()
-    found, where = chosen.explain(batch)
-    with torch.no_grad():
-        tokens = chosen.features(chosen.vit(batch.images, trace=True), batch.sizes)
-    true_parts = torch.stack([many[i].parts for i in where.image.tolist()])
-    study.add(found, tokens, where.image, torch.cat([s.masks for s in many]), true_parts)
+    evidence, found = chosen.explain(batch)
+    true_parts = torch.stack([many[i].parts for i in found.objects.image.tolist()])
+    study.add(found, evidence.tokens, torch.cat([s.masks for s in many]), true_parts)
     scores[name] = study.scores()
 
 # %% tags=["remove-cell"]

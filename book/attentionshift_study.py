@@ -34,7 +34,7 @@ from pointseg.lab.models import load_model
 from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
 from pointseg.lab.run_record import Run, unrecorded
-from pointseg.papers.attentionshift.keypoints import nearest_tokens, token_centres
+from pointseg.papers.attentionshift.tokens import token_centres
 from pointseg.bookkit.diagnostics.attentionshift import keypoint_study, label_path_study, mask_study
 from pointseg.lab.tta import view_scores
 
@@ -105,11 +105,11 @@ metrics["views"]
 # %%
 marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
-parts, scene = method.explain(batch)
-labels = method.pseudo_labels(batch)
+parts = method.explain(batch)[1]
+labels, scene, keypoints, region = parts.instances(batch.sizes), parts.objects, parts.keypoints, parts.region
 with torch.no_grad():
     answers = method.student_labels(batch)
-grid, stride = scene.grid, method.vit.stride
+grid, stride = scene.grid, scene.stride
 front = [int((scene.image == i).nonzero()[0, 0]) for i in range(len(shown))]  # the first object of each picture
 titles = ["picture, point", "$A^S$", "$A^I$", "part maps", "key-points, box", "pseudo mask", "student's mask"]
 figure, axes = figures.multiples([t for t in titles for _ in shown], columns=len(shown), size=1.5)
@@ -118,14 +118,14 @@ on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 for i, at in enumerate(front):
     picture, mine = batch.images[i], int((scene.image[:at] == i).sum())
     figures.show(rows[0][i], picture)
-    figures.points(rows[0][i], scene.place[at : at + 1], size=24)
+    figures.points(rows[0][i], scene.xy[at : at + 1], size=24)
     figures.heat(rows[1][i], picture, on_grid(parts.attention[at]))
     figures.heat(rows[2][i], picture, on_grid(parts.instance_map[at]))
     owner = torch.full((grid[0] * grid[1],), -1)
-    owner = owner.scatter(0, parts.index[at][parts.inside[at]], parts.shifted.owners[-1][at][parts.inside[at]])
+    owner = owner.scatter(0, region.index[at][region.inside[at]], keypoints.shifted.owners[-1][at][region.inside[at]])
     figures.owners(rows[3][i], picture, on_grid(owner))
     figures.show(rows[4][i], picture)
-    figures.points(rows[4][i], token_centres(parts.token[at][parts.valid[at]], grid, stride), size=14)
+    figures.points(rows[4][i], token_centres(keypoints.token[at][keypoints.valid[at]], grid, stride), size=14)
     left, top, right, bottom = parts.boxes[at].tolist()
     rows[4][i].plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="red", linewidth=1.2)
     figures.masks(rows[5][i], picture, labels[i].masks[mine : mine + 1])
@@ -136,20 +136,16 @@ figures.save(figure, run.folder / "figure5.png")
 # ## Figure 6: the shift, iteration by iteration
 
 # %%
-last = len(parts.shifted.path) - 1
+last = len(keypoints.turns) - 1
 turns = sorted({0, 1, 2, 5, last} & set(range(last + 1)))
-with torch.no_grad():
-    features = method.features(method.vit(batch.images, trace=True), batch.sizes)
 figure, axes = figures.multiples([f"iteration {t}" for _ in front[:3] for t in turns], columns=len(turns), size=1.9)
 for line, at in enumerate(front[:3]):
-    picture, inside = batch.images[int(scene.image[at])], parts.inside[at]
-    directions = torch.nn.functional.normalize(features[scene.image[at], parts.index[at]], dim=-1)[None]
+    picture, inside = batch.images[int(scene.image[at])], region.inside[at]
     for column, turn in enumerate(turns):
         axis = axes[line * len(turns) + column]
         owner = torch.full((grid[0] * grid[1],), -1)
-        owner = owner.scatter(0, parts.index[at][inside], parts.shifted.owners[turn][at][inside])
+        owner = owner.scatter(0, region.index[at][inside], keypoints.shifted.owners[turn][at][inside])
         figures.owners(axis, picture, on_grid(owner))
-        token = nearest_tokens(parts.shifted.path[turn][at : at + 1], directions, inside[None])[0]
-        places = token_centres(parts.index[at][token], grid, stride)
+        places = token_centres(keypoints.turns[turn][at], grid, stride)
         figures.points(axis, places, labels=range(len(places)), size=14)
 figures.save(figure, run.folder / "figure6.png")

@@ -36,7 +36,7 @@ from pointseg.lab import run_record as ledger
 from pointseg.nets.attention import attention_rows, rollout_rows
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone
-from pointseg.training.pretraining.pretrain import Pretraining, probe_picture
+from pointseg.lab.pretrain import Pretraining, probe_image
 
 # %matplotlib inline
 figures.compact()
@@ -45,7 +45,7 @@ log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitline
 probes = {int(views): scores for views, scores in json.loads((folder / "probes.json").read_text()).items()}
 config = Pretraining()
 glue("alone", f"{config.alone:,}", display=False)
-held_out = [probe_picture(config, index) for index in range(12)]
+held_out = [probe_image(config, index) for index in range(12)]
 held_out = [scene for scene in held_out if len(scene.points)]
 
 # %% [markdown]
@@ -67,7 +67,7 @@ held_out = [scene for scene in held_out if len(scene.points)]
 
 # %%
 record = json.loads(SHIPPED.with_suffix(".json").read_text())
-for name in ("command", "views", "pictures", "device", "seconds"):
+for name in ("command", "views", "images", "device", "seconds"):
     print(f"{name:9s} {record[name]}")
 
 # %% [markdown]

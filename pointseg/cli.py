@@ -111,7 +111,7 @@ def parameters(pairs: list[str]) -> dict[str, str]:
 
 
 def pretrain(options) -> None:
-    from pointseg.training.pretraining.pretrain import pretrain
+    from pointseg.lab.pretrain import pretrain
 
     pretrain(**arguments_of(options))
 
@@ -231,6 +231,8 @@ COMMANDS: dict[str, Command] = {
     "pretrain": Command(pretrain, "pretrain a backbone on images alone", (
         Argument("kind", choices=("mae",)),
         OUT, number("--views", 1_200_000), number("--batch", 64), number("--seed", 0),
+        Argument("--source", default="bestiary", help="or a folder of images"),
+        number("--images", 30_000, "at most so many"),
     )),
     "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
         path("checkpoint"), path("images"), OUT,

@@ -98,12 +98,13 @@ class Training:
     lr: float = 1e-4
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "constant", "trapezoid"] = "cosine"
     milestones: tuple[float, ...] = (
         0.75,
         0.92,
     )  # shares of all steps where "step" divides lr by 10
     warmup: float = 0.05  # share of all steps over which lr rises linearly from zero
+    cooldown: float = 0.2  # the last share of them, over which "trapezoid" falls linearly to zero
     clip: float | None = 1.0  # largest norm of all gradients together; None: not clipped
     ema: float | None = None  # decay of the averaged weights used for evaluation
     steps: int | None = None  # None: what `epochs` or else the scale says

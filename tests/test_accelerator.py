@@ -17,7 +17,8 @@ from pointseg.lab.run_data import open_corpus
 from pointseg.nets.vit import TokenViT
 from pointseg.structures import Category, Sample
 from pointseg.training.loop import Trainer
-from pointseg.training.pretraining.pretrain import Pretrainer, Pretraining
+from pointseg.training.pretraining.images import Squares
+from pointseg.training.pretraining.pretraining import Pretraining, new_method
 
 METHODS = sorted(recipes.METHODS)
 
@@ -131,12 +132,13 @@ def test_a_picture_is_segmented_there_and_comes_back(name, gpu):
 
 
 def test_pretraining_runs_there(gpu):
-    config = Pretraining(views=64, alone=16, batch=8, pictures=8, size=32)
-    pictures = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
-    trainer = Pretrainer(config, gpu)
-    losses = [trainer.advance(pictures) for _ in range(4)]
-    assert trainer.model.listens and np.isfinite(losses).all()
-    assert len({str(p.device) for p in trainer.model.parameters()}) == 1
+    config = Pretraining(views=64, alone=16, batch=8, size=32)
+    squares = Squares(np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8))
+    trainer = Trainer(method := new_method(config), config.settings, gpu)
+    batch = collate([squares[i] for i in range(8)])
+    losses = [trainer.advance(batch)[0] for _ in range(4)]
+    assert "features" in losses[-1] and np.isfinite([sum(x.values()) for x in losses]).all()
+    assert len({str(p.device) for p in method.parameters()}) == 1
 
 
 def test_the_work_that_is_timed_runs_there(gpu):

@@ -531,7 +531,7 @@ def test_a_cut_file_names_itself(tmp_path, content):
 
 
 def test_a_missing_file_names_itself(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.json: no such file"):
         coco_ap(tmp_path / "gone.json", [])
 
 

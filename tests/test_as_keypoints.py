@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.papers.attentionshift.keypoints import (
-    filter_keypoints,
-    nearest_tokens,
-    part_precision,
-    random_seeds,
-    spread_seeds,
-    token_at,
-    token_centres,
-)
+from pointseg.papers.attentionshift.filtering import filter_keypoints, part_precision
+from pointseg.papers.attentionshift.shift import nearest_tokens, random_seeds, spread_seeds
+from pointseg.papers.attentionshift.tokens import Tokens, token_at, token_centres
 
 
 def algorithm_1(psi, parts, foreground, T_f, T_m):
@@ -101,6 +95,21 @@ def test_alg1_groups_share_nothing_and_lose_nothing():
     assert torch.equal(done.members.sum(1), kept.long())
 
 
+def test_alg1_without_a_threshold_a_key_point_that_owns_nothing_is_removed_all_the_same():
+    """T_f = 0: 0 / 0 of an empty part is not at least 0."""
+    parts = torch.tensor([[[True, True, False], [False, False, False], [False, False, True]]])
+    done = filter_keypoints(torch.eye(3)[None], parts, torch.zeros(1, 3) > 0, 0.0, 0.9)
+    assert done.members.any(1).tolist() == [[True, False, True]]
+
+
+def test_alg1_mean_weighs_key_points_by_their_length():
+    """DEVIATION [AS Alg. 1 l. 19]: lengths are those of tokens, whatever share of them is Phi+."""
+    psi = torch.tensor([[[3.0, 0.0], [0.6, 0.8]]])
+    parts = torch.eye(2, dtype=torch.bool)[None]
+    done = filter_keypoints(psi, parts, torch.ones(1, 2) > 0, 0.85, 0.5)
+    assert torch.allclose(done.features[0, 0], torch.tensor([1.8, 0.4]))
+
+
 def test_alg1_every_key_point_filtered_and_no_instance():
     parts = torch.ones(1, 2, 3, dtype=torch.bool)
     gone = filter_keypoints(torch.randn(1, 2, 4), parts, torch.zeros(1, 3, dtype=torch.bool))
@@ -118,20 +127,18 @@ def test_spread_seeds_go_through_the_area_at_a_constant_stride():
 
 def test_random_seeds_lie_in_the_area_and_reach_all_of_it():
     area = torch.tensor([[0, 1, 0, 1, 1, 0, 0, 0], [0] * 8]).bool()
-    seeds = random_seeds(area, 200, torch.tensor([0, 5]), torch.Generator().manual_seed(0))
+    seeds = random_seeds(area, 200, torch.tensor([0, 5]), torch.tensor([11, 12]))
     assert set(seeds[0].tolist()) == {1, 3, 4}
     assert set(seeds[1].tolist()) == {5}
 
 
 def test_eq04_is_the_most_similar_allowed_token():
     """[AS Eq. 4]"""
-    directions = torch.nn.functional.normalize(torch.tensor([[[1.0, 0], [1, 1], [0, 1]]]), dim=-1)
+    tokens = Tokens.of(torch.tensor([[[1.0, 0], [1, 1], [0, 1]]]))
     points = torch.tensor([[[5.0, 4.0], [0.1, 3.0]]])
     every = torch.ones(1, 3, dtype=torch.bool)
-    assert nearest_tokens(points, directions, every).tolist() == [[1, 2]]
-    assert nearest_tokens(points, directions, torch.tensor([[True, False, False]])).tolist() == [
-        [0, 0]
-    ]
+    assert nearest_tokens(points, tokens, every).tolist() == [[1, 2]]
+    assert nearest_tokens(points, tokens, torch.tensor([[True, False, False]])).tolist() == [[0, 0]]
 
 
 def test_token_and_pixel_speak_of_the_same_place():

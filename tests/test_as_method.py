@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from pointseg.nets.start import load_first_stage
-from pointseg.papers.attentionshift.method import SCALES, AttentionShift, Labeller
-from pointseg.papers.attentionshift.objects import Objects
+from pointseg.papers.attentionshift.config import SCALES, Config
+from pointseg.papers.attentionshift.instance_map import InstanceMaps, unit_range
+from pointseg.papers.attentionshift.labels import label_path
+from pointseg.papers.attentionshift.masks import background_tokens
+from pointseg.papers.attentionshift.method import AttentionShift
+from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.token_querying import TokenQuerying
+from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import Batch, Category, InputError, Points, Truth
-from pointseg.students.mask_rcnn import MaskRCNN
+from pointseg.students.mask_rcnn_full import MaskRCNNFull
 
 CATEGORIES = (Category(1, "square"), Category(2, "bar"), Category(3, "ground", is_thing=False))
 SIZE = 64
@@ -60,6 +66,11 @@ def build(**overrides):
     return AttentionShift.build(CATEGORIES, "smoke", **overrides)
 
 
+def build_first():
+    torch.manual_seed(0)
+    return TokenQuerying.build(CATEGORIES, "smoke")
+
+
 def train_step(method, batch):
     """One step; returns the losses."""
     method.train()
@@ -85,12 +96,12 @@ def with_points(batch, xy, label=None):
 def test_a_step_has_every_loss_of_the_paper():
     losses = train_step(build(), make_batch([2, 1]))
     paper = {"point_class", "point_place", "rpn_class", "rpn_box", "class", "box", "mask"}
-    assert paper | {"mil", "warm_picture", "warm_token"} == set(losses)
+    assert paper | {"mil", "warm_image", "warm_token"} == set(losses)
 
 
 def test_first_stage_learns_points_alone():
-    losses = train_step(build(stage="points"), make_batch([2, 1]))
-    assert set(losses) == {"point_class", "point_place", "warm_picture", "warm_token"}
+    losses = train_step(build_first(), make_batch([2, 1]))
+    assert set(losses) == {"point_class", "point_place", "warm_image", "warm_token"}
 
 
 ROWS = {
@@ -138,17 +149,15 @@ def test_eq03_a_single_key_point_becomes_the_mean_of_what_draws_it(drawn_by):
         "drawn_by": drawn_by,
     }
     method, batch = build(**chosen).eval(), make_batch([2, 3])
-    with torch.no_grad():
-        parts, where = method.explain(batch)
-        tokens = method.features(method.vit(batch.images, trace=True), batch.sizes)
+    evidence, labels = method.explain(batch)
+    region, features = labels.region, labels.keypoints.shifted.features
+    tokens = evidence.tokens.directions * evidence.tokens.lengths[..., None]
     narrower = 0
-    for row, image in enumerate(where.image.tolist()):
-        inside = parts.index[row][parts.inside[row]]
-        drawing = inside[parts.foreground[row, inside]] if drawn_by == "foreground" else inside
+    for row, image in enumerate(labels.objects.image.tolist()):
+        inside = region.index[row][region.inside[row]]
+        drawing = inside[labels.foreground[row, inside]] if drawn_by == "foreground" else inside
         narrower += len(drawing) < len(inside)
-        assert torch.allclose(
-            parts.shifted.features[row, 0], tokens[image, drawing].mean(0), atol=1e-5
-        )
+        assert torch.allclose(features[row, 0], tokens[image, drawing].mean(0), atol=1e-5)
     assert narrower or drawn_by == "box"
 
 
@@ -179,8 +188,11 @@ def test_a_few_steps_lower_the_loss():
 
 def test_picture_without_objects_and_batch_without_any():
     train_step(build(), make_batch([0, 2]))
-    losses = train_step(build(), make_batch([0, 0]))
-    assert losses["point_place"] == 0
+    whole, empty = (train_step(build(), make_batch(counts)) for counts in ([2, 1], [0, 0]))
+    assert set(empty) == set(whole)
+    assert {name for name, loss in empty.items() if loss == 0} == {
+        "point_place", "warm_token", "mil", "rpn_box", "box", "mask"
+    }  # fmt: skip
     assert build().eval().pseudo_labels(make_batch([0, 0]))[1].masks.shape == (0, SIZE, SIZE)
 
 
@@ -219,9 +231,9 @@ def test_map_without_component():
 def test_instance_whose_every_key_point_is_filtered():
     method, batch = build(filter_threshold=1.1), make_batch([2, 1])
     train_step(method, batch)
-    parts, _ = method.eval().explain(batch)
-    assert not parts.valid.any()
-    assert parts.masks().any(1).all()
+    _, labels = method.eval().explain(batch)
+    assert not labels.keypoints.valid.any()
+    assert labels.masks().any(1).all()
 
 
 def test_ten_points_an_object_make_one_object():
@@ -229,10 +241,11 @@ def test_ten_points_an_object_make_one_object():
     doubled = [replace(p, xy=torch.cat([p.xy, p.xy + 3]), **{name: torch.cat([getattr(p, name)] * 2)
                for name in ("label", "target", "is_thing")}) for p in batch.points]  # fmt: skip
     batch = replace(batch, points=doubled)
-    objects = Objects.of(doubled)
-    assert len(objects) == 3
+    objects = Objects.of(doubled, batch.sizes, (8, 8), 8)
+    assert len(objects) == 3 and objects.counts == [2, 1]
     assert objects.owner.tolist() == [0, 1, 0, 1, 2, 2]
-    assert objects.slot.tolist() == [0, 1, 2, 3, 0, 1]
+    assert objects.points.rank().tolist() == [0, 1, 2, 3, 0, 1]
+    assert torch.equal(objects.xy, objects.points.xy[[0, 1, 4]])
     train_step(build(), batch)
     assert [len(each.masks) for each in build().eval().pseudo_labels(batch)] == [2, 1]
 
@@ -249,10 +262,10 @@ def test_stuff_points_are_left_alone():
     train_step(build(), replace(batch, points=both))
 
 
-@pytest.mark.parametrize("name", ["attentionshift", "maskrcnn"])
+@pytest.mark.parametrize("name", ["attentionshift", "mask_rcnn"])
 def test_class_out_of_range_is_one_line(name):
     batch = make_batch([1, 1])
-    method = build() if name == "attentionshift" else MaskRCNN.build(CATEGORIES, "smoke")
+    method = build() if name == "attentionshift" else MaskRCNNFull.build(CATEGORIES, "smoke")
     wrong = torch.tensor([5])
     truth = replace(batch.truths[0], label=wrong)
     bad = replace(with_points(batch, [[10.0, 10.0]], wrong), truths=[truth, batch.truths[1]])
@@ -268,17 +281,17 @@ def saved(method, path):
 
 
 def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
-    first = build(stage="points")
+    first = build_first()
     with torch.no_grad():
-        first.points.location[0].weight.fill_(0.5)
-        first.vit.query_tokens.fill_(0.25)
+        first.labeller.points.location[0].weight.fill_(0.5)
+        first.student.vit.query_tokens.fill_(0.25)
     path = saved(first, tmp_path / "first.pt")
-    second, reference = build(), MaskRCNN.build(CATEGORIES, "smoke")
+    second, reference = build(), MaskRCNNFull.build(CATEGORIES, "smoke")
     load_first_stage(second, path, second.FIRST_STAGE)
     load_first_stage(reference, path, reference.FIRST_STAGE)
-    assert (second.points.location[0].weight == 0.5).all()
-    assert (reference.vit.query_tokens == 0.25).all()
-    wider = build(backbone=replace(SCALES["smoke"].backbone, dim=48))
+    assert (second.labeller.points.location[0].weight == 0.5).all()
+    assert (reference.student.vit.query_tokens == 0.25).all()
+    wider = build(backbone=replace(SCALES["smoke"].student.backbone, dim=48))
     with pytest.raises(InputError, match=r"first\.pt: .* is \[.*\], this network's is \["):
         load_first_stage(wider, path, wider.FIRST_STAGE)
     (tmp_path / "junk.pt").write_bytes(b"junk")
@@ -289,7 +302,7 @@ def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
 
 def test_mask_rcnn_trains_on_masks_and_pictures_without_any():
     torch.manual_seed(0)
-    method = MaskRCNN.build(CATEGORIES, "smoke")
+    method = MaskRCNNFull.build(CATEGORIES, "smoke")
     losses = train_step(method, make_batch([2, 0, 1]))
     assert set(losses) == {"rpn_class", "rpn_box", "class", "box", "mask"}
     train_step(method, make_batch([0, 0]))
@@ -302,10 +315,10 @@ def test_mask_rcnn_trains_on_masks_and_pictures_without_any():
 
 def test_what_the_student_learns_does_not_reach_the_label_path():
     """Key-points and boxes come from detached features: the detector's losses give the point head no gradient."""
-    method = build(warmup_weight=0.0)
+    method = build(warmup=False)
     losses = method.losses(make_batch([2, 1]), 0)
     sum(losses[name] for name in ("rpn_class", "rpn_box", "class", "box", "mask", "mil")).backward()
-    assert all(p.grad is None for p in method.points.parameters())
+    assert all(p.grad is None for p in method.labeller.points.parameters())
 
 
 @pytest.mark.parametrize(
@@ -313,20 +326,18 @@ def test_what_the_student_learns_does_not_reach_the_label_path():
 )
 def test_padding_does_not_change_the_labels(rules):
     """The same picture with room added right and below: same depth map, same boxes, same masks."""
-    method, batch = build(attention="point", depth=0, **rules).eval(), make_batch([2])
-    with torch.no_grad():
-        tokens = torch.randn(1, 64, 16)
-    from pointseg.papers.attentionshift.objects import Scene
-
-    small = Scene.of(Objects.of(batch.points), [(SIZE, SIZE)], (8, 8), 8)
-    wide = Scene.of(Objects.of(batch.points), [(SIZE, SIZE)], (10, 12), 8)
-    more = torch.randn(1, 10, 12, 16)
+    batch, config = make_batch([2]), replace(Config(), **rules)
+    small, wide = (Objects.of(batch.points, [(SIZE, SIZE)], grid, 8) for grid in ((8, 8), (10, 12)))
+    tokens, more = torch.randn(1, 64, 16), torch.randn(1, 10, 12, 16)
     more[:, :8, :8] = tokens.unflatten(1, (8, 8))
-    attention = torch.rand(2, 64)
-    larger = 9 + torch.rand(2, 10, 12)
+    attention, larger = torch.rand(2, 64), 9 + torch.rand(2, 10, 12)
     larger[:, :8, :8] = attention.unflatten(1, (8, 8))
-    ours = method.labeller.parts(tokens, small, attention)
-    theirs = method.labeller.parts(more.flatten(1, 2), wide, larger.flatten(1))
+    ours, theirs = (
+        label_path(Tokens.of(features, [2]), objects, unit_range(maps, objects.valid), config,
+                   torch.tensor([1]))
+        for features, objects, maps in ((tokens, small, attention),
+                                        (more.flatten(1, 2), wide, larger.flatten(1)))
+    )  # fmt: skip
     assert torch.equal(ours.boxes, theirs.boxes)
     assert torch.equal(
         ours.background.unflatten(1, (8, 8)), theirs.background.unflatten(1, (10, 12))[:, :8, :8]
@@ -342,5 +353,5 @@ def test_background_is_low_or_as_the_official_code_takes_it(rule, taken):
     instance = torch.tensor([[0.05, 0.5, 1.0, 0.09, 0.0]])
     ground = torch.tensor([[0.9, 0.73, 0.3, 0.71, 1.0]])
     in_box = torch.tensor([[True, True, True, True, False]])
-    labeller = Labeller(replace(SCALES["smoke"], background_rule=rule), 8)
-    assert labeller.background(instance, ground, in_box)[0].nonzero()[:, 0].tolist() == taken
+    config, maps = replace(Config(), background_rule=rule), InstanceMaps(instance, ground)
+    assert background_tokens(maps, in_box, config)[0].nonzero()[:, 0].tolist() == taken

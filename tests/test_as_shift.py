@@ -5,21 +5,28 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from pointseg.papers.attentionshift.shift import (
-    Tokens,
     bandwidth,
     cells_of,
-    compact,
-    cosine,
     density_weights,
-    owned_cells,
-    owner_of,
+    density_weights_fast,
+    owned_cells_fast,
     part_maps,
     shift,
+    token_owners,
     weighted_means,
 )
+from pointseg.papers.attentionshift.tokens import Region, Tokens
+
+
+def shifted(seeds, features, inside, plus=None, **how):
+    """The shift of key-points through features [n, S, D]."""
+    return shift(seeds, Tokens.of(features), inside, inside if plus is None else plus, **how)
+
+
+def cosine(prototypes, features):
+    return Tokens.of(features).cosines(prototypes)
 
 
 def angle(a, b):
@@ -47,8 +54,8 @@ def slow_scores(points, tokens, rule, alpha, beta):
 def slow_owners(scores):
     owners = []
     for s in range(len(scores[0])):
-        bids = [(row[s] + 1e-12) * (1 - 1e-6 * k) for k, row in enumerate(scores)]
-        owners.append(bids.index(max(bids)))
+        best = max(row[s] for row in scores)
+        owners.append(next(k for k, row in enumerate(scores) if row[s] >= best * (1 - 2e-15)))
     return owners
 
 
@@ -117,8 +124,8 @@ def test_eq02_to_eq07_shift_equals_the_double_loop(rule):
         alpha = draw.choice([0.1, 1.0, 10.0] if rule == "softmax" else [0.1, 1.0, 10.0, math.inf])
         turns, floor = int(draw.integers(0, 6)), draw.choice([1e-2, 1e-1])
         plus = draw.random(inside.shape) < draw.choice([0.0, 0.5, 1.0], p=[0.1, 0.5, 0.4])
-        held = Tokens.of(*map(torch.tensor, (tokens, inside, plus)))
-        done = shift(torch.tensor(seeds), held, alpha, turns, rule, floor)
+        given = map(torch.tensor, (seeds, tokens, inside, plus))
+        done = shifted(*given, alpha=alpha, iterations=turns, rule=rule, floor=floor)
         for i in range(len(tokens)):
             mine = inside[i]
             points, owners = slow_shift(
@@ -135,7 +142,7 @@ def test_eq02_shares_sum_to_one_and_ignore_tokens_outside():
     tokens = torch.rand(3, 9, 4, dtype=torch.float64)
     inside = torch.rand(3, 9) < 0.6
     inside[:, 0] = True
-    maps = part_maps(cosine(tokens[:, :2], normalize(tokens, dim=-1)), inside)
+    maps = part_maps(cosine(tokens[:, :2], tokens), inside)
     assert torch.allclose(maps.sum(-1), torch.ones(3, 2, dtype=torch.float64))
     assert not maps[~inside[:, None].expand_as(maps)].any()
 
@@ -144,8 +151,28 @@ def test_eq02_a_key_point_with_few_similar_tokens_outbids_one_with_many():
     # psi_0 is alike to all four tokens (shares 1/4), psi_1 to the last alone (share 1): cosine would tie on it
     similarity = torch.tensor([[[1.0, 1, 1, 1], [0, 0, 0, 1.0]]])
     inside = torch.ones(1, 4, dtype=torch.bool)
-    assert owner_of(owned_cells(part_maps(similarity, inside), inside)).tolist() == [[0, 0, 0, 1]]
-    assert owner_of(owned_cells(similarity, inside)).tolist() == [[0, 0, 0, 0]]
+    assert token_owners(part_maps(similarity, inside), inside).tolist() == [[0, 0, 0, 1]]
+    assert token_owners(similarity, inside).tolist() == [[0, 0, 0, 0]]
+
+
+def test_eq03_only_ties_go_to_the_first():
+    """A later key-point that is better by five millionths owns the token; an equal one does not."""
+    score = torch.full((1, 20, 3), 0.5)
+    score[0, 19] = torch.tensor([0.5, 0.5 * (1 + 5e-6), 0.5 * (1 + 1.2e-7)])
+    inside = torch.ones(1, 3, dtype=torch.bool)
+    assert token_owners(score, inside).tolist() == [[0, 19, 0]]
+    assert torch.equal(
+        owned_cells_fast(score, inside), cells_of(token_owners(score, inside), 20).float()
+    )
+
+
+def test_eq03_owners_are_the_arg_max_wherever_it_is_clear():
+    score = torch.rand(5, 20, 2000, generator=torch.Generator().manual_seed(0))
+    inside = torch.ones(5, 2000, dtype=torch.bool)
+    first, second = score.topk(2, dim=1).values.unbind(1)
+    clear = first > second * (1 + 2e-6)
+    assert torch.equal(token_owners(score, inside)[clear], score.argmax(1)[clear])
+    assert clear.float().mean() > 0.999
 
 
 def test_eq03_is_eq07_with_alpha_infinite():
@@ -153,23 +180,22 @@ def test_eq03_is_eq07_with_alpha_infinite():
     tokens = torch.randn(2, 8, 3, dtype=torch.float64)
     inside = torch.ones(2, 8, dtype=torch.bool)
     seeds = tokens[:, :3]
-    similarity = cosine(seeds, normalize(tokens, dim=-1))
-    cells = owned_cells(part_maps(similarity, inside), inside).bool()
+    cells = owned_cells_fast(part_maps(cosine(seeds, tokens), inside), inside).bool()
     plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any() else seeds[i, k]
                                       for k in range(3)]) for i in range(2)])  # fmt: skip
-    held = Tokens.of(tokens, inside)
-    assert torch.allclose(shift(seeds, held, math.inf, 1).features, plain)
-    assert torch.allclose(shift(seeds, held, 1e9, 1).features, plain, atol=1e-6)
+    once = [features(seeds, tokens, inside, alpha=a, iterations=1) for a in (math.inf, 1e9)]
+    assert torch.allclose(once[0], plain)
+    assert torch.allclose(once[1], plain, atol=1e-6)
 
 
 def test_eq03_a_key_point_is_the_mean_of_the_foreground_tokens_it_owns():
     """Phi+ under the sums of [AS Eq. 3] and [AS Eq. 7]: what is owned but not foreground draws nothing."""
     tokens = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
     everything, plus = torch.ones(1, 3, dtype=torch.bool), torch.tensor([[True, True, False]])
-    done = shift(tokens[:, :1], Tokens.of(tokens, everything, plus), math.inf, 1)
+    done = shifted(tokens[:, :1], tokens, everything, plus, alpha=math.inf, iterations=1)
     assert torch.allclose(done.features[0, 0], torch.tensor([0.9, 0.3]))
     assert done.owner.tolist() == [[0, 0, 0]]
-    nowhere = shift(tokens[:, :1], Tokens.of(tokens, everything, ~everything), 1.0, 3)
+    nowhere = shifted(tokens[:, :1], tokens, everything, ~everything, iterations=3)
     assert torch.equal(nowhere.features, tokens[:, :1])
 
 
@@ -183,6 +209,19 @@ def test_eq05_weights_sum_to_one_in_the_cell_and_favour_the_near():
     assert weights[0, 0, 0] > weights[0, 0, 3] > weights[0, 0, 1]
     # by hand: exp((0.9 - 0.5) / 0.3) = exp(4 / 3)
     assert float(weights[0, 0, 0] / weights[0, 0, 1]) == pytest.approx(math.exp(4 / 3))
+
+
+def test_eq05_and_eq03_fast_forms_equal_the_printed_ones():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        score = torch.rand(3, 7, 30, generator=generator).mul(6).round()
+        inside = torch.rand(3, 30, generator=generator) < 0.8
+        cells = owned_cells_fast(score, inside)
+        assert torch.equal(cells.bool(), cells_of(token_owners(score, inside), 7))
+        beta = torch.rand(3, 7, generator=generator) + 0.1
+        weights = density_weights(score / 6, cells.bool(), beta, 0.7)
+        fast = density_weights_fast(score / 6, cells, beta, 0.7)
+        assert torch.allclose(fast, weights, atol=1e-6, equal_nan=True)
 
 
 def test_eq05_small_alpha_picks_the_nearest_token():
@@ -215,9 +254,7 @@ def test_eq07_a_key_point_without_tokens_stays():
     weights = density_weights(
         torch.ones(1, 2, 2), torch.tensor([[[True, True], [False, False]]]), torch.ones(1, 2), 1.0
     )
-    moved = weighted_means(
-        weights, Tokens.of(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool)), before
-    )
+    moved = weighted_means(weights, Tokens.of(torch.ones(1, 2, 3)), before)
     assert torch.equal(moved[0, 1], before[0, 1])
     assert torch.allclose(moved[0, 0], torch.ones(3))
 
@@ -228,16 +265,14 @@ def test_two_clear_parts_are_found_from_seeds_in_one_of_them():
     base = (
         torch.eye(2).repeat_interleave(6, 0) + 0.1 * torch.randn(12, 2, generator=generator).abs()
     )
-    done = shift(
-        base[None, [0, 1]], Tokens.of(base[None], torch.ones(1, 12, dtype=torch.bool)), 1.0, 10
-    )
+    done = shifted(base[None, [0, 1]], base[None], torch.ones(1, 12, dtype=torch.bool))
     owners = done.owner[0]
     assert len(set(owners[:6].tolist()) | set(owners[6:].tolist())) == 2
     assert (owners[6:] == owners[6]).all()
 
 
 def features(seeds, tokens, inside, **how):
-    return shift(seeds, Tokens.of(tokens, inside), **how).features
+    return shifted(seeds, tokens, inside, **how).features
 
 
 def test_instances_do_not_meet_and_their_order_is_kept():
@@ -257,27 +292,30 @@ def test_tokens_outside_change_nothing():
     assert torch.allclose(features(seeds, tokens, inside), features(seeds, noisy, inside))
 
 
-def test_compact_tokens_give_the_same_shift_as_the_whole_grid():
+@pytest.mark.parametrize("share, kept", [(0.3, False), (0.9, True)])
+def test_picked_and_shared_tokens_give_the_same_shift_as_copies(share, kept):
+    """Small boxes are picked, large ones share the tokens of their image: the same in all cases."""
     draw = np.random.default_rng(7)
-    image_tokens = torch.tensor(draw.normal(size=(2, 30, 5)))
-    image = torch.tensor([0, 1, 1])
-    inside = torch.tensor(draw.random((3, 30)) < 0.3)
-    index, real = compact(inside)
-    assert index.shape[1] == inside.sum(1).max()
-    picked = Tokens.gathered(image_tokens, image, index, real)
-    seeds = picked.features_at(torch.arange(4).expand(3, 4))
-    assert torch.allclose(seeds, image_tokens[image[:, None], index[:, :4]])
-    whole = shift(seeds, Tokens.of(image_tokens[image], inside))
-    small = shift(seeds, picked)
+    image_tokens = torch.tensor(draw.normal(size=(3, 30, 5)))
+    image, inside = torch.tensor([0, 1, 1]), torch.tensor(draw.random((3, 30)) < share)
+    region = Region.of(inside)
+    assert (region.index.shape[1] == 30) == kept
+    shared = Tokens.of(image_tokens, [1, 2, 0])
+    first = inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :4]
+    seeds = shared.features_at(first)
+    assert torch.allclose(seeds, image_tokens[image[:, None], first])
+    small = shift(seeds, region.of_tokens(shared), region.inside, region.inside)
+    whole = shifted(seeds, image_tokens[image], inside)
     assert torch.allclose(whole.features, small.features)
     for i in range(3):
-        assert whole.owner[i][index[i][real[i]]].tolist() == small.owner[i][real[i]].tolist()
+        index, there = region.index[i], region.inside[i]
+        assert whole.owner[i][index[there]].tolist() == small.owner[i][there].tolist()
 
 
 def test_path_holds_every_iteration_and_no_iteration_is_the_seed():
     tokens = torch.randn(1, 6, 3)
     inside = torch.ones(1, 6, dtype=torch.bool)
-    done = shift(tokens[:, :2], Tokens.of(tokens, inside), iterations=4, keep_path=True)
+    done = shifted(tokens[:, :2], tokens, inside, iterations=4, keep_path=True)
     assert len(done.path) == 5
     assert torch.equal(done.path[0], tokens[:, :2])
     assert torch.equal(done.path[-1], done.features)
@@ -286,16 +324,12 @@ def test_path_holds_every_iteration_and_no_iteration_is_the_seed():
 
 
 def test_no_instance_no_token_and_softmax_with_infinite_alpha():
-    none = shift(
-        torch.zeros(0, 5, 3), Tokens.of(torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.bool))
-    )
+    none = shifted(torch.zeros(0, 5, 3), torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.bool))
     assert none.features.shape == (0, 5, 3)
     assert none.cells.shape == (0, 5, 4)
-    index, real = compact(torch.zeros(0, 4, dtype=torch.bool))
-    assert index.shape == real.shape == (0, 1)
-    outside = shift(
-        torch.ones(1, 2, 3), Tokens.of(torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool))
-    )
+    region = Region.of(torch.zeros(0, 4, dtype=torch.bool))
+    assert region.index.shape == region.inside.shape == (0, 1)
+    outside = shifted(torch.ones(1, 2, 3), torch.randn(1, 4, 3), torch.zeros(1, 4) > 0)
     assert torch.equal(outside.features, torch.ones(1, 2, 3))
     assert not outside.cells.any()
     with pytest.raises(ValueError, match="finite alpha"):
@@ -304,7 +338,7 @@ def test_no_instance_no_token_and_softmax_with_infinite_alpha():
             torch.ones(1, 4, 3),
             torch.ones(1, 4) > 0,
             alpha=math.inf,
-            owner="softmax",
+            rule="softmax",
         )
 
 
@@ -312,9 +346,9 @@ def test_every_token_inside_has_one_owner_even_if_it_resembles_none():
     similarity = torch.cat([torch.rand(3, 5, 40), -torch.ones(3, 5, 2)], 2)
     similarity[:, 3] = similarity[:, 1]
     inside = torch.rand(3, 42) < 0.7
-    cells = owned_cells(part_maps(similarity, inside), inside)
-    assert torch.equal(cells.sum(1), inside.long())
-    owner = owner_of(cells)
+    owner = token_owners(part_maps(similarity, inside), inside)
+    assert torch.equal(owner >= 0, inside)
     assert not (owner == 3).any()
     assert (owner[:, 40:][inside[:, 40:]] == 0).all()
-    assert torch.equal(cells_of(owner, 5), cells)
+    cells = owned_cells_fast(part_maps(similarity, inside), inside)
+    assert torch.equal(cells_of(owner, 5), cells.bool())

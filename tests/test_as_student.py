@@ -6,23 +6,36 @@ import math
 import pytest
 import torch
 from torchvision.models.detection.roi_heads import maskrcnn_loss
+from torchvision.ops.poolers import LevelMapper
 
 from pointseg.nets.point_head import PointHead
-from pointseg.nets.roi_heads import DecoderTrunk, DepthChooser, Unshuffled, box_head, mask_head
+from pointseg.nets.roi_heads import (
+    DecoderTrunk,
+    DepthChooser,
+    RegionPool,
+    Unshuffled,
+    box_head,
+    mask_head,
+)
 from pointseg.nets.start import start_heads
 from pointseg.ops.focal import focal_cost, focal_loss
-from pointseg.papers.attentionshift.mask_points import (
+from pointseg.papers.attentionshift.masks import (
     MaskPoints,
-    full_mask_loss,
-    mask_point_loss,
-    tokens_drawn,
+    detected_at_points,
+    drawn_tokens,
+    replaced_rows,
     values_at,
 )
-from pointseg.papers.attentionshift.matching import PointTargets, cheapest_pairs
-from pointseg.papers.attentionshift.picture_labels import picture_label_loss, point_label_loss
-from pointseg.papers.attentionshift.point_choice import meant_by_points, replaced_rows
+from pointseg.papers.attentionshift.querying import (
+    PointPredictions,
+    PointTargets,
+    cheapest_pairs,
+    image_label_loss,
+    token_label_loss,
+)
 from pointseg.structures import Instances
-from pointseg.students.detector import Detector, DetectorConfig
+from pointseg.students import mask_rcnn
+from pointseg.students.mask_rcnn import SCALES, FullMasks, MaskRCNN, pasted
 
 
 def focal(p, yes, alpha=0.25, gamma=2.0):
@@ -66,19 +79,20 @@ def test_matching_with_more_points_than_queries_leaves_points_over():
 
 def test_points_are_matched_within_their_own_picture():
     places = torch.tensor([[[0.1, 0.1], [0.9, 0.9]], [[0.9, 0.9], [0.1, 0.1]]])
-    targets = PointTargets(torch.tensor([0, 0, 0]), torch.tensor([[0.1, 0.1], [0.1, 0.1], [0.9, 0.9]]),
-                           torch.tensor([0, 1, 1]))  # fmt: skip
-    query = targets.matched(torch.zeros(2, 2, 1), places, 10.0)
+    xy = torch.tensor([[4.0, 2.0], [4.0, 2.0], [36.0, 18.0]])
+    targets = PointTargets(xy, torch.tensor([0, 0, 0]), torch.tensor([0, 1, 1]))
+    answers = PointPredictions(torch.zeros(2, 2, 1), places, torch.tensor([40.0, 20.0]))
+    query = answers.matched(targets, 10.0)
     assert query.tolist() == [0, 1, 0]
-    _, distance = targets.losses(torch.zeros(2, 2, 1), places, query, torch.tensor(3.0))
-    assert distance == 0
+    assert answers.losses(targets, query)["point_place"] == 0
 
 
 def test_point_loss_counts_each_point_once():
     places = torch.tensor([[[0.2, 0.2], [0.5, 0.5]]])
-    targets = PointTargets(torch.tensor([0]), torch.tensor([[0.3, 0.1]]), torch.tensor([0]))
-    _, distance = targets.losses(torch.zeros(1, 2, 1), places, torch.tensor([0]), torch.tensor(1.0))
-    assert float(distance) == pytest.approx(0.2)
+    targets = PointTargets(torch.tensor([[3.0, 1.0]]), torch.tensor([0]), torch.tensor([0]))
+    answers = PointPredictions(torch.zeros(1, 2, 1), places, torch.tensor([10.0, 10.0]))
+    losses = answers.losses(targets, torch.tensor([0]))
+    assert float(losses["point_place"]) == pytest.approx(0.2)
 
 
 def test_point_head_starts_at_its_anchors():
@@ -103,13 +117,13 @@ def test_mask_values_are_read_where_the_points_are():
 def test_mask_point_loss_is_a_mean_over_valid_points_only():
     logits = torch.full((1, 4, 4), 2.0)
     boxes = torch.tensor([[0.0, 0, 8, 8]])
-    points = MaskPoints(
-        torch.tensor([[[2.0, 2], [6, 6], [4, 4], [90, 90]]]), torch.tensor([[1, 0, -1, 1]])
-    )
+    xy = torch.tensor([[[2.0, 2], [6, 6], [4, 4], [90, 90]]])
+    known = torch.tensor([[True, True, False, True]])
+    points = MaskPoints(xy, torch.tensor([[True, False, True, True]]), known)
     wanted = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2
-    assert float(mask_point_loss(logits, boxes, points)) == pytest.approx(wanted)
-    none = MaskPoints(points.xy, torch.full_like(points.label, -1))
-    assert mask_point_loss(logits, boxes, none) == 0
+    row = torch.tensor([0])
+    assert float(points.loss(logits, boxes, row)) == pytest.approx(wanted)
+    assert MaskPoints(xy, points.foreground, known & False).loss(logits, boxes, row) == 0
 
 
 def test_full_mask_loss_agrees_with_torchvision():
@@ -121,38 +135,113 @@ def test_full_mask_loss_agrees_with_torchvision():
     theirs = maskrcnn_loss(torch.stack([torch.zeros_like(logits), logits], 1), [boxes], [masks.float()],
                            [torch.tensor([1, 1])], [target])  # fmt: skip
     # theirs interpolates the mask at its rim, ours takes the pixel
-    assert float(full_mask_loss(logits, boxes, masks, target)) == pytest.approx(
+    assert float(FullMasks(masks).loss(logits, boxes, target)) == pytest.approx(
         float(theirs), rel=0.02
     )
+
+
+def test_masks_are_pasted_where_their_boxes_are():
+    """A full mask of a box of 12 pixels has 144, whatever its grid; half a mask has half of them."""
+    box = torch.tensor([[40.0, 40.0, 52.0, 52.0]])
+    for side in (14, 28):
+        assert pasted(torch.ones(1, side, side), box, (128, 128)).sum() == 144
+    half = torch.zeros(1, 28, 28)
+    half[:, :, :14] = 1
+    mask = pasted(half, box, (128, 128))[0]
+    assert mask[40:52, 40:46].all() and mask.sum() == 72
+    over = pasted(torch.ones(1, 28, 28), torch.tensor([[-6.0, 120.0, 6.0, 140.0]]), (128, 128))
+    assert over.sum() == 6 * 8
+    assert pasted(torch.zeros(0, 28, 28), box[:0], (20, 30)).shape == (0, 20, 30)
+
+
+def test_masks_are_read_back_with_the_geometry_that_the_loss_teaches():
+    """Pasted masks equal the sign of the logits read at each pixel centre, as the point loss reads."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 28, 28, generator=generator) * 4
+    low = torch.rand(3, 2, generator=generator) * 20
+    boxes = torch.cat([low, low + 5 + torch.rand(3, 2, generator=generator) * 30], 1)
+    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(60) + 0.5, indexing="ij")
+    xy = torch.stack([x, y], -1).flatten(0, 1).expand(3, -1, -1)
+    read, inside = values_at(logits.sigmoid(), boxes, xy)
+    wanted = ((read > 0.5) & inside).view(3, 64, 60)
+    assert torch.equal(pasted(logits.sigmoid(), boxes, (64, 60)), wanted)
+
+
+def test_perfect_boxes_and_masks_come_back_as_they_were():
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0, 10:31, 20:41] = True
+    mask[0, 10:20, 30:41] = False
+    box = torch.tensor([[20.0, 10.0, 41.0, 31.0]])
+    cells = (torch.arange(84) + 0.5) / 84 * 21
+    exact = mask[:, (10 + cells).long()][:, :, (20 + cells).long()].float()
+    assert torch.equal(pasted(exact, box, (64, 64)), mask)
+
+
+def test_regions_are_read_at_their_pixels():
+    """On a map whose value is x in pixels, the bins of a region have the x of their centres."""
+    pool = RegionPool([4.0, 8.0], 56.0, 2, size=4)
+    ramps = {str(k): ((torch.arange(64 // s) + 0.5) * s).expand(1, 1, 64 // s, -1).contiguous()
+             for k, s in enumerate((4, 8))}  # fmt: skip
+    boxes = torch.tensor([[10.0, 10.0, 26.0, 26.0], [8.0, 8.0, 52.0, 52.0]])
+    read = pool(ramps, [boxes], [(64, 64)])[:, 0, 0]
+    assert torch.allclose(read[0], torch.tensor([12.0, 16.0, 20.0, 24.0]))
+    assert torch.allclose(read[1], torch.tensor([13.5, 24.5, 35.5, 46.5]))
+
+
+def test_regions_of_a_small_canvas_use_more_levels_than_one():
+    """Each side twice as long, one level coarser: at 128 pixels 112 is the coarsest, not the second."""
+    c = SCALES["small"]
+    pool = RegionPool([8 / scale for scale in c.level_scales], c.roi_side, c.samples, 7)
+    sides = torch.tensor([10.0, 40.0, 60.0, 100.0, 112.0, 128.0])
+    boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
+    assert pool.level(boxes).tolist() == [0, 0, 1, 1, 2, 2]
+    paper = RegionPool([4.0, 8.0, 16.0, 32.0, 64.0], 224.0, 2, 7)
+    sides = torch.tensor([20.0, 111.0, 112.0, 224.0, 448.0, 1000.0])
+    boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
+    assert paper.level(boxes).tolist() == LevelMapper(2, 6)([boxes]).tolist()
+
+
+def test_samples_are_balanced_and_drawn_by_the_seed_of_their_image():
+    labels = [torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, -1]), torch.tensor([0, 0, 1, -1])]
+    sampler = mask_rcnn.RowSampler(4, 0.5, torch.tensor([5, 6]))
+    positive, negative = sampler(labels)
+    assert [int(p.sum()) for p in positive] == [2, 1] and [int(n.sum()) for n in negative] == [2, 2]
+    assert all((label[p] >= 1).all() and (label[n] == 0).all()
+               for label, p, n in zip(labels, positive, negative))  # fmt: skip
+    alone = mask_rcnn.RowSampler(4, 0.5, torch.tensor([6]))(labels[1:])
+    assert torch.equal(alone[0][0], positive[1]) and torch.equal(alone[1][0], negative[1])
+    chosen = [mask_rcnn.RowSampler(4, 0.5, torch.tensor([s]))(labels[:1])[0][0] for s in range(60)]
+    assert torch.stack(chosen).any(0)[:4].all()
 
 
 def test_tokens_are_drawn_inside_the_area_without_repeats():
     area = torch.rand(3, 30, generator=torch.Generator().manual_seed(0)) < 0.3
     area[2] = False
-    token, exists = tokens_drawn(area, 6)
+    token, exists = drawn_tokens(area, 6, torch.tensor([1, 2, 3]))
     for row in range(3):
         drawn = token[row][exists[row]].tolist()
         assert len(set(drawn)) == len(drawn) == min(6, int(area[row].sum()))
         assert area[row, drawn].all()
 
 
-def test_picture_label_loss_falls_when_the_right_class_is_seen_somewhere():
-    real = torch.ones(1, 4, dtype=torch.bool)
-    image, label = torch.tensor([0]), torch.tensor([1])
+def test_image_label_loss_falls_when_the_right_class_is_somewhere():
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    points = PointTargets(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0]))
     blank = torch.full((1, 4, 2), -3.0)
     right, wrong = blank.clone(), blank.clone()
     right[0, 2, 1] = wrong[0, 2, 0] = 6
-    losses = [float(picture_label_loss(x, real, image, label)) for x in (right, blank, wrong)]
+    losses = [float(image_label_loss(x, valid, points)) for x in (right, blank, wrong)]
     assert losses == sorted(losses)
 
 
-def test_picture_label_loss_ignores_padding():
+def test_image_label_loss_ignores_padding():
     logits = torch.randn(1, 6, 2)
-    real = torch.tensor([[True] * 4 + [False] * 2])
-    image, label = torch.tensor([0]), torch.tensor([0])
-    cut = picture_label_loss(logits[:, :4], real[:, :4], image, label)
-    assert torch.allclose(picture_label_loss(logits, real, image, label), cut)
-    assert point_label_loss(logits, torch.zeros(0).long(), image[:0], label[:0]) == 0
+    valid = torch.tensor([[True] * 4 + [False] * 2])
+    points = PointTargets(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0]))
+    cut = image_label_loss(logits[:, :4], valid[:, :4], points)
+    assert torch.allclose(image_label_loss(logits, valid, points), cut)
+    none = PointTargets(points.xy[:0], points.label[:0], points.image[:0])
+    assert token_label_loss(logits, torch.zeros(0).long(), none) == 0
 
 
 def test_depth_chooser_shares_sum_to_the_class_probability():
@@ -208,13 +297,12 @@ def test_decoder_heads_start_from_an_mae_file_and_light_ones_do_not(tmp_path, ca
     assert capsys.readouterr().out == ""
 
 
-def test_detector_takes_an_empty_picture():
+def test_student_takes_an_empty_image():
     torch.manual_seed(0)
-    detector = Detector(2, DetectorConfig.smoke()).eval()
-    maps = [torch.randn(1, 16, s, s) for s in (16, 8, 4)]
-    found = detector.detect(maps, (64, 64), [(64, 64)])[0]
-    assert found.masks.shape == (len(found.scores), 64, 64)
-    assert len(found.label) == len(found.boxes) == len(found.scores)
+    student = MaskRCNN(2, SCALES["smoke"]).eval()
+    instances = student.predict(torch.zeros(1, 3, 64, 64), [(64, 64)])[0].instances
+    assert instances.masks.shape == (len(instances.scores), 64, 64)
+    assert len(instances.label) == len(instances.boxes) == len(instances.scores)
 
 
 def test_a_point_means_the_best_scored_instance_of_its_class_that_holds_it():
@@ -223,7 +311,7 @@ def test_a_point_means_the_best_scored_instance_of_its_class_that_holds_it():
     boxes = torch.arange(12.0).view(3, 4)
     found = Instances(masks, torch.tensor([0.5, 0.9, 0.99]), torch.tensor([0, 0, 1]), boxes)
     place, label = torch.tensor([[2.5, 2.5], [7.5, 2.5], [7.5, 7.5]]), torch.tensor([0, 1, 0])
-    row = meant_by_points(found, place, label)
+    row = detected_at_points(found, place, label)
     assert row.tolist() == [1, 2, -1]
     known = Instances(torch.zeros(3, 8, 8) > 0, torch.ones(3), label, torch.zeros(3, 4))
     mixed = replaced_rows(known, found, row)
@@ -231,4 +319,4 @@ def test_a_point_means_the_best_scored_instance_of_its_class_that_holds_it():
     assert not mixed.masks[2].any()
     assert mixed.boxes[2].tolist() == [0, 0, 0, 0]
     none = Instances(masks[:0], torch.zeros(0), label[:0], boxes[:0])
-    assert replaced_rows(known, none, meant_by_points(none, place, label)) is known
+    assert replaced_rows(known, none, detected_at_points(none, place, label)) is known

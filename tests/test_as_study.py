@@ -13,8 +13,9 @@ from pointseg.bookkit.diagnostics.key_points import (
     share_on_object,
     token_truth,
 )
-from pointseg.papers.attentionshift.parts import Parts
-from pointseg.papers.attentionshift.shift import Tokens, shift
+from pointseg.papers.attentionshift.labels import KeyPoints, Labels
+from pointseg.papers.attentionshift.shift import shift
+from pointseg.papers.attentionshift.tokens import Region, Tokens
 
 
 def test_a_map_covers_half_when_more_than_half_of_the_object_is_in_it():
@@ -43,35 +44,19 @@ def test_lonely_key_points():
 
 def test_study_speaks_of_every_iteration_and_of_both_maps():
     torch.manual_seed(0)
-    tokens = Tokens.of(torch.randn(2, 6, 4), torch.ones(2, 6, dtype=torch.bool))
+    tokens, area = Tokens.of(torch.randn(2, 6, 4)), torch.ones(2, 6, dtype=torch.bool)
     index = torch.arange(6).expand(2, 6)
-    shifted = shift(tokens.features_at(index[:, :3]), tokens, iterations=2, keep_path=True)
+    seeds = tokens.features_at(index[:, :3])
+    shifted = shift(seeds, tokens, area, area, iterations=2, keep_path=True)
     assert len(shifted.owners) == len(shifted.path) == 3
     assert torch.equal(shifted.owners[-1], shifted.owner)
-    area = torch.ones(2, 6, dtype=torch.bool)
-    parts = Parts(
-        area.float(),
-        area.float(),
-        area,
-        ~area,
-        torch.zeros(2, 4),
-        index,
-        area,
-        shifted,
-        None,
-        index[:, :3],
-        area[:, :3],
-    )
+    keypoints = KeyPoints(index[:, :3], area[:, :3], shifted, None, [index[:, :3]] * 3)
+    labels = Labels(None, area.float(), area.float(), area, ~area, torch.zeros(2, 4), Region.of(area),
+                    keypoints, None)  # fmt: skip
     study = ShiftStudy()
     parts_in_pixels = torch.tensor([[1, 1, 2, 2, 3, 0], [0, 0, 0, 0, 0, 0]]).view(2, 2, 3)
     for _ in range(2):
-        study.add(
-            parts,
-            tokens.directions,
-            torch.arange(2),
-            torch.ones(2, 2, 3, dtype=torch.bool),
-            parts_in_pixels,
-        )
+        study.add(labels, tokens, torch.ones(2, 2, 3, dtype=torch.bool), parts_in_pixels)
     scores = study.scores()
     assert scores["A^S covers half"] == scores["A^I covers half"] == 100
     assert {f"purity, iteration {turn}" for turn in range(3)} <= set(scores)
@@ -97,11 +82,11 @@ def test_share_of_key_points_on_the_object_by_hand():
 
 
 def test_frozen_key_points_point_where_a_token_does():
-    directions = torch.eye(3)[None]
+    tokens = Tokens.of(torch.eye(3)[None])
     points = torch.tensor([[[5.0, 0, 0], [1, 1, 0], [0, 0, 2]]])
     assert frozen_share(
-        points, directions, torch.tensor([[True, True, True]])
+        points, tokens, torch.tensor([[True, True, True]])
     ).tolist() == pytest.approx([2 / 3])
     assert frozen_share(
-        points, directions, torch.tensor([[True, True, False]])
+        points, tokens, torch.tensor([[True, True, False]])
     ).tolist() == pytest.approx([1 / 3])

@@ -7,6 +7,7 @@ import torch
 from support.drawn_memory import drawn_memory
 from support.grid_targets import drawn_points, points_of
 
+from pointseg.nets.mask_decoder import mask_logits
 from pointseg.papers.epld.branch import DecoderLayer, DistanceBranch, FusionModule, layer_notes
 from pointseg.papers.epld.method import Config
 from pointseg.papers.epld.queries import targets_on_grid
@@ -80,6 +81,19 @@ def test_the_fusion_module_sums_the_enlarged_levels():
     tokens = torch.cat([p.flatten(2).transpose(1, 2) for p in parts], 1)
     lifted = fusion(dataclasses.replace(memory, tokens=tokens))
     torch.testing.assert_close(lifted, (memory.level(0) + 1).relu())
+
+
+def test_a_decoder_layer_is_the_mask_attention_of_panoptic_segformer_before_its_last_relu():
+    """Queries, keys and heads one by one, as printed there; the layer moves the keys' map over."""
+    memory, layer = drawn_memory(5, 32), DecoderLayer(32, 4, 3, self_attention=False)
+    for p in layer.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    queries = torch.randn(2, 5, 32)
+    q = layer.query(layer.norm(queries)).unflatten(-1, (4, 8)).transpose(1, 2)
+    k = layer.key(memory.tokens).unflatten(-1, (4, 8)).transpose(1, 2)
+    plain = mask_logits(q @ k.transpose(-2, -1) / 8**0.5, memory, layer.mix, layer.join)
+    present = torch.ones(2, 5, dtype=torch.bool)
+    torch.testing.assert_close(layer(queries, memory, present), plain)
 
 
 def test_an_image_s_estimate_does_not_depend_on_its_neighbour_in_the_batch():

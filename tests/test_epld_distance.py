@@ -10,7 +10,9 @@ from support.grid_targets import drawn_points, points_of, table
 
 from pointseg.ops.colour import rgb_to_lab, window
 from pointseg.papers.epld.distance import (
+    affinities,
     colour_prior_loss,
+    colour_prior_loss_fast,
     distance_map,
     log_probability,
     partial_loss,
@@ -79,15 +81,16 @@ def affinity_loop(lab, i, j, tau=0.3):
     return math.exp(-float(np.linalg.norm(lab[:, i[0], i[1]] - lab[:, j[0], j[1]])) / 2) >= tau
 
 
+@pytest.mark.parametrize("loss", [colour_prior_loss, colour_prior_loss_fast])
 @pytest.mark.parametrize("seed", range(3))
-def test_eq09_colour_prior_equals_a_double_loop_over_pixels_and_all_24_neighbours(seed):
+def test_eq09_colour_prior_equals_a_double_loop_over_pixels_and_all_24_neighbours(seed, loss):
     """[EPLD Eq. 9] Each pair stands twice in the printed sum and in Z: the quotient is the same."""
     targets, log_prob = drawn_case(seed)
     rng = torch.Generator().manual_seed(seed)
     shades = torch.tensor([0.2, 0.22, 0.8])
     image = shades[torch.randint(0, 3, (2, 5, 6), generator=rng)][:, None].expand(-1, 3, -1, -1)
     lab = rgb_to_lab(image).double()
-    found = colour_prior_loss(log_prob, lab, targets, window(2, 1), 0.3)
+    found = loss(log_prob, affinities(lab, targets.inside, window(2, 1), 0.3))
     M = log_prob.exp().numpy()
     for layer in range(2):
         of_image = []
@@ -112,13 +115,32 @@ def test_eq09_a_flat_image_asks_for_one_owner_and_edges_ask_for_nothing():
     certain = torch.zeros(1, 2, 4, 4)
     certain[:, 1] = -50
     halves = torch.full((1, 2, 4, 4), math.log(0.5))
-    flat, offsets = torch.zeros(1, 3, 4, 4), window(2, 2)
-    assert colour_prior_loss(certain, flat, targets, offsets, 0.3) < 1e-6
-    assert colour_prior_loss(halves, flat, targets, offsets, 0.3).item() == pytest.approx(
-        math.log(2)
+    near = lambda lab: affinities(lab, targets.inside, window(2, 2), 0.3)  # noqa: E731
+    flat = near(torch.zeros(1, 3, 4, 4))
+    for loss in (colour_prior_loss, colour_prior_loss_fast):
+        assert loss(certain, flat) < 1e-6
+        assert loss(halves, flat).item() == pytest.approx(math.log(2))
+        apart = 100.0 * torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 3, 4, 4)
+        assert loss(halves, near(apart)) == 0
+
+
+def test_eq09_the_fast_form_has_the_plain_one_s_value_and_gradient():
+    """[EPLD Eq. 9] And stays finite where neighbours disagree beyond all numbers."""
+    targets, log_prob = drawn_case(1)
+    lab = torch.rand(2, 3, 5, 6, dtype=torch.float64)
+    affinity = affinities(lab, targets.inside, window(2, 1), 0.3)
+    grads = []
+    for loss in (colour_prior_loss, colour_prior_loss_fast):
+        given = log_prob.clone().requires_grad_()
+        (loss(given, affinity) * torch.tensor([1.0, 3.0])).sum().backward()
+        grads.append(given.grad)
+    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(
+        *(f(log_prob, affinity) for f in (colour_prior_loss, colour_prior_loss_fast))
     )
-    apart = 100.0 * torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 3, 4, 4)
-    assert colour_prior_loss(halves, apart, targets, offsets, 0.3) == 0
+    extreme = (200 * torch.randn(1, 2, 3, 5, 6)).log_softmax(-3).requires_grad_()
+    colour_prior_loss_fast(extreme, affinity).sum().backward()
+    assert extreme.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -143,9 +165,10 @@ def test_an_image_without_points_adds_nothing_and_lets_nothing_through():
     logits = torch.randn(1, 1, 4, 4, requires_grad=True)
     log_prob = log_probability(logits, targets.present)
     label = pseudo_label(distance_map(log_prob.exp()))
+    flat = affinities(torch.zeros(1, 3, 4, 4), targets.inside, window(2, 2), 0.3)
     losses = (
         partial_loss(log_prob, targets),
-        colour_prior_loss(log_prob, torch.zeros(1, 3, 4, 4), targets, window(2, 2), 0.3),
+        colour_prior_loss_fast(log_prob, flat),
         self_training_loss(log_prob, label, targets),
     )
     assert all(loss == 0 for loss in losses)
@@ -158,12 +181,13 @@ def test_the_losses_do_not_depend_on_the_order_of_targets():
     targets, log_prob = drawn_case(5, counts=(3, 3))
     order = torch.tensor([2, 0, 1])
     moved = table_in(targets, order)
-    lab, offsets = torch.zeros(2, 3, 5, 6, dtype=torch.float64), window(1, 1)
+    flat = torch.zeros(2, 3, 5, 6, dtype=torch.float64)
+    affinity = affinities(flat, targets.inside, window(1, 1), 0.3)
     label, back = log_prob[-1].argmax(1), order.argsort()
     for one, other in (
         (partial_loss(log_prob, targets), partial_loss(log_prob[:, :, order], moved)),
-        (colour_prior_loss(log_prob, lab, targets, offsets, 0.3),
-         colour_prior_loss(log_prob[:, :, order], lab, moved, offsets, 0.3)),
+        (colour_prior_loss_fast(log_prob, affinity),
+         colour_prior_loss_fast(log_prob[:, :, order], affinity)),
         (self_training_loss(log_prob, label, targets),
          self_training_loss(log_prob[:, :, order], back[label], moved)),
     ):  # fmt: skip

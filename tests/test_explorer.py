@@ -32,10 +32,12 @@ from pointseg.lab.models import save_model
 from pointseg.metrics.pseudo import iou_by_target, part_recall_of_masks
 from pointseg.nets import attention
 from pointseg.nets.vit import TokenViT
-from pointseg.papers.attentionshift.keypoints import spread_seeds
-from pointseg.papers.attentionshift.method import Config, Labeller
-from pointseg.papers.attentionshift.objects import Objects, Scene
-from pointseg.papers.attentionshift.shift import Tokens, shift
+from pointseg.papers.attentionshift.config import Config
+from pointseg.papers.attentionshift.instance_map import unit_range
+from pointseg.papers.attentionshift.labels import label_path
+from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.shift import spread_seeds
+from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import InputError, Points
 
 CHROMIUM = shutil.which("chromium")
@@ -159,17 +161,14 @@ def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
                                  "filter_threshold", "merge_threshold")},
     )  # fmt: skip
     one = torch.zeros(1, dtype=torch.long)
-    objects = Objects.of([Points(torch.tensor([state["point"]]), one, one, one == 0)])
-    place = Scene.of(objects, [(record["height"], record["width"])], numbers.grid, numbers.stride)
+    size, points = (record["height"], record["width"]), torch.tensor([state["point"]])
+    place = Objects.of([Points(points, one, one, one == 0)], [size], numbers.grid, numbers.stride)
     found = library_map(numbers, state, int(place.seed), monkeypatch)
-    parts = Labeller(config, numbers.stride).parts(numbers.tokens[None], place, found[None])
+    attention = unit_range(found[None], place.valid)
+    parts = label_path(Tokens.of(numbers.tokens[None]), place, attention, config, one, True)
     seeds = spread_seeds(parts.foreground, config.keypoints, place.seed)
-    held = Tokens.of(
-        numbers.tokens[parts.index[0]][None], parts.inside, parts.foreground.gather(1, parts.index)
-    )
-    path = shift(
-        numbers.tokens[seeds[0]][None], held, config.alpha, config.iterations, keep_path=True
-    ).path
+    keypoints, region = parts.keypoints, parts.region
+    path = keypoints.shifted.path
     coarse = parts.masks().unflatten(1, place.grid)[:, None].float()
     pixels = F.interpolate(coarse, scale_factor=numbers.stride, mode="bilinear")[0] > 0.5
     x, y = (int(v) for v in state["point"])
@@ -179,11 +178,13 @@ def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
         if len(mine)
         else (np.nan, np.nan)
     )
+    there, valid = region.inside[0], keypoints.valid[0]
     return {
-        "attention": parts.attention[0], "instance": parts.instance_map[0], "seeds": seeds[0], "box": parts.boxes[0],
-        "index": parts.index[0], "path": torch.stack(path)[:, 0], "owner": parts.shifted.owner[0],
-        "groups": [row.nonzero()[:, 0].tolist() for row in parts.filtered.members[0] if row.any()],
-        "features": parts.filtered.features[0][parts.valid[0]], "tokens": parts.token[0][parts.valid[0]],
+        "attention": parts.attention[0], "instance": parts.instance_map[0], "seeds": seeds[0],
+        "box": parts.boxes[0], "index": region.index[0][there],
+        "path": torch.stack(path)[:, 0], "owner": keypoints.shifted.owner[0][there],
+        "groups": [r.nonzero()[:, 0].tolist() for r in keypoints.filtered.members[0] if r.any()],
+        "features": keypoints.filtered.features[0][valid], "tokens": keypoints.token[0][valid],
         "mask": parts.masks()[0], "iou": score[0], "recall": score[1],
     }  # fmt: skip
 
@@ -495,6 +496,6 @@ def test_the_model_of_a_run_is_looked_into_and_one_without_a_vit_is_refused(scen
         chosen = recipe.make(name)
         save_model(tmp_path / f"{name}.pt", chosen.build(CATEGORIES), chosen, CATEGORIES)
     explorer = widget.KeyPointExplorer([scenes[0].image], tmp_path / "attentionshift.pt")
-    assert explorer.vit.dim == recipe.make("attentionshift").build(CATEGORIES).vit.dim == 32
+    assert explorer.vit.dim == recipe.make("attentionshift").build(CATEGORIES).student.vit.dim == 32
     with pytest.raises(InputError, match="points_alone has no ViT"):
         widget.KeyPointExplorer([scenes[0].image], tmp_path / "points_alone.pt")

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.nets.vit import TokenViT
+from pointseg.data.supervision import collate
+from pointseg.lab.pretrain import pretrain, probe_image, ship
+from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import load_backbone
+from pointseg.ops.processes import row_draws
 from pointseg.structures import InputError
+from pointseg.training.loop import Trainer, lr_factor
+from pointseg.training.pretraining.images import Squares, random_views, stored_squares
 from pointseg.training.pretraining.mae import (
     MAEConfig,
     MaskedAutoencoder,
@@ -18,9 +23,9 @@ from pointseg.training.pretraining.mae import (
     random_hidden,
     to_patches,
 )
-from pointseg.training.pretraining.pretrain import Pretraining, draw_views, pretrain, probe_picture
+from pointseg.training.pretraining.pretraining import Pretraining, new_method
 from pointseg.training.pretraining.probe import (
-    ProbePicture,
+    ProbeImage,
     best_threshold_iou,
     k_means,
     part_purity,
@@ -33,6 +38,10 @@ from pointseg.training.pretraining.probe import (
 TINY = {"dim": 48, "depth": 2, "heads": 2}
 
 
+def hidden_patches(images, grid, *rest):
+    return random_hidden(row_draws(0, 0, 0, images), grid, *rest)
+
+
 def small_mae(**settings):
     torch.manual_seed(0)
     return MaskedAutoencoder(
@@ -43,13 +52,13 @@ def small_mae(**settings):
 @pytest.mark.parametrize("grid", [(16, 16), (5, 7), (4, 4)])
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_exactly_three_quarters_are_hidden(grid, block):
-    hidden = random_hidden(6, grid, 0.75, block)
+    hidden = hidden_patches(6, grid, 0.75, block)
     assert hidden.shape == (6, grid[0] * grid[1])
     assert (hidden.sum(1) == round(0.75 * grid[0] * grid[1])).all()
 
 
 def test_hidden_patches_come_in_squares():
-    hidden = random_hidden(3, (8, 8), 0.75, block=2).view(3, 4, 2, 4, 2)
+    hidden = hidden_patches(3, (8, 8), 0.75, 2).view(3, 4, 2, 4, 2)
     assert (hidden == hidden[:, :, :1, :, :1]).all()
 
 
@@ -62,7 +71,7 @@ def test_hidden_pixels_change_nothing(vit):
     torch.manual_seed(0)
     model = MaskedAutoencoder(TokenViT(**vit)).eval()
     side = 4 * model.vit.stride
-    one, hidden = torch.rand(2, 3, side, side), random_hidden(2, (4, 4), 0.75)
+    one, hidden = torch.rand(2, 3, side, side), hidden_patches(2, (4, 4), 0.75)
     noise = torch.rand_like(one)
     other = torch.where(
         hide_pixels(torch.ones_like(one), hidden, model.vit.stride).bool(), one, noise
@@ -77,7 +86,7 @@ def test_hidden_pixels_change_nothing(vit):
 @torch.no_grad()
 def test_visible_pixels_do_matter():
     model = small_mae().eval()
-    images, hidden = torch.rand(1, 3, 32, 32), random_hidden(1, (4, 4), 0.75)
+    images, hidden = torch.rand(1, 3, 32, 32), hidden_patches(1, (4, 4), 0.75)
     visible = (~hidden).nonzero()[:, 1].view(1, -1)
     changed = hide_pixels(images, ~hidden, 8)  # the visible ones turn black
     one, other = (model.encode(model.vit.normalise(x), hidden, visible) for x in (images, changed))
@@ -98,10 +107,10 @@ def test_nothing_hidden_is_the_network_in_use():
 def test_loss_by_a_loop():
     """Mean squared error of normalised pixels, plus the mean colour, over the painted patches alone."""
     model = small_mae(colour=0.5, painted=0.5).double()
-    images, hidden = torch.rand(2, 3, 32, 32).double(), random_hidden(2, (4, 4), 0.75)
-    painted = model(images, hidden)
-    assert painted.which.shape == (2, 6)
+    images, hidden = torch.rand(2, 3, 32, 32).double(), hidden_patches(2, (4, 4), 0.75)
     pixels, total = model.vit.normalise(images), []
+    painted = model.painted(pixels, hidden, row_draws(0, 0, 0, 2))
+    assert painted.which.shape == (2, 6)
     for image, row in enumerate(painted.which.tolist()):
         for k, index in enumerate(row):
             assert hidden[image, index]
@@ -112,7 +121,8 @@ def test_loss_by_a_loop():
             colour = ((painted.colours[image, k] - patch.mean((1, 2))) ** 2).mean()
             total.append((error + 0.5 * colour).item())
     # the network's answer passes through float32
-    assert painted.loss.item() == pytest.approx(np.mean(total), rel=1e-4)
+    loss = sum(model.pixel_losses(painted, pixels).values())
+    assert loss.item() == pytest.approx(np.mean(total), rel=1e-4)
 
 
 def test_patches_in_reading_order():
@@ -126,11 +136,10 @@ def test_patches_in_reading_order():
 def test_loss_falls_on_one_batch():
     model = small_mae(painted=1.0)
     images = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), size=(32, 32), mode="bilinear")
-    hidden = random_hidden(4, (4, 4), 0.75)
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []
     for _ in range(60):
-        loss = model(images, hidden).loss
+        loss = sum(model.losses(images, row_draws(0, 0, 0, 4)).values())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -138,29 +147,30 @@ def test_loss_falls_on_one_batch():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_thoughts_tell_nothing_of_the_place_and_follow_slowly():
-    """Standardised over the pictures at each place; the copy moves by its share towards the encoder."""
+def test_the_teacher_tells_nothing_of_the_position_and_follows_slowly():
+    """Standardised over the images at each position; it moves by its share towards the encoder."""
     model = small_mae(latent=1.0, slowness=0.75)
     pixels = model.vit.normalise(torch.rand(6, 3, 32, 32))
     with torch.no_grad():
         model.vit.blocks[0].mlp.fc1.weight.add_(1.0)
     before = model.teacher.blocks[0].mlp.fc1.weight.clone()
-    thought = model.thoughts(pixels)
-    torch.testing.assert_close(thought.mean(0), torch.zeros(16, 48), atol=1e-4, rtol=0)
-    assert (thought.var(0) < 1.001).all() and thought.var(0).mean() > 0.9
+    features = model.teacher_features(pixels)
+    torch.testing.assert_close(features.mean(0), torch.zeros(16, 48), atol=1e-4, rtol=0)
+    assert (features.var(0) < 1.001).all() and features.var(0).mean() > 0.9
     torch.testing.assert_close(model.teacher.blocks[0].mlp.fc1.weight, before + 0.25)
-    model.eval().thoughts(pixels)
+    model.eval().teacher_features(pixels)
     torch.testing.assert_close(model.teacher.blocks[0].mlp.fc1.weight, before + 0.25)
 
 
-def test_each_way_of_hiding_is_a_view_of_its_own():
-    model = small_mae(latent=0.5, masks=3)
-    painted = model(torch.rand(2, 3, 32, 32))
-    assert len(painted.which) == 6 and not torch.equal(painted.which[:2], painted.which[2:4])
-    painted.loss.backward()
-    assert model.imagine.weight.grad is not None and not any(
-        p.requires_grad for p in model.teacher.parameters()
-    )
+def test_each_way_of_hiding_is_a_view_of_its_own(monkeypatch):
+    model, masks = small_mae(latent=0.5, masks=3), []
+    hide = model.random_hidden
+    monkeypatch.setattr(model, "random_hidden", lambda *a: masks.append(hide(*a)) or masks[-1])
+    losses = model.losses(torch.rand(2, 3, 32, 32), row_draws(0, 0, 0, 2), taught=True)
+    assert len(masks[0]) == 6 and len(masks[0].unique(dim=0)) == 6
+    sum(losses.values()).backward()
+    assert model.imagine.weight.grad is not None
+    assert not any(p.requires_grad for p in model.teacher.parameters())
 
 
 def test_best_threshold_by_trying_all():
@@ -212,7 +222,7 @@ def test_token_class_reads_labels_that_are_there():
         masks[0, :8], masks[1, 8:] = True, True
         label = torch.tensor([index // 2 % 4, (index // 2 + 1) % 4])
         pictures.append(
-            ProbePicture(torch.zeros(3, 16, 16), masks, masks[0].long(), torch.zeros(2, 2), label)
+            ProbeImage(torch.zeros(3, 16, 16), masks, masks[0].long(), torch.zeros(2, 2), label)
         )
         grid = label.repeat_interleave(2)[:, None].expand(4, 4)
         named.append(
@@ -236,7 +246,7 @@ def test_probe_leaves_the_network_as_it_was():
     vit = TokenViT(**TINY).train()
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
     mask[0, 4:20, 4:20] = True
-    picture = ProbePicture(
+    picture = ProbeImage(
         torch.rand(3, 32, 32),
         mask,
         mask[0].long(),
@@ -247,109 +257,120 @@ def test_probe_leaves_the_network_as_it_was():
     assert vit.training and 0 < scores["point_iou"] <= 1
 
 
-def test_probe_pictures_hold_their_points():
+def test_probe_images_hold_their_points():
     config = Pretraining(size=64)
-    picture = probe_picture(config, 3)
-    for mask, (x, y) in zip(picture.masks, picture.points.tolist()):
+    image = probe_image(config, 3)
+    for mask, (x, y) in zip(image.masks, image.points.tolist()):
         assert mask[int(y), int(x)]
-    assert torch.equal(picture.points, probe_picture(config, 3).points)
+    assert torch.equal(image.points, probe_image(config, 3).points)
 
 
-def test_views_depend_on_seed_and_step_alone():
-    pictures = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), dtype=np.uint8)
-    config = Pretraining(batch=4, size=16)
-    assert torch.equal(draw_views(pictures, config, 7), draw_views(pictures, config, 7))
-    assert not torch.equal(draw_views(pictures, config, 7), draw_views(pictures, config, 8))
-    shares = [draw_views(pictures, config, 7, slice(rank, None, 2)) for rank in range(2)]
-    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), draw_views(pictures, config, 7))
+def test_a_view_is_a_square_of_its_image_and_follows_its_seed():
+    ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    images = torch.cat([ramp, ramp.transpose(2, 3), 0 * ramp + 0.3], 1).expand(64, -1, -1, -1)
+    views = random_views(images, row_draws(0, 0, 0, 64), smallest=0.5)
+    assert (views[:, 2] - 0.3).abs().max() < 1e-6
+    width, height = views[:, 0, 0, -1] - views[:, 0, 0, 0], views[:, 1, -1, 0] - views[:, 1, 0, 0]
+    torch.testing.assert_close(width.abs(), height, atol=0.02, rtol=0)
+    assert height.min() > 0.45 and height.max() <= 1 and height.std() > 0.1
+    assert 16 < (width < 0).sum() < 48
+    again = random_views(images[:8], row_draws(0, 0, 8, 8), smallest=0.5)
+    torch.testing.assert_close(again, views[8:16])
+
+
+def test_the_whole_image_is_a_view_where_no_crop_is_smaller():
+    images = torch.rand(8, 3, 16, 16)
+    views = random_views(images, row_draws(0, 0, 0, 8), smallest=1.0)
+    same = [min((v - i).abs().max(), (v.flip(2) - i).abs().max()) for v, i in zip(views, images)]
+    assert max(same) < 1e-5
+
+
+def test_any_folder_of_images_is_cut_to_squares(tmp_path):
+    from PIL import Image
+
+    wide = np.zeros((20, 60, 3), dtype=np.uint8)
+    wide[:, 20:40] = 200
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    Image.fromarray(wide).save(tmp_path / "in" / "below" / "wide.png")
+    (tmp_path / "in" / "note.txt").write_text("no image")
+    stored = stored_squares(tmp_path / "s.npy", str(tmp_path / "in"), 9, 16, 0)
+    assert stored.shape == (1, 16, 16, 3) and (stored == 200).all()
+    with pytest.raises(InputError, match="holds images of shape"):
+        stored_squares(tmp_path / "s.npy", str(tmp_path / "in"), 9, 32, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no images"):
+        stored_squares(tmp_path / "t.npy", str(tmp_path / "empty"), 9, 16, 0)
 
 
 def test_rate_rises_stays_and_falls():
-    config = Pretraining(views=1000, batch=10, warm_up=100, lr=1.0, mae=MAEConfig())
-    rates = [config.rate(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[70] == 1.0
+    config = Pretraining(views=1000, batch=10, warmup=0.1, cooldown=0.2, mae=MAEConfig())
+    assert config.steps == 100
+    rates = [lr_factor(step, 100, config.settings.training) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 11) and rates[10] == rates[80] == 1.0
     assert rates[-1] == pytest.approx(0.05) and all(r > 0 for r in rates)
 
 
-RUN: dict = {
-    "batch": 8,
-    "pictures": 12,
-    "size": 64,
-    "probe_pictures": 2,
-    "probes": (0, 16),
-    "warm_up": 16,
-}
+SMALL = ViTConfig(**TINY, image_size=64)
+RUN = {"batch": 8, "images": 12, "size": 64, "probe_images": 2, "probes": (0, 16), "vit": SMALL,
+       "checkpoint_every": 2}  # fmt: skip
 
 
 def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
     """Stopped after any step and started again, the same bytes come out."""
-    from pointseg.nets.vit import ViTConfig
-    from pointseg.training.pretraining import pretrain as module
+    whole = pretrain("mae", tmp_path / "whole", **RUN, views=48)
+    advance = Trainer.advance
 
-    settings = {**RUN, "views": 48, "vit": ViTConfig(**TINY, image_size=64)}
-    whole = pretrain("mae", tmp_path / "whole", **settings)
-    advance = module.Pretrainer.advance
-
-    def dies(trainer, pictures):
-        if trainer.step == 3:
-            module.Checkpointer(tmp_path / "parts" / "checkpoints").save(trainer)
+    def dies(trainer, batch):
+        if trainer.step == 5:
             raise KeyboardInterrupt
-        return advance(trainer, pictures)
+        return advance(trainer, batch)
 
-    monkeypatch.setattr(module.Pretrainer, "advance", dies)
+    monkeypatch.setattr(Trainer, "advance", dies)
     with pytest.raises(KeyboardInterrupt):
-        pretrain("mae", tmp_path / "parts", **settings)
+        pretrain("mae", tmp_path / "parts", **RUN, views=48)
     assert json.loads((tmp_path / "parts" / "result.json").read_text())["status"] == "interrupted"
-    monkeypatch.setattr(module.Pretrainer, "advance", advance)
-    parts = pretrain("mae", tmp_path / "parts", **settings)
+    monkeypatch.setattr(Trainer, "advance", advance)
+    parts = pretrain("mae", tmp_path / "parts", **RUN, views=48)
     assert whole.read_bytes() == parts.read_bytes()
-    vit = TokenViT(**TINY, image_size=64)
-    assert load_backbone(vit, whole).missing == ()
-    assert (
-        sorted(p.name for p in (tmp_path / "whole" / "snapshots").iterdir())[0]
-        == "views00000000.safetensors"
-    )
+    for name in ("log.jsonl", "probes.jsonl"):
+        assert (whole.parent / name).read_bytes() == (parts.parent / name).read_bytes()
+    assert load_backbone(TokenViT(**TINY, image_size=64), whole).missing == ()
+    first = sorted(path.name for path in (tmp_path / "whole" / "snapshots").iterdir())[0]
+    assert first == "views00000000.safetensors"
     assert json.loads((tmp_path / "whole" / "result.json").read_text())["metrics"]["point_iou"] > 0
+    with pytest.raises(InputError, match="another pretraining's"):
+        pretrain("mae", tmp_path / "parts", **RUN, views=56)
 
 
 def test_shipping_keeps_record_and_weights_together(tmp_path):
-    from pointseg.nets.vit import ViTConfig
-    from pointseg.training.pretraining.pretrain import ship
-
-    settings = {**RUN, "views": 16, "vit": ViTConfig(**TINY, image_size=64)}
-    pretrain("mae", tmp_path / "out", **settings)
+    pretrain("mae", tmp_path / "out", **RUN, views=16)
     (tmp_path / "weights").mkdir()
-    kept = ship(
-        tmp_path / "out", tmp_path / "weights" / "small.safetensors", tmp_path / "runs", "small"
-    )
-    record = json.loads((tmp_path / "weights" / "small.json").read_text())
-    assert (
-        record["sha256"]
-        == sha256((tmp_path / "weights" / "small.safetensors").read_bytes()).hexdigest()
-    )
+    weights = tmp_path / "weights" / "small.safetensors"
+    kept = ship(tmp_path / "out", weights, tmp_path / "runs", "small")
+    record = json.loads(weights.with_suffix(".json").read_text())
+    assert record["sha256"] == sha256(weights.read_bytes()).hexdigest()
     assert record["views"] == 16 and "--views 16 --batch 8" in record["command"]
     assert kept.status == "ok" and set(kept.read("probes.json")) == {"0", "16"}
     assert len(list((kept.folder / "looks").iterdir())) == 2
 
 
-def test_the_teacher_is_heard_after_the_first_views():
-    """One way of hiding until then, `masks` ways afterwards; the teacher begins as its pupil is at that step."""
-    from pointseg.nets.vit import ViTConfig
-    from pointseg.training.pretraining import pretrain as module
-
+def test_the_teacher_is_followed_after_the_first_views():
+    """One way of hiding until then, `masks` ways afterwards; it begins as the encoder then is."""
     mae = MAEConfig(latent=1.0, masks=2, decoder_dim=24, slowness=1.0)
-    config = Pretraining(**RUN, views=64, alone=16, vit=ViTConfig(**TINY, image_size=64), mae=mae)
+    config = Pretraining(**RUN, views=64, alone=16, mae=mae)
     assert [config.views_at(step) for step in range(5)] == [0, 8, 16, 32, 48]
-    pictures = np.random.default_rng(0).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
-    trainer = module.Pretrainer(config, torch.device("cpu"))
-    for heard in (False, False, True):
-        pupil = {name: value.clone() for name, value in trainer.model.vit.state_dict().items()}
-        trainer.advance(pictures)
-        assert trainer.model.listens == heard
-        assert (trainer.model.imagine.weight.grad is not None) == heard
-    assert trainer.views == 32
-    for name, value in trainer.model.teacher.state_dict().items():
-        assert torch.equal(value, pupil[name])
+    assert config.steps == 5 and config.views_at(5) == 64
+    method = new_method(config)
+    trainer = Trainer(method, config.settings, "cpu")
+    squares = Squares(np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), dtype=np.uint8))
+    batch = collate([squares[i] for i in range(8)])
+    for taught in (False, False, True):
+        encoder = {name: value.clone() for name, value in method.model.vit.state_dict().items()}
+        losses, _ = trainer.advance(batch)
+        assert ("features" in losses) == taught
+        assert (method.model.imagine.weight.grad is not None) == taught
+    for name, value in method.model.teacher.state_dict().items():
+        assert torch.equal(value, encoder[name])
 
 
 def test_unknown_kind():

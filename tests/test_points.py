@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from support.memory_dataset import CATEGORIES, MemoryDataset
 
 from pointseg.data import point_formats
+from pointseg.data.masks import inner_border
 from pointseg.data.point_file import FILE_KINDS, Jitter, as_points, hash_of
 from pointseg.data.points import (
     ImagePoints,
     PointFile,
+    border,
     centre,
     extreme,
     generator_for,
-    inner_border,
     jittered,
     read_points,
     sample_points,
@@ -115,15 +116,21 @@ def test_centre_is_the_nearest_owned_pixel(seed):
 @given(st.integers(0, 10**6))
 def test_border_against_a_double_loop(seed):
     mask = blob(seed, 7, 9)
-    found = inner_border(mask)
-    for r, c in np.ndindex(mask.shape):
-        around = [(r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)]
-        inside = [mask[a, b] for a, b in around if 0 <= a < 7 and 0 <= b < 9]
-        assert found[r, c] == (mask[r, c] and not all(inside))
+    for frame in (True, False):
+        lines = inner_border(mask, frame)
+        for r, c in np.ndindex(mask.shape):
+            around = [(r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)]
+            inside = [mask[a, b] if 0 <= a < 7 and 0 <= b < 9 else not frame for a, b in around]
+            assert lines[r, c] == (mask[r, c] and not all(inside))
 
 
-def test_a_full_image_has_its_edge_as_border():
-    assert np.array_equal(inner_border(np.ones((3, 4), bool)), drawn("####", "#..#", "####"))
+def test_border_points_of_a_full_image_lie_on_its_edge():
+    full = np.ones((3, 4), bool)
+    assert np.array_equal(inner_border(full), drawn("####", "#..#", "####"))
+    marked = np.zeros((3, 4), bool)
+    for x, y in border(full, 99, rng(0)):
+        marked[int(y), int(x)] = True
+    assert np.array_equal(marked, inner_border(full))
 
 
 def test_extreme_points_by_hand():
@@ -373,28 +380,28 @@ FAULTS = {
     "text": (lambda r: first_target(r)["points"].__setitem__(0, ["1", 2]), "two finite numbers"),
     "three": (lambda r: first_target(r)["points"].__setitem__(0, [1, 2, 3]), "two finite numbers"),
     "many": (lambda r: first_target(r)["points"].append([1.5, 2.5]), "has 3 points"),
-    "none": (lambda r: first_target(r).update(points=[]), "points should be"),
+    "none": (lambda r: first_target(r).update(points=[]), "points: expected"),
     "class": (lambda r: first_target(r).update(category_id=999), "unknown category 999"),
     "target twice": (
         lambda r: r["images"][0]["targets"].append(first_target(r)),
-        "stands there twice",
+        "stands twice",
     ),
-    "image twice": (lambda r: r["images"].append(r["images"][0]), "stands there twice"),
-    "class twice": (lambda r: r["categories"].append(r["categories"][0]), "stands there twice"),
-    "kind": (lambda r: r.update(kind="middle"), "kind should be one of"),
-    "kind list": (lambda r: r.update(kind=[]), "kind should be one of"),
+    "image twice": (lambda r: r["images"].append(r["images"][0]), "stands twice"),
+    "class twice": (lambda r: r["categories"].append(r["categories"][0]), "stands twice"),
+    "kind": (lambda r: r.update(kind="middle"), "kind: expected one of"),
+    "kind list": (lambda r: r.update(kind=[]), "kind: expected one of"),
     "jitter": (lambda r: r.update(kind="jitter"), "does not go with jitter"),
     "extreme": (lambda r: r.update(kind="extreme"), "4 points"),
-    "n": (lambda r: r.update(n=True), "n should be"),
-    "seed": (lambda r: r.update(seed=-1), "seed should be"),
-    "version": (lambda r: r.update(version=2), "version should be 1"),
+    "n": (lambda r: r.update(n=True), "n: expected"),
+    "seed": (lambda r: r.update(seed=-1), "seed: expected"),
+    "version": (lambda r: r.update(version=2), "version: expected 1"),
     "missing": (lambda r: r.pop("source_hash"), "'source_hash' is missing"),
     "unknown": (lambda r: r.update(masks=[]), "unknown key 'masks'"),
-    "no images": (lambda r: r.update(images=[]), "images should be"),
-    "size": (lambda r: r["images"][0].update(height=0), "height should be"),
-    "image id": (lambda r: r["images"][0].update(id=1.5), "id should be"),
-    "not an object": (lambda r: r["images"].__setitem__(0, 7), "should be an object"),
-    "big id": (lambda r: first_target(r).update(id=2**70), "id should be"),
+    "no images": (lambda r: r.update(images=[]), "images: expected"),
+    "size": (lambda r: r["images"][0].update(height=0), "height: expected"),
+    "image id": (lambda r: r["images"][0].update(id=1.5), "id: expected"),
+    "not an object": (lambda r: r["images"].__setitem__(0, 7), "expected an object"),
+    "big id": (lambda r: first_target(r).update(id=2**70), "id: expected"),
 }
 
 

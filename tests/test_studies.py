@@ -68,7 +68,7 @@ def test_cases_change_the_label_path_and_nothing_else(corpus):
     kept = {name: row["an object"] for name, row in scores.items()}
     assert kept["as it is"] < kept["all key-points"] <= kept["bare tokens"] == before.keypoints
     assert all(0 <= row["on the object"] <= 100 for row in scores.values())
-    assert reset(method, {"shift": False}).vit is method.vit
+    assert reset(method, {"shift": False}).student is method.student
 
 
 def test_mask_shares_by_hand():

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from pointseg.data.masks import inner_border
+
 LARGEST_FIGURE = 150_000  # bytes
 # Okabe and Ito's eight colours without black, then the same lightened: neighbours in the list stay apart for everyone.
 COLOURS = np.array(
@@ -73,14 +75,8 @@ def masks(
     for i, one in enumerate(np.asarray(mask, dtype=bool)):
         tint = colour(i if labels is None else int(labels[i]))
         picture[one] = (1 - alpha) * picture[one] + alpha * tint
-        picture[one & ~_inside(one)] = tint * 0.6
+        picture[inner_border(one)] = tint * 0.6
     show(axis, picture)
-
-
-def _inside(mask: np.ndarray) -> np.ndarray:
-    """Pixels whose four neighbours are in the mask too."""
-    padded = np.pad(mask, 1)
-    return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def heat(axis: Axes, image, values: Tensor | np.ndarray, alpha: float = 0.65) -> None:

@@ -195,7 +195,7 @@ def _examine_layout(dataset: Dataset, report: Report) -> None:
             report.fault(f"{folder}: the folder is missing")
     if isinstance(dataset, CocoDataset | PanopticDataset):
         named = {Path(entry["file_name"]).name for entry in dataset.index.images.values()}
-        _note_unlisted(dataset.pictures, named, dataset.index.file, report)
+        _note_unlisted(dataset.images, named, dataset.index.file, report)
     if isinstance(dataset, PanopticDataset):
         masks = {Path(dataset.entry(i)["file_name"]).name for i in range(len(dataset))}
         _note_unlisted(dataset.masks, masks, dataset.index.file, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from unicodedata import category
@@ -15,7 +16,7 @@ UNFIT = (
     "Cs",
     "Zl",
     "Zp",
-)  # control characters, halves of characters, line ends: no part of a file name
+)  # control characters, halves of characters, line ends: in no file name
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
 
@@ -55,6 +56,21 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {cause_of(error)}") from None
+
+
+def write_text(path: Path, text: str) -> Path:
+    """The path, after the file holds all of the text; on failure it holds what it held before."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({cause_of(error)})") from None
+    return path
 
 
 def cause_of(error: OSError) -> str:

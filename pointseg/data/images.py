@@ -13,15 +13,7 @@ from PIL import Image, ImageOps
 from pointseg.data.files import cause_of
 from pointseg.structures import InputError
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "WEBP",
-    "TIFF",
-    "PPM",
-    "GIF",
-)  # no format that runs a program to be read
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none runs a program to be read
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit against decompression bombs
 DEEP_MODES = ("I", "F")  # 16 and 32 bit grey: no honest way to 8 bits without a choice by the user
@@ -31,9 +23,8 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """uint8[h, w, 3] RGB. `upright` turns the picture as its EXIF tag says (not for masks made on raw pixels)."""
     with _opened(path) as picture:
         if picture.mode.split(";")[0] in DEEP_MODES:
-            raise InputError(
-                f"{path}: holds more than 8 bits a channel ({picture.mode}); save it as 8 bits"
-            )
+            depth = f"holds more than 8 bits a channel ({picture.mode})"
+            raise InputError(f"{path}: {depth}; save it as 8 bits")
         turned = ImageOps.exif_transpose(picture) if upright else picture
         flat = turned.convert("RGBA") if "transparency" in turned.info else turned
         return np.array(flat.convert("RGB"))
@@ -54,19 +45,23 @@ def read_index_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarr
 
 def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """int32[h, w]: the ids R + 256 G + 65536 B of a COCO panoptic PNG."""
-    red, green, blue = np.moveaxis(
-        _read_mask(path, ("RGB", "RGBA"), size)[..., :3].astype(np.int32), -1, 0
-    )
-    return red | green << 8 | blue << 16
+    colours = _read_mask(path, ("RGB", "RGBA"), size, "RGBA")
+    return (colours.view("<u4")[..., 0] & 0xFFFFFF).astype(np.int32)
 
 
-def _read_mask(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None) -> np.ndarray:
+def segment_colours(ids: np.ndarray) -> np.ndarray:
+    """uint8[h, w, 3]: the colours of ids in a COCO panoptic PNG, what read_segment_ids reads back."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+
+
+def _read_mask(
+    path: Path, modes: tuple[str, ...], size: tuple[int, int] | None, form: str | None = None
+) -> np.ndarray:
     with _opened(path) as picture:
         if picture.mode not in modes:
-            raise InputError(
-                f"{path}: is a {picture.mode} picture, a mask here is {' or '.join(modes)}"
-            )
-        mask = np.array(picture)
+            wanted = " or ".join(modes)
+            raise InputError(f"{path}: is a {picture.mode} picture, a mask here is {wanted}")
+        mask = np.array(picture.convert(form) if form else picture)
     if size is not None and mask.shape[:2] != tuple(size):
         raise InputError(f"{path}: mask is {named(mask.shape)}, its picture {named(size)}")
     return mask
@@ -90,9 +85,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(
-            f"{path}: more than {MAX_PIXELS} pixels, refused as a decompression bomb"
-        ) from None
+        cause = f"more than {MAX_PIXELS} pixels, refused as a decompression bomb"
+        raise InputError(f"{path}: {cause}") from None
     except Image.UnidentifiedImageError:
         raise InputError(f"{path}: is not a picture ({', '.join(FORMATS)})") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on corrupt bytes

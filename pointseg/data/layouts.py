@@ -13,7 +13,7 @@ from pointseg.data.dataset import Dataset, OnFault, raise_fault
 from pointseg.data.files import refuse_name
 from pointseg.data.folder import FolderDataset, list_pictures
 from pointseg.data.panoptic import PanopticDataset
-from pointseg.data.voc import VocDataset, find_sbd
+from pointseg.data.voc import MERGED, VocDataset, find_sbd
 from pointseg.structures import InputError
 
 LAYOUTS = ("panoptic", "coco", "voc", "voc-panoptic", "folder")
@@ -47,19 +47,20 @@ def open_dataset(
 
 def splits_of(root: Path | str) -> dict[str, list[str]]:
     """Every layout found under a root, with the names of its splits."""
-    root, found = Path(root), {}
+    root, splits = Path(root), {}
     for layout, pattern in SPLIT_OF.items():
         names = (pattern.fullmatch(file.name) for file in _json_files(root))
-        found[layout] = list(dict.fromkeys(match[1] for match in names if match))
-    voc = find_voc(root)
-    lists = (
-        [path.stem for path in sorted((voc / "ImageSets" / "Segmentation").glob("*.txt"))]
-        if voc
-        else []
-    )
-    merged = voc and {"train", "val"} <= set(lists) and find_sbd(voc)
-    found["voc"] = list(dict.fromkeys([*lists, *["train_aug"] * bool(merged)]))
-    return {layout: splits for layout, splits in found.items() if splits}
+        splits[layout] = list(dict.fromkeys(match[1] for match in names if match))
+    splits["voc"] = _voc_splits(find_voc(root))
+    return {layout: names for layout, names in splits.items() if names}
+
+
+def _voc_splits(folder: Path | None) -> list[str]:
+    if folder is None:
+        return []
+    lists = [path.stem for path in sorted((folder / "ImageSets" / "Segmentation").glob("*.txt"))]
+    merged = {"train", "val"} <= set(lists) and find_sbd(folder)
+    return list(dict.fromkeys([*lists, *[MERGED] * bool(merged)]))
 
 
 def find_voc(root: Path) -> Path | None:
@@ -73,26 +74,32 @@ def find_voc(root: Path) -> Path | None:
 
 def _open(root: Path, split: str, layout: str, on_fault: OnFault) -> Dataset | None:
     """The dataset when `root` holds that split in that layout, else None."""
-    if layout in ("voc", "voc-panoptic"):
-        voc = find_voc(root)
-        held = voc and (
-            (voc / f"ImageSets/Segmentation/{split}.txt").is_file() or split == "train_aug"
-        )
-        return VocDataset(voc, split, layout == "voc-panoptic", on_fault) if held else None
     if layout == "folder":
         folder = find_pictures(root, split)
         return FolderDataset(folder, split, on_fault=on_fault) if folder else None
-    file = find_json(root, "panoptic" if layout == "panoptic" else "instances", split)
-    if file is None:
+    if layout in ("voc", "voc-panoptic"):
+        return _open_voc(root, split, layout == "voc-panoptic", on_fault)
+    kind = "panoptic" if layout == "panoptic" else "instances"
+    file = find_json(root, kind, split)
+    return _open_coco(file, kind, split, on_fault) if file else None
+
+
+def _open_voc(root: Path, split: str, background: bool, on_fault: OnFault) -> Dataset | None:
+    folder = find_voc(root)
+    if folder is None:
         return None
+    listed = (folder / f"ImageSets/Segmentation/{split}.txt").is_file() or split == MERGED
+    return VocDataset(folder, split, background, on_fault) if listed else None
+
+
+def _open_coco(file: Path, kind: str, split: str, on_fault: OnFault) -> Dataset:
     base = file.parent.parent if file.parent.name == "annotations" else file.parent
-    index = read_index(file, "panoptic" if layout == "panoptic" else "instances", on_fault)
-    pictures = _folder_with(
-        base, split, [entry["file_name"] for entry in islice(index.images.values(), 20)]
-    )
-    if layout == "coco":
-        return CocoDataset(base, split, index, pictures, on_fault)
-    return PanopticDataset(base, split, index, pictures, _mask_folder(file), on_fault)
+    index = read_index(file, kind, on_fault)
+    names = [entry["file_name"] for entry in islice(index.images.values(), 20)]
+    images = _folder_with(base, split, names)
+    if kind == "instances":
+        return CocoDataset(base, split, index, images, on_fault)
+    return PanopticDataset(base, split, index, images, _mask_folder(file), on_fault)
 
 
 def find_json(root: Path, kind: str, split: str) -> Path | None:
@@ -103,25 +110,22 @@ def find_json(root: Path, kind: str, split: str) -> Path | None:
     if kind == "instances":
         patterns.append(rf"(?!{'|'.join(OTHER_TASKS)})(.*[_.-])?{split}(20\d\d)?\.json")
     for pattern in patterns:
-        found = [file for file in files if re.fullmatch(pattern, file.name)]
-        if len(found) > 1:
-            raise InputError(
-                f"{found[0].parent}: {' and '.join(f.name for f in found)} both fit the split"
-            )
-        if found:
-            return found[0]
+        fitting = [file for file in files if re.fullmatch(pattern, file.name)]
+        if len(fitting) > 1:
+            names = " and ".join(file.name for file in fitting)
+            raise InputError(f"{fitting[0].parent}: {names} both fit the split")
+        if fitting:
+            return fitting[0]
     return None
 
 
 def find_pictures(root: Path, split: str) -> Path | None:
-    """A folder of pictures for a split: named like it, or the root itself."""
+    """A folder of images for a split: named like it, or the root itself."""
     for base in (root, root / "images", root / "coco"):
         for folder in (*sorted(base.glob(escape(split) + YEAR)), base / split):
             if list_pictures(folder):
                 return folder
-    if splits_of(
-        root
-    ):  # an annotated root: a misspelt split must not open as a folder without truth
+    if splits_of(root):  # annotated: a misspelt split must not open as a folder without truth
         return None
     return next((folder for folder in (root, root / "images") if list_pictures(folder)), None)
 
@@ -136,7 +140,7 @@ def _json_files(root: Path) -> list[Path]:
 
 
 def _folder_with(base: Path, split: str, names: list[str]) -> Path:
-    """The folder that holds the pictures: one named like the split first, else any beside the annotations."""
+    """The folder that holds the images: one named like the split first, else any beside the annotations."""
     named = [*base.glob(escape(split) + YEAR), base / split, *base.glob("images/" + escape(split) + YEAR),
              base / "images" / split, base / "images", base / "JPEGImages", base]  # fmt: skip
     folders = [folder for folder in named if folder.is_dir()]
@@ -163,5 +167,5 @@ def _mask_folder(file: Path) -> Path:
 
 
 def _known(root: Path) -> str:
-    found = splits_of(root)
-    return "; found " + ", ".join(f"{k} {'/'.join(v)}" for k, v in found.items()) if found else ""
+    names = [f"{layout} {'/'.join(splits)}" for layout, splits in splits_of(root).items()]
+    return "; found " + ", ".join(names) if names else ""

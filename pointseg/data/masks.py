@@ -1,72 +1,24 @@
-"""The mask of a COCO `segmentation`: polygons, or run lengths, compressed or not."""
+"""A mask [h, w] bool measured: its inner border, its box, its perimeter."""
 
 from __future__ import annotations
 
 import numpy as np
-from pycocotools import mask as coco_mask
-
-from pointseg.data.files import is_whole
-from pointseg.data.images import named
-from pointseg.structures import InputError
-
-FAR = (
-    2  # polygon corners may lie this many picture sides away; beyond, rasterising only burns memory
-)
 
 
-def decode_mask(segmentation: object, size: tuple[int, int], where: str) -> np.ndarray:
-    """bool[h, w]; whatever cannot be a mask of this size is refused, `where` begins the message."""
-    if isinstance(segmentation, list):
-        return _from_polygons(segmentation, size, where)
-    if not isinstance(segmentation, dict):
-        raise InputError(f"{where} has no segmentation")
-    if segmentation.get("size") != list(size):
-        raise InputError(f"{where} has a mask of another size than its picture, {named(size)}")
-    runs = read_runs(segmentation.get("counts"), where)
-    if runs.sum() != size[0] * size[1]:
-        raise InputError(f"{where} has run lengths that do not fill {named(size)}")
-    inked = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return np.ascontiguousarray(inked.reshape(size, order="F"))
+def inner_border(mask: np.ndarray, frame: bool = True) -> np.ndarray:
+    """[h, w] bool: pixels of the mask with a 4-neighbour outside it; `frame`: the image's edge is outside."""
+    around = np.pad(mask, 1, mode="constant" if frame else "edge")
+    core = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask & ~core
 
 
-def _from_polygons(polygons: list, size: tuple[int, int], where: str) -> np.ndarray:
-    if not polygons:
-        raise InputError(f"{where} has an empty segmentation")
-    reach = FAR * max(size)
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise InputError(f"{where} has a polygon of fewer than three corners")
-        if not all(type(x) in (int, float) and abs(x) <= reach for x in polygon):
-            raise InputError(f"{where} has a polygon corner that is no number or far outside")
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *size))).astype(bool)
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the outermost pixels, themselves inside."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
-def read_runs(counts: object, where: str) -> np.ndarray:
-    """int64 run lengths, each at least 0. The C decoder trusts its input, so foreign runs are checked here."""
-    if isinstance(counts, list) and all(is_whole(run, 0, 2**31) for run in counts):
-        return np.array(counts, dtype=np.int64)
-    runs = _inflate(counts) if isinstance(counts, str) and counts.isascii() else None
-    if runs is None or (runs < 0).any() or (runs > 2**31).any():
-        raise InputError(f"{where} has corrupt run lengths")
-    return runs
-
-
-def _inflate(counts: str) -> np.ndarray | None:
-    """COCO's compressed runs: 5-bit little-endian groups in characters 48.., from the fourth run on as differences."""
-    codes = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
-    last = codes & 32 == 0  # bit 6 says that the number goes on
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        return None
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    place = np.arange(len(codes)) - np.repeat(starts, np.diff([*starts, len(codes)]))
-    if place.max() > 6:
-        return None
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    negative = codes[last] & 16 != 0
-    values -= np.where(negative, 1 << (5 * (place[last] + 1)), 0)
-    runs = values.copy()
-    runs[1::2] = np.cumsum(values[1::2])
-    runs[2::2] = np.cumsum(
-        values[2::2]
-    )  # a difference looks two runs back; the first run stands alone
-    return runs
+def perimeter(mask: np.ndarray) -> int:
+    """Pixel edges between mask and the rest, the image's frame included."""
+    framed = np.pad(mask, 1)
+    return int((framed[1:] != framed[:-1]).sum() + (framed[:, 1:] != framed[:, :-1]).sum())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pointseg.data.files import cause_of, is_whole, read_json, shown
+from pointseg.data.files import is_whole, read_json, shown, write_text
 from pointseg.structures import POINT_KINDS, Category, InputError, Points
 
 FORMAT = "pointseg points"
@@ -70,9 +68,8 @@ def write_points(path: Path | str, point_file: PointFile) -> None:
     """Write atomically, one image a line."""
     record = as_record(point_file)
     images = record.pop("images")
-    head = json.dumps(
-        {**record, "content_hash": point_file.content_hash}, indent=1, allow_nan=False
-    )
+    record["content_hash"] = point_file.content_hash
+    head = json.dumps(record, indent=1, allow_nan=False)
     lines = ",\n".join("  " + json.dumps(image, allow_nan=False) for image in images)
     write_text(Path(path), f'{head[:-2]},\n "images": [\n{lines}\n ]\n}}\n')
 
@@ -85,20 +82,10 @@ def read_points(path: Path | str) -> PointFile:
     _check_hash(record, str(path))
     categories = _read_categories(record["categories"], str(path))
     images = _read_images(record, categories, str(path))
-    jitter = (
-        None
-        if record["jitter"] is None
-        else Jitter(record["jitter"]["of"], float(record["jitter"]["px"]))
-    )
-    return PointFile(
-        record["kind"],
-        record["n"],
-        record["seed"],
-        record["source_hash"],
-        categories,
-        images,
-        jitter,
-    )
+    noise = record["jitter"]
+    jitter = None if noise is None else Jitter(noise["of"], float(noise["px"]))
+    kind, n, seed, source = (record[name] for name in ("kind", "n", "seed", "source_hash"))
+    return PointFile(kind, n, seed, source, categories, images, jitter)
 
 
 def hash_of(record: dict) -> str:
@@ -119,7 +106,7 @@ def as_record(point_file: PointFile) -> dict:
         "seed": point_file.seed,
         "jitter": None if jitter is None else {"of": jitter.of, "px": float(jitter.px)},
         "source_hash": point_file.source_hash,
-        "categories": [{"id": c.id, "name": c.name, "isthing": c.is_thing} for c in point_file.categories],
+        "categories": category_records(point_file.categories, bool),
         "images": [
             {"id": image_id, "height": image.height, "width": image.width,
              "targets": _target_records(image.points, point_file.categories)}
@@ -128,13 +115,18 @@ def as_record(point_file: PointFile) -> dict:
     }  # fmt: skip
 
 
+def category_records(categories: Iterable[Category], flag: type = int) -> list[dict]:
+    """COCO's list of categories; points files have true and false where COCO has 1 and 0."""
+    return [{"id": c.id, "name": c.name, "isthing": flag(c.is_thing)} for c in categories]
+
+
 def _target_records(points: Points, categories: tuple[Category, ...]) -> list[dict]:
     # float(str(float32)) is the shortest decimal that reads back as the same float32
     xy = [[float(str(x)), float(str(y))] for x, y in points.xy.numpy().astype(np.float32)]
     targets: dict[int, dict] = {}
-    for target, label, place in zip(points.target.tolist(), points.label.tolist(), xy):
-        fresh = {"id": target, "category_id": categories[label].id, "points": []}
-        targets.setdefault(target, fresh)["points"].append(place)
+    for target, label, point in zip(points.target.tolist(), points.label.tolist(), xy):
+        empty = {"id": target, "category_id": categories[label].id, "points": []}
+        targets.setdefault(target, empty)["points"].append(point)
     return list(targets.values())
 
 
@@ -146,9 +138,8 @@ def as_points(
     label = torch.tensor([row[2] for row in rows], dtype=torch.int64)
     things = torch.tensor([category.is_thing for category in categories], dtype=torch.bool)
     xy = torch.tensor([row[:2] for row in rows], dtype=torch.float32).reshape(-1, 2)
-    return Points(
-        xy, label, torch.tensor([row[3] for row in rows], dtype=torch.int64), things[label]
-    )
+    target = torch.tensor([row[3] for row in rows], dtype=torch.int64)
+    return Points(xy, label, target, things[label])
 
 
 # ------------------------------------------------------------------------------------------- checks
@@ -162,9 +153,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        type(value) in (int, float) and -1e30 < value < 1e30
-    )  # an integer may be too long for a float
+    # an integer may be too long for a float
+    return type(value) in (int, float) and -1e30 < value < 1e30
 
 
 def _is_text(value: Any) -> bool:
@@ -178,12 +168,9 @@ def _is_list(value: Any) -> bool:
 def _is_jitter(value: Any) -> bool:
     if value is None:
         return True
-    fits = (
-        isinstance(value, dict)
-        and value.keys() == {"of", "px"}
-        and value["of"] in ("uniform", "centre")
-    )
-    return fits and _is_number(value["px"]) and value["px"] > 0
+    if not isinstance(value, dict) or value.keys() != {"of", "px"}:
+        return False
+    return value["of"] in ("uniform", "centre") and _is_number(value["px"]) and value["px"] > 0
 
 
 HEAD: dict[str, Check] = {
@@ -218,7 +205,7 @@ TARGET: dict[str, Check] = {
 
 def _check_fields(record: Any, where: str, fields: dict[str, Check]) -> None:
     if not isinstance(record, dict):
-        raise InputError(f"{where}: should be an object, is {shown(record)}")
+        raise InputError(f"{where}: expected an object, got {shown(record)}")
     for name in fields:
         if name not in record:
             raise InputError(f"{where}: '{name}' is missing")
@@ -227,16 +214,15 @@ def _check_fields(record: Any, where: str, fields: dict[str, Check]) -> None:
             raise InputError(f"{where}: unknown key {shown(name)}")
     for name, (fits, wanted) in fields.items():
         if not fits(record[name]):
-            raise InputError(f"{where}: {name} should be {wanted}, is {shown(record[name])}")
+            raise InputError(f"{where}: {name}: expected {wanted}, got {shown(record[name])}")
 
 
 def check_head(record: Any, where: str) -> None:
     _check_fields(record, where, HEAD)
     kind = record["kind"]
     if (kind == "jitter") != (record["jitter"] is not None):
-        raise InputError(
-            f"{where}: kind '{kind}' does not go with jitter {shown(record['jitter'])}"
-        )
+        cause = f"kind '{kind}' does not go with jitter {shown(record['jitter'])}"
+        raise InputError(f"{where}: {cause}")
     if kind == "extreme" and record["n"] != 4:
         raise InputError(f"{where}: kind 'extreme' means 4 points a target, n is {record['n']}")
 
@@ -246,9 +232,8 @@ def _check_hash(record: dict, where: str) -> None:
     if written is None and record["kind"] == MANUAL:
         return
     if written != hash_of(record):
-        raise InputError(
-            f"{where}: content_hash does not fit the content; the file was changed or cut"
-        )
+        cause = "content_hash does not fit the content; the file was changed or cut"
+        raise InputError(f"{where}: {cause}")
 
 
 def _read_categories(records: list, where: str) -> tuple[Category, ...]:
@@ -260,11 +245,11 @@ def _read_categories(records: list, where: str) -> tuple[Category, ...]:
 
 
 def _check_unique(values: list, where: str, what: str) -> None:
-    seen = set()
+    known = set()
     for value in values:
-        if value in seen:
-            raise InputError(f"{where}: {what} {shown(value)} stands there twice")
-        seen.add(value)
+        if value in known:
+            raise InputError(f"{where}: {what} {shown(value)} stands twice")
+        known.add(value)
 
 
 def _read_images(
@@ -276,11 +261,10 @@ def _read_images(
         _check_fields(image, f"{path}: images[{position}]", IMAGE)
         where = f"{path}: image {shown(image['id'])}"
         if image["id"] in images:
-            raise InputError(f"{where}: stands there twice")
+            raise InputError(f"{where}: stands twice")
         rows = _read_targets(image, label_of, record, where)
-        images[image["id"]] = ImagePoints(
-            image["height"], image["width"], as_points(rows, categories)
-        )
+        points = as_points(rows, categories)
+        images[image["id"]] = ImagePoints(image["height"], image["width"], points)
     return images
 
 
@@ -305,28 +289,9 @@ def _check_number_of_points(count: int, head: dict, where: str) -> None:
 
 def _read_xy(xy: Any, image: dict, where: str) -> tuple[float, float]:
     if not (_is_list(xy) and len(xy) == 2 and all(map(_is_number, xy))):
-        raise InputError(f"{where}: a point should be two finite numbers, is {shown(xy)}")
+        raise InputError(f"{where}: point: expected two finite numbers, got {shown(xy)}")
     x, y = (float(np.float32(value)) for value in xy)
     if not (0 <= x < image["width"] and 0 <= y < image["height"]):
         size = f"{image['width']} x {image['height']}"
         raise InputError(f"{where}: point {shown(xy)} lies outside the image ({size})")
     return x, y
-
-
-# ------------------------------------------------------------------------------------ files on disk
-
-
-def write_text(path: Path, text: str) -> None:
-    """All or nothing: to a temporary name beside, then renamed."""
-    temporary = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({cause_of(error)})") from None

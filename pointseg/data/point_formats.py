@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from pointseg.data.dataset import things_first
-from pointseg.data.files import cause_of, inside, is_name, is_whole, read_json, shown
-from pointseg.data.images import read_segment_ids
+from pointseg.data.files import cause_of, inside, is_name, is_whole, read_json, shown, write_text
+from pointseg.data.images import named, read_segment_ids, segment_colours
 from pointseg.data.point_file import (
     MANUAL,
     ImagePoints,
@@ -21,12 +21,12 @@ from pointseg.data.point_file import (
     PointFile,
     as_points,
     as_record,
+    category_records,
     check_head,
-    write_text,
 )
 from pointseg.structures import Category, InputError, Points
 
-Names = Mapping[int | str, str]  # image id -> file name of the picture
+Names = Mapping[int | str, str]  # image id -> file name of the image
 LARGEST_ID = 256**3 - 1  # id = R + 256 G + 65536 B
 
 
@@ -45,12 +45,10 @@ def write_point_pngs(
     for image_id, image in point_file.images.items():
         file_name = f"{Path(_name(image_id, names)).stem}.png"
         _save_png(folder / file_name, id_map(image, str(folder / file_name)))
-        segments = [
-            _segment(image.points, row, point_file.categories) for row in _first_rows(image.points)
-        ]
-        annotations.append(
-            {"image_id": image_id, "file_name": file_name, "segments_info": segments}
-        )
+        rows = _first_rows(image.points)
+        segments = [_segment(image.points, row, point_file.categories) for row in rows]
+        annotation = {"image_id": image_id, "file_name": file_name, "segments_info": segments}
+        annotations.append(annotation)
     record = {**_frame(point_file, names), "annotations": annotations}
     write_text(json_path, json.dumps(record, allow_nan=False) + "\n")
 
@@ -66,15 +64,11 @@ def read_point_pngs(
     record = read_json(json_path)
     categories, images = _read_frame(record, str(json_path))
     label_of = {category.id: label for label, category in enumerate(categories)}
-    found = {}
+    rows = {}
     for annotation in _listed(record, "annotations", str(json_path)):
-        if not _names(annotation.get("image_id"), images):
-            raise InputError(
-                f"{json_path}: annotation of unknown image {shown(annotation.get('image_id'))}"
-            )
-        rows = _png_rows(annotation, images[annotation["image_id"]], label_of, json_path, folder)
-        found[annotation["image_id"]] = rows
-    return _point_file((kind, seed, jitter), categories, images, found, str(json_path))
+        image_id = _image_of(annotation, images, f"{json_path}: annotation")
+        rows[image_id] = _png_rows(annotation, images[image_id], label_of, json_path, folder)
+    return _point_file((kind, seed, jitter), categories, images, rows, str(json_path))
 
 
 def make_folder(folder: Path) -> None:
@@ -89,22 +83,19 @@ def id_map(image: ImagePoints, where: str) -> np.ndarray:
     ids = np.zeros((image.height, image.width), dtype=np.int64)
     for (x, y), target in zip(image.points.xy.tolist(), image.points.target.tolist()):
         if not 0 < target <= LARGEST_ID:
-            raise InputError(
-                f"{where}: target id {target} does not fit a panoptic PNG (1 to {LARGEST_ID})"
-            )
-        if ids[int(y), int(x)] not in (0, target):
-            raise InputError(
-                f"{where}: targets {ids[int(y), int(x)]} and {target} have a point on one pixel"
-            )
+            cause = f"target id {target} does not fit a panoptic PNG (1 to {LARGEST_ID})"
+            raise InputError(f"{where}: {cause}")
+        other = ids[int(y), int(x)]
+        if other not in (0, target):
+            raise InputError(f"{where}: targets {other} and {target} have a point on one pixel")
         ids[int(y), int(x)] = target
     return ids
 
 
 def _save_png(path: Path, ids: np.ndarray) -> None:
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        Image.fromarray(colours).save(temporary, format="PNG")
+        Image.fromarray(segment_colours(ids)).save(temporary, format="PNG")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -130,7 +121,7 @@ def _png_rows(
 ) -> list:
     file_name = annotation.get("file_name")
     if not is_name(file_name):
-        raise InputError(f"{json_path}: file name {shown(file_name)} is no name")
+        raise InputError(f"{json_path}: file_name: expected a name, got {shown(file_name)}")
     path = inside(folder, file_name)
     ids = read_segment_ids(path, size)
     listed = _listed(annotation, "segments_info", str(json_path))
@@ -139,9 +130,8 @@ def _png_rows(
     for y, x in zip(*np.nonzero(ids)):
         segment = segments.get(int(ids[y, x]))
         if segment is None or not _names(segment.get("category_id"), label_of):
-            raise InputError(
-                f"{path}: id {ids[y, x]} has no known segment and category in {json_path.name}"
-            )
+            cause = f"id {ids[y, x]} has no known segment and category in {json_path.name}"
+            raise InputError(f"{path}: {cause}")
         if not segment.get("iscrowd"):
             rows.append((x + 0.5, y + 0.5, label_of[segment["category_id"]], int(ids[y, x])))
     return sorted(rows, key=lambda row: row[3])
@@ -178,44 +168,36 @@ def read_coco_points(
     record = read_json(path)
     categories, images = _read_frame(record, str(path))
     label_of = {category.id: label for label, category in enumerate(categories)}
-    found = defaultdict(list)
+    rows = defaultdict(list)
     for annotation in _listed(record, "annotations", str(path)):
         where = f"{path}: annotation {shown(annotation.get('id'))}"
-        if not _names(annotation.get("image_id"), images):
-            raise InputError(f"{where}: unknown image {shown(annotation.get('image_id'))}")
-        rows = _coco_rows(annotation, images[annotation["image_id"]], label_of, where)
-        found[annotation["image_id"]] += rows
-    return _point_file((kind, seed, jitter), categories, images, found, str(path))
+        image_id = _image_of(annotation, images, where)
+        rows[image_id] += _coco_rows(annotation, images[image_id], label_of, where)
+    return _point_file((kind, seed, jitter), categories, images, rows, str(path))
 
 
 def _coco_rows(
     annotation: dict, size: tuple[int, int], label_of: dict[int, int], where: str
 ) -> list:
     several = annotation.get("extreme_points", annotation.get("points"))
-    places = [annotation["point"]] if several is None and "point" in annotation else several or []
+    points = [annotation["point"]] if several is None and "point" in annotation else several or []
     target = annotation.get("target_id", annotation.get("id"))
-    if not isinstance(places, list) or not is_whole(target):
-        raise InputError(f"{where}: wants an integer id and a list of points")
-    if annotation.get("iscrowd") or not places:
+    if not isinstance(points, list) or not is_whole(target):
+        raise InputError(f"{where}: expected an integer id and a list of points")
+    if annotation.get("iscrowd") or not points:
         return []
     if not _names(annotation.get("category_id"), label_of):
         raise InputError(f"{where}: unknown category {shown(annotation.get('category_id'))}")
-    for xy in places:
+    for xy in points:
         if not _is_inside(xy, size):
-            raise InputError(
-                f"{where}: {shown(xy)} is no point of an image of {size[1]} x {size[0]}"
-            )
-    return [(*xy, label_of[annotation["category_id"]], target) for xy in places]
+            raise InputError(f"{where}: point {shown(xy)} is not in the image ({named(size)})")
+    return [(*xy, label_of[annotation["category_id"]], target) for xy in points]
 
 
 def _is_inside(xy: Any, size: tuple[int, int]) -> bool:
-    if not (
-        isinstance(xy, list) and len(xy) == 2 and all(type(value) in (int, float) for value in xy)
-    ):
+    if not (isinstance(xy, list) and [type(v) in (int, float) for v in xy] == [True, True]):
         return False
-    return all(
-        0 <= value < side and np.float32(value) < side for value, side in zip(xy, size[::-1])
-    )
+    return all(0 <= v < side and np.float32(v) < side for v, side in zip(xy, size[::-1]))
 
 
 # ------------------------------------------------------------- what both have in common: COCO's frame
@@ -230,18 +212,16 @@ def _name(image_id: int | str, names: Names | None) -> str:
 def _frame(point_file: PointFile, names: Names | None) -> dict:
     """The `images` and `categories` of a COCO JSON."""
     images = [
-        {
-            "id": image_id,
-            "file_name": _name(image_id, names),
-            "height": image.height,
-            "width": image.width,
-        }
-        for image_id, image in point_file.images.items()
+        {"id": key, "file_name": _name(key, names), "height": image.height, "width": image.width}
+        for key, image in point_file.images.items()
     ]
-    categories = [
-        {"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in point_file.categories
-    ]
-    return {"images": images, "categories": categories}
+    return {"images": images, "categories": category_records(point_file.categories)}
+
+
+def _image_of(annotation: dict, images: Mapping, where: str) -> int | str:
+    if not _names(annotation.get("image_id"), images):
+        raise InputError(f"{where}: unknown image {shown(annotation.get('image_id'))}")
+    return annotation["image_id"]
 
 
 def _names(value: Any, known: Mapping) -> bool:
@@ -252,7 +232,7 @@ def _listed(record: Any, name: str, where: str) -> list[dict]:
     """A field that should be a list of objects."""
     items = record.get(name) if isinstance(record, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InputError(f"{where}: {name} should be a list of objects")
+        raise InputError(f"{where}: {name}: expected a list of objects")
     return items
 
 
@@ -260,36 +240,34 @@ def _read_frame(
     record: Any, where: str
 ) -> tuple[tuple[Category, ...], dict[int | str, tuple[int, int]]]:
     """(categories, things first; image id -> (h, w))."""
-    categories = []
-    for item in _listed(record, "categories", where):
-        if not is_whole(item.get("id")) or not is_name(item.get("name")):
-            raise InputError(
-                f"{where}: a category wants an integer id and a name, is {shown(item)}"
-            )
-        categories.append(Category(item["id"], item["name"], bool(item.get("isthing", True))))
+    categories = [_category(item, where) for item in _listed(record, "categories", where)]
     images: dict[int | str, tuple[int, int]] = {}
     for item in _listed(record, "images", where):
-        if not (is_whole(item.get("id")) or is_name(item.get("id"))) or item["id"] in images:
-            raise InputError(
-                f"{where}: image id {shown(item.get('id'))} is missing, wrong or there twice"
-            )
-        size = (item.get("height"), item.get("width"))
+        key, size = item.get("id"), (item.get("height"), item.get("width"))
+        if not (is_whole(key) or is_name(key)) or key in images:
+            raise InputError(f"{where}: image id {shown(key)} is missing, wrong or stands twice")
         if not all(is_whole(side, 1) for side in size):
-            raise InputError(f"{where}: image {shown(item['id'])} has no height and width")
-        images[item["id"]] = size
+            raise InputError(f"{where}: image {shown(key)} has no height and width")
+        images[key] = size
     if not categories or not images or len({c.id for c in categories}) < len(categories):
-        raise InputError(f"{where}: wants at least one image, and categories with ids of their own")
+        raise InputError(f"{where}: needs an image, and categories with ids of their own")
     return things_first(categories), images
 
 
-def _point_file(origin: tuple, categories, images, found, where: str) -> PointFile:
-    """A PointFile of what was found, of origin (kind, seed, jitter); n is the most points a target has."""
+def _category(item: dict, where: str) -> Category:
+    if not is_whole(item.get("id")) or not is_name(item.get("name")):
+        raise InputError(f"{where}: category: expected an integer id and a name, got {shown(item)}")
+    return Category(item["id"], item["name"], bool(item.get("isthing", True)))
+
+
+def _point_file(origin: tuple, categories, images, rows, where: str) -> PointFile:
+    """A PointFile of rows by image, of origin (kind, seed, jitter); n is the most points a target has."""
     kind, seed, jitter = origin
-    counts = Counter((image_id, row[3]) for image_id, rows in found.items() for row in rows)
+    counts = Counter((image_id, row[3]) for image_id, some in rows.items() for row in some)
     if not counts:
-        raise InputError(f"{where}: holds no point")
+        raise InputError(f"{where}: has no point")
     points = {
-        image_id: ImagePoints(height, width, as_points(found.get(image_id, ()), categories))
+        image_id: ImagePoints(height, width, as_points(rows.get(image_id, ()), categories))
         for image_id, (height, width) in images.items()
     }
     point_file = PointFile(kind, max(counts.values()), seed, None, categories, points, jitter)

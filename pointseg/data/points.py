@@ -12,6 +12,7 @@ from numpy.random import Generator
 from scipy import ndimage
 from tqdm import tqdm
 
+from pointseg.data.masks import inner_border
 from pointseg.data.point_file import (
     ImagePoints,
     Jitter,
@@ -107,19 +108,10 @@ def centre(mask: np.ndarray, n: int = 1, rng: Generator | None = None) -> np.nda
     return owned[[np.square(owned - middle).sum(axis=1).argmin()]]
 
 
-def inner_border(mask: np.ndarray) -> np.ndarray:
-    """Pixels of the mask with a 4-neighbour outside it; the image's edge is no border unless nothing else is."""
-    for mode in ("edge", "constant"):
-        around = np.pad(mask, 1, mode=mode)
-        core = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-        if (mask & ~core).any():
-            break
-    return mask & ~core
-
-
 def border(mask: np.ndarray, n: int, rng: Generator) -> np.ndarray:
-    """n different pixels of the inner border, each equally likely."""
-    return uniform(inner_border(mask), n, rng)
+    """n different pixels of the inner border, each equally likely; the image's edge only if nothing else is."""
+    lines = inner_border(mask, frame=False)
+    return uniform(lines if lines.any() else inner_border(mask), n, rng)
 
 
 def extreme(mask: np.ndarray, n: int = EXTREME_SIDES, rng: Generator | None = None) -> np.ndarray:
@@ -171,21 +163,17 @@ CHOOSE: dict[str, Callable] = {
 
 
 def _check_request(dataset, kind: str, n: int, seed: int, jitter: Jitter | None) -> None:
-    faults = {
-        f"kind '{kind}' is none of {', '.join(POINT_KINDS)}": kind not in POINT_KINDS,
-        f"n should be a positive integer, is {n}": type(n) is not int or n < 1,
-        f"kind 'centre' gives one point a target, n is {n}": kind == "centre" and n != 1,
-        f"seed should be an integer >= 0, is {seed}": type(seed) is not int or seed < 0,
-        "the dataset has no images": len(dataset) == 0,
+    rules = {
+        f"kind: expected one of {', '.join(POINT_KINDS)}, got {kind!r}": kind in POINT_KINDS,
+        f"n: expected a positive integer, got {n}": type(n) is int and n > 0,
+        f"n: kind 'centre' gives one point a target, got {n}": kind != "centre" or n == 1,
+        f"seed: expected an integer >= 0, got {seed}": type(seed) is int and seed >= 0,
+        "the dataset has no images": len(dataset) > 0,
     }
     if jitter:
-        faults[f"jitter of '{jitter.of}' is none of uniform, centre"] = jitter.of not in (
-            "uniform",
-            "centre",
-        )
-        faults[f"jitter should be a positive number of pixels, is {jitter.px}"] = (
-            not 0 < jitter.px < math.inf
-        )
-    for cause, found in faults.items():
-        if found:
+        of, px = jitter.of, jitter.px
+        rules[f"jitter: expected uniform or centre, got {of!r}"] = of in ("uniform", "centre")
+        rules[f"jitter: expected a positive number of pixels, got {px}"] = 0 < px < math.inf
+    for cause, holds in rules.items():
+        if not holds:
             raise InputError(f"points of {getattr(dataset, 'root', 'dataset')}: {cause}")

@@ -1,4 +1,4 @@
-"""Large pictures cut into square tiles: one dataset in COCO's layout, made of one or more others of that layout."""
+"""Large images cut into square tiles: one dataset in COCO's layout, made of others of that layout."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
 from pointseg.data.dataset import Dataset
 from pointseg.data.layouts import open_dataset
 from pointseg.metrics import rle
-from pointseg.structures import Category, InputError
+from pointseg.structures import InputError
 
 LEAST_PIXELS = 12  # of an instance in a tile; what is smaller was cut off at the tile's edge
 SPLITS = ("train", "val")
@@ -28,7 +27,7 @@ def write_tiles(roots: Sequence[Path], out: Path, side: int) -> Path:
     if out.exists():
         raise InputError(f"{out}: exists already")
     if side < 16:
-        raise InputError(f"tiles: a side of {side} pixels is too small")
+        raise InputError(f"side: expected at least 16 pixels, got {side}")
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -47,44 +46,44 @@ def write_tiles(roots: Sequence[Path], out: Path, side: int) -> Path:
 
 
 def tiles_of(datasets: Sequence[Dataset], folder: Path, side: int) -> dict:
-    """The pictures of one split, written; what its JSON says."""
+    """The images of one split, written; what its JSON says."""
     categories = datasets[0].categories
     if any(tuple(d.categories) != tuple(categories) for d in datasets):
         raise InputError(f"{datasets[1].root}: has other categories than {datasets[0].root}")
     images, annotations = [], []
     pairs = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
-    for dataset, index in tqdm(pairs, desc="tiles", unit="picture", disable=None, leave=False):
+    for dataset, index in tqdm(pairs, desc="tiles", unit="image", disable=None, leave=False):
         truth, whole = dataset.truth(index), dataset.image(index)
         for top, left in corners(whole.shape[:2], side):
             number = len(images) + 1
             tile = whole[top : top + side, left : left + side]
             Image.fromarray(np.ascontiguousarray(tile)).save(folder / f"{number:06d}.png")
-            images.append({"id": number, "file_name": f"{number:06d}.png", "height": tile.shape[0],
-                           "width": tile.shape[1]})  # fmt: skip
+            entry = {"id": number, "file_name": f"{number:06d}.png"}
+            images.append({**entry, "height": tile.shape[0], "width": tile.shape[1]})
             masks = truth.masks[:, top : top + side, left : left + side]
-            for row in seen(masks):
-                annotations.append(annotation(len(annotations) + 1, number, masks[row], categories[truth.label[row]],
-                                              bool(truth.is_crowd[row])))  # fmt: skip
+            for row in large_enough(masks):
+                entry = {"id": len(annotations) + 1, "image_id": number}
+                entry["category_id"] = categories[truth.label[row]].id
+                entry["iscrowd"] = int(truth.is_crowd[row])
+                annotations.append({**entry, **shape_of(masks[row])})
     named = [{"id": c.id, "name": c.name} for c in categories]
     return {"images": images, "annotations": annotations, "categories": named}
 
 
 def corners(size: tuple[int, int], side: int) -> Iterator[tuple[int, int]]:
-    """(top, left) of every tile; the last of a row or column is moved back into the picture, where it fits."""
+    """(top, left) of every tile; the last of a row or column is moved back into the image, where it fits."""
     tops, lefts = (
         sorted({min(at, max(extent - side, 0)) for at in range(0, extent, side)}) for extent in size
     )
     return ((top, left) for top in tops for left in lefts)
 
 
-def seen(masks: Tensor) -> list[int]:
-    """Rows of masks [n, h, w] that show enough of themselves."""
+def large_enough(masks: Tensor) -> list[int]:
+    """Rows of masks [n, h, w] of which enough is left."""
     return (masks.flatten(1).sum(1) >= LEAST_PIXELS).nonzero()[:, 0].tolist()
 
 
-def annotation(number: int, image: int, mask: Tensor, category: Category, crowd: bool) -> dict:
+def shape_of(mask: Tensor) -> dict:
+    """What a COCO annotation says of a mask."""
     code = rle.encode(mask[None])[0]
-    area, box = float(coco_mask.area(code)), rle.box(code)
-    counts = {"size": [int(s) for s in code["size"]], "counts": code["counts"].decode()}
-    return {"id": number, "image_id": image, "category_id": category.id, "iscrowd": int(crowd), "area": area,
-            "bbox": box, "segmentation": counts}  # fmt: skip
+    return {"area": rle.area(code), "bbox": rle.box(code), "segmentation": rle.as_json(code)}

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from pointseg.data.bestiary.draw import CATEGORIES, STUFF, THINGS, Scene
+from pointseg.data.images import segment_colours
+from pointseg.data.masks import box_of
 from pointseg.data.write_voc import PALETTE
+from pointseg.metrics import rle
 from pointseg.structures import VOID_SEGMENT, Truth
 
 COCO = Path("coco")
@@ -25,10 +27,9 @@ def segment_id(row: int) -> int:
 
 
 def segment_png(ids: np.ndarray) -> bytes:
-    """RGB picture of segment ids [h, w]: id = R + 256 G + 65536 B."""
-    colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+    """The panoptic PNG of segment ids [h, w]."""
     stream = io.BytesIO()
-    Image.fromarray(colours).save(stream, "PNG")
+    Image.fromarray(segment_colours(ids)).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -41,35 +42,19 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *counts] if flat[0] else counts
 
 
-def segmentation_of(mask: np.ndarray, crowd: bool) -> tuple[dict, dict]:
-    """What the JSON holds, and the compressed RLE to measure it by."""
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    if crowd:
-        return {"size": list(mask.shape), "counts": run_lengths(mask)}, encoded
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}, encoded
-
-
 def instance_annotations(number: int, truth: Truth) -> list[dict]:
-    out = []
-    things = truth.is_thing.tolist()
-    for row, (mask, label, crowd) in enumerate(
-        zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())
-    ):
-        if not things[row]:
-            continue
-        segmentation, encoded = segmentation_of(mask, crowd)
-        out.append(
-            {
-                "id": number * 100 + row + 1,
-                "image_id": number,
-                "category_id": CATEGORIES[label].id,
-                "segmentation": segmentation,
-                "area": float(coco_mask.area(encoded)),
-                "bbox": [float(x) for x in coco_mask.toBbox(encoded)],
-                "iscrowd": int(crowd),
-            }
-        )
-    return out
+    """Things; crowds as plain run lengths, as in COCO."""
+    entries = []
+    for row in truth.is_thing.nonzero()[:, 0].tolist():
+        code, crowd = rle.encode(truth.masks[row][None])[0], bool(truth.is_crowd[row])
+        shape = rle.as_json(code)
+        if crowd:
+            shape["counts"] = run_lengths(truth.masks[row].numpy())
+        entry = {"id": number * 100 + row + 1, "image_id": number}
+        entry["category_id"] = CATEGORIES[int(truth.label[row])].id
+        measured = {"area": rle.area(code), "bbox": rle.box(code), "iscrowd": int(crowd)}
+        entries.append({**entry, "segmentation": shape, **measured})
+    return entries
 
 
 def panoptic_annotation(number: int, stem: str, truth: Truth) -> tuple[dict, np.ndarray]:
@@ -80,23 +65,15 @@ def panoptic_annotation(number: int, stem: str, truth: Truth) -> tuple[dict, np.
         zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())
     ):
         ids[mask] = segment_id(row)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        left, top = int(columns[0]), int(rows[0])
-        box = [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
-        segments.append(
-            {
-                "id": segment_id(row),
-                "category_id": CATEGORIES[label].id,
-                "iscrowd": int(crowd),
-                "bbox": box,
-                "area": int(np.count_nonzero(mask)),
-            }
-        )
+        left, top, right, bottom = box_of(mask)
+        entry = {"id": segment_id(row), "category_id": CATEGORIES[label].id, "iscrowd": int(crowd)}
+        box = [left, top, right - left + 1, bottom - top + 1]
+        segments.append({**entry, "bbox": box, "area": int(np.count_nonzero(mask))})
     return {"image_id": number, "file_name": f"{stem}.png", "segments_info": segments}, ids
 
 
 def write_coco(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes) -> dict:
-    """The files of one picture, and its entries for the JSON files."""
+    """The files of one image, and its entries for the JSON files."""
     stem = f"{number:012d}"
     (folder / COCO / f"{split}2017" / f"{stem}.jpg").write_bytes(jpeg)
     if split == "pretrain":
@@ -106,11 +83,8 @@ def write_coco(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes)
     target.write_bytes(segment_png(ids))
     h, w = scene.truth.void.shape
     image = {"id": number, "file_name": f"{stem}.jpg", "height": h, "width": w, "license": 1}
-    return {
-        "image": image,
-        "instances": instance_annotations(number, scene.truth),
-        "panoptic": entry,
-    }
+    instances = instance_annotations(number, scene.truth)
+    return {"image": image, "instances": instances, "panoptic": entry}
 
 
 def category_entries() -> list[dict]:
@@ -135,18 +109,13 @@ def write_coco_lists(folder: Path, split: str, records: list[dict]) -> None:
     instances = [annotation for r in records for annotation in r["instances"]]
     panoptic = [r["panoptic"] for r in records]
     where = folder / COCO / "annotations"
-    dump(
-        where / f"instances_{split}2017.json",
-        {**head, "annotations": instances, "categories": things},
-    )
-    dump(
-        where / f"panoptic_{split}2017.json",
-        {**head, "annotations": panoptic, "categories": entries},
-    )
-
-
-def dump(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, separators=(",", ":")))
+    for kind, rows, categories in (
+        ("instances", instances, things),
+        ("panoptic", panoptic, entries),
+    ):
+        content = {**head, "annotations": rows, "categories": categories}
+        text = json.dumps(content, separators=(",", ":"))
+        (where / f"{kind}_{split}2017.json").write_text(text)
 
 
 def coco_folders(labelled: list[str], pretrain: bool) -> list[Path]:

@@ -12,6 +12,7 @@ import scipy.sparse
 from PIL import Image
 
 from pointseg.data.bestiary.draw import THINGS, Scene
+from pointseg.data.masks import box_of, inner_border
 from pointseg.structures import IGNORE, Truth
 
 VOC = Path("VOCdevkit/VOC2012")
@@ -29,10 +30,10 @@ PALETTE = voc_palette()
 
 
 def palette_png(labels: np.ndarray) -> bytes:
-    picture = Image.fromarray(labels.astype(np.uint8), mode="P")
-    picture.putpalette(PALETTE)
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(PALETTE)
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    image.save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -55,15 +56,9 @@ def voc_maps(truth: Truth) -> tuple[np.ndarray, np.ndarray, list[int]]:
     return objects, classes, labels
 
 
-def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """xmin, ymin, xmax, ymax of the pixels, counted from 1 as VOC does."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(columns[0]) + 1, int(rows[0]) + 1, int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def object_xml(name: str, mask: np.ndarray) -> str:
     h, w = mask.shape
-    box = box_of(mask)
+    box = [side + 1 for side in box_of(mask)]  # VOC counts pixels from 1
     truncated = int(box[0] == 1 or box[1] == 1 or box[2] == w or box[3] == h)
     sides = "".join(
         f"\t\t\t<{side}>{value}</{side}>\n"
@@ -88,13 +83,6 @@ def annotation_xml(name: str, objects: np.ndarray, labels: list[int]) -> str:
         f"\t<size>\n\t\t<width>{w}</width>\n\t\t<height>{h}</height>\n\t\t<depth>3</depth>\n\t</size>\n"
         f"\t<segmented>1</segmented>\n{body}</annotation>\n"
     )
-
-
-def inner_border(mask: np.ndarray) -> np.ndarray:
-    """[h, w] bool: pixels of the mask with an edge neighbour outside it (or outside the picture)."""
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inside
 
 
 def cells(masks: list[np.ndarray]) -> np.ndarray:
@@ -126,7 +114,7 @@ def write_sbd(folder: Path, name: str, truth: Truth) -> None:
 
 
 def write_voc(folder: Path, name: str, scene: Scene, jpeg: bytes) -> Truth:
-    """All VOC and SBD files of one picture; the truth that VOC tells."""
+    """All VOC and SBD files of one image; the truth that VOC tells."""
     truth = scene.truth_with(border=True)
     objects, classes, labels = voc_maps(truth)
     (folder / VOC / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg)
@@ -151,10 +139,6 @@ def write_voc_lists(folder: Path, names: dict[str, list[str]]) -> None:
 
 def voc_folders() -> list[Path]:
     voc = (
-        "JPEGImages",
-        "SegmentationClass",
-        "SegmentationObject",
-        "Annotations",
-        "ImageSets/Segmentation",
+        "JPEGImages SegmentationClass SegmentationObject Annotations ImageSets/Segmentation".split()
     )
     return [VOC / name for name in voc] + [SBD / "inst", SBD / "cls"]

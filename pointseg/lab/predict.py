@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from pointseg.data.images import read_image
+from pointseg.data.files import write_text
+from pointseg.data.images import read_image, segment_colours
 from pointseg.data.supervision import collate
 from pointseg.lab.evaluation import at_size
 from pointseg.lab.models import load_model
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import viewing
-from pointseg.lab.run_record import write_text
-from pointseg.metrics.rle import box, encode
+from pointseg.metrics import rle
 from pointseg.structures import Category, InputError, Prediction, Sample
 from pointseg.training.loop import default_device, uses_bf16
 
@@ -94,7 +94,7 @@ def results(prediction: Prediction, categories: Sequence[Category], png: Path) -
     """COCO result entries; a panoptic one leaves its segments in a PNG beside (id = R + 256 G + 65536 B)."""
     if prediction.panoptic is not None:
         ids = prediction.panoptic.segments.numpy()
-        save_ids(ids, png)
+        Image.fromarray(segment_colours(ids)).save(png)
         labels = prediction.panoptic.label.tolist()
         info = [
             {"id": k, "category_id": categories[label].id}
@@ -102,26 +102,13 @@ def results(prediction: Prediction, categories: Sequence[Category], png: Path) -
             if (ids == k).any()
         ]
         return [{"image_id": prediction.image_id, "file_name": png.name, "segments_info": info}]
-    instances, found = prediction.instances, []
-    for code, score, label in zip(
-        encode(instances.masks), instances.scores.tolist(), instances.label.tolist()
-    ):
-        text = code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]
-        entry = {
-            "image_id": prediction.image_id,
-            "category_id": categories[label].id,
-            "score": score,
-        }
-        found.append(
-            entry
-            | {"bbox": box(code), "segmentation": {"size": list(code["size"]), "counts": text}}
-        )
-    return found
-
-
-def save_ids(ids: np.ndarray, path: Path) -> None:
-    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
-    Image.fromarray(rgb).save(path)
+    instances, entries = prediction.instances, []
+    codes = rle.encode(instances.masks)
+    for code, score, label in zip(codes, instances.scores.tolist(), instances.label.tolist()):
+        entry = {"image_id": prediction.image_id, "category_id": categories[label].id}
+        shape = {"bbox": rle.box(code), "segmentation": rle.as_json(code)}
+        entries.append({**entry, "score": score, **shape})
+    return entries
 
 
 def draw(image: Tensor, prediction: Prediction, categories: Sequence[Category], path: Path) -> None:

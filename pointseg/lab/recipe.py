@@ -43,9 +43,15 @@ def _attentionshift() -> type[Method]:
 
 
 def _maskrcnn() -> type[Method]:
-    from pointseg.students.mask_rcnn import MaskRCNN
+    from pointseg.students.mask_rcnn_full import MaskRCNNFull
 
-    return MaskRCNN
+    return MaskRCNNFull
+
+
+def _token_querying() -> type[Method]:
+    from pointseg.papers.attentionshift.token_querying import TokenQuerying
+
+    return TokenQuerying
 
 
 def _psps() -> type[Method]:
@@ -80,6 +86,7 @@ def _point_semantics() -> type[Method]:
 
 METHODS: dict[str, Callable[[], type[Method]]] = {
     "attentionshift": _attentionshift,
+    "token_querying": _token_querying,
     "maskrcnn": _maskrcnn,
     "psps": _psps,
     "point2mask": _point2mask,

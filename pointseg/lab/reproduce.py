@@ -62,7 +62,9 @@ def first_stage_of(given: Mapping[str, Any], steps: int) -> dict[str, Any]:
     """Parameters of the first stage that a row with these parameters starts from."""
     teacher = TEACHER[method_class(given["method"]).TASK]
     rest = {name: given[name] for name in SHARED if name in given}
-    return rest | {"method": teacher, "config": {"stage": "points"}, "training": {"steps": steps}}
+    stage = {"method": "token_querying"} if teacher == "attentionshift" else {
+        "method": teacher, "config": {"stage": "points"}}  # fmt: skip
+    return rest | stage | {"training": {"steps": steps}}
 
 
 def planned(tier: str, runs: Path = Path("runs")) -> list[dict[str, Any]]:

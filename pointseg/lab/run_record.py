@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from pointseg.data.files import write_text
 from pointseg.structures import InputError
 
 RUNS = Path("runs")
@@ -185,21 +186,6 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Atomic: the file holds all of the text or what it held before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    return path
 
 
 def environment() -> dict[str, Any]:

@@ -18,10 +18,7 @@ import numpy as np
 from pointseg.structures import VOID_SEGMENT, Category, InputError, Panoptic, Truth
 
 Crowds = Literal["last", "all"]
-UNKNOWN, VOID = (
-    0,
-    1,
-)  # codes of the pixels that belong to no listed segment; segment k has code k + 2
+UNKNOWN, VOID = 0, 1  # codes of pixels that belong to no listed segment; segment k has code k + 2
 
 
 class Segments(NamedTuple):
@@ -31,7 +28,6 @@ class Segments(NamedTuple):
     ids: np.ndarray  # [n]
     label: np.ndarray  # [n] index into the categories
     crowd: np.ndarray  # [n] bool
-    area: np.ndarray | None = None  # [n] as the file states it; counted where there is none
 
 
 class Counts(NamedTuple):
@@ -71,7 +67,7 @@ def count(
 ) -> Counts:
     """Matches and mistakes of each class over all images."""
     if crowds not in ("last", "all"):
-        raise InputError(f"crowd rule {crowds!r}: last or all")
+        raise InputError(f"crowds: expected last or all, got {crowds!r}")
     total = Counts(*np.zeros((4, classes)))
     for truth, prediction in pairs:
         for sum_, part in zip(total, count_image(truth, prediction, classes, crowds)):
@@ -82,10 +78,10 @@ def count(
 def by_class(counts: Counts) -> dict[str, np.ndarray]:
     """PQ, SQ and RQ of each class in 0..1; nan where the class has neither TP, FP nor FN."""
     at_stake = counts.tp + (counts.fp + counts.fn) / 2
-    seen = at_stake > 0
-    divided = np.where(seen, at_stake, np.nan)
+    counted = at_stake > 0
+    divided = np.where(counted, at_stake, np.nan)
     recognition = counts.tp / divided
-    segmentation = np.where(seen, counts.iou / np.maximum(counts.tp, 1), np.nan)
+    segmentation = np.where(counted, counts.iou / np.maximum(counts.tp, 1), np.nan)
     return {"PQ": counts.iou / divided, "SQ": segmentation, "RQ": recognition}
 
 
@@ -144,8 +140,8 @@ def coded(pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def segment_iou(truth: Segments, prediction: Segments, common: np.ndarray) -> np.ndarray:
     """[n, m] IoU of segments of one class, 0 elsewhere and for crowds."""
     shared = common[2:, 2:]
-    area = common[2:].sum(axis=1) if truth.area is None else truth.area
-    union = area[:, None] + common[:, 2:].sum(axis=0)[None] - shared - common[VOID, 2:][None]
+    area = common[2:].sum(axis=1)[:, None]
+    union = area + common[:, 2:].sum(axis=0)[None] - shared - common[VOID, 2:][None]
     comparable = (truth.label[:, None] == prediction.label[None]) & ~truth.crowd[:, None]
     return np.where(comparable & (shared > 0), shared / np.maximum(union, 1), 0.0)
 

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 THRESHOLDS = (0.25, 0.5, 0.7, 0.75)
-RECALL_GRID = np.arange(
-    0.0, 1.1, 0.1
-)  # as chainercv and the VOC devkits count it: .3 is 0.30000000000000004
+RECALL_GRID = np.arange(0.0, 1.1, 0.1)  # as in chainercv and the devkits: .3 is 0.30000000000000004
 
 
 class Overlap(NamedTuple):
@@ -51,21 +49,19 @@ def score(
 ) -> dict[str, float]:
     """All VOC numbers in percent; nan where no class has an object."""
     overlaps = [_ranked(one) for one in overlaps]
-    classes, objects = np.unique(_joined([one.truth_label for one in overlaps]), return_counts=True)
-    order = np.argsort(-_joined([one.score for one in overlaps]), kind="stable")
-    label = _joined([one.label for one in overlaps])[order]
+    truth_label = _joined(one.truth_label for one in overlaps)
+    classes, objects = np.unique(truth_label, return_counts=True)
+    order = np.argsort(-_joined(one.score for one in overlaps), kind="stable")
+    label = _joined(one.label for one in overlaps)[order]
     scores = {}
     for threshold in thresholds:
-        hits = _joined([right(one.iou, threshold) for one in overlaps])[order]
+        hits = _joined(right(one.iou, threshold) for one in overlaps)[order]
         curves = [curve(hits[label == c], n) for c, n in zip(classes, objects)]
         for rule, area in (("11pt", eleven_point_ap), ("area", envelope_ap)):
-            scores[f"voc_mAP{100 * threshold:.3g}_{rule}"] = _mean_percent(
-                [area(*c) for c in curves]
-            )
-    best = _joined([one.iou.max(axis=0, initial=0.0) for one in overlaps])
-    truth_label = _joined([one.truth_label for one in overlaps])
-    scores["voc_ABO"] = _mean_percent([best[truth_label == c].mean() for c in classes])
-    return scores
+            name = f"voc_mAP{100 * threshold:.3g}_{rule}"
+            scores[name] = _mean_percent([area(*c) for c in curves])
+    best = _joined(one.iou.max(axis=0, initial=0.0) for one in overlaps)
+    return scores | {"voc_ABO": _mean_percent([best[truth_label == c].mean() for c in classes])}
 
 
 def overlap(truth: Truth, prediction: Instances) -> Overlap:
@@ -81,10 +77,8 @@ def mask_iou(first: Tensor, second: Tensor) -> np.ndarray:
     """[p, h, w] and [t, h, w] bool -> [p, t]. float32 counts pixels exactly up to 16.7 million."""
     a, b = first.detach().flatten(1).float(), second.detach().flatten(1).float()
     common = (a @ b.T).cpu().numpy().astype(np.float64)
-    union = (
-        a.sum(1).cpu().numpy()[:, None] + b.sum(1).cpu().numpy()[None].astype(np.float64) - common
-    )
-    return common / np.maximum(union, 1)
+    first_area, second_area = (m.sum(1).double().cpu().numpy() for m in (a, b))
+    return common / np.maximum(first_area[:, None] + second_area[None] - common, 1)
 
 
 def overlaps_of(data: InstanceData) -> list[Overlap]:
@@ -132,8 +126,8 @@ def right(iou: np.ndarray, threshold: float) -> np.ndarray:
 
 def curve(hits: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
     """(recall, precision) after each detection of one class over the whole set, best score first."""
-    found = np.cumsum(hits)
-    return found / objects, found / np.arange(1, len(found) + 1)
+    right_so_far = np.cumsum(hits)
+    return right_so_far / objects, right_so_far / np.arange(1, len(hits) + 1)
 
 
 def eleven_point_ap(recall: np.ndarray, precision: np.ndarray) -> float:
@@ -147,8 +141,8 @@ def envelope_ap(recall: np.ndarray, precision: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
 
-def _joined(pieces: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(pieces or [np.zeros(0)])
+def _joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([*pieces] or [np.zeros(0)])
 
 
 def _mean_percent(values: list[float]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -85,6 +87,39 @@ class DecoderMaskHead(nn.Module):
             tokens, scale_factor=2, mode="bicubic", align_corners=True
         )
         return self.out(larger)
+
+
+class RegionPool(nn.Module):
+    """Features of regions, each read from the level of its size.
+
+    Level k is read by regions of about `side` / 16 times its stride (FPN's Eq. 1 has side 224), the
+    finest and the coarsest also by smaller and larger ones. Pixel centres lie where the maps'
+    cells have theirs: without `aligned` all would be read half a cell off.
+    """
+
+    def __init__(self, strides: Sequence[float], side: float, samples: int, size: int):
+        super().__init__()
+        self.strides, self.side, self.samples, self.size = tuple(strides), side, samples, size
+
+    def level(self, boxes: Tensor) -> Tensor:
+        """[r] level of regions [r, 4]."""
+        side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
+        step = (16 * side / self.side / self.strides[0]).clamp(min=1).log2()
+        return (step + 1e-6).long().clamp(max=len(self.strides) - 1)
+
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: object) -> Tensor:
+        """[r, C, size, size] of the regions [., 4] of each image. `sizes` is torchvision's wish."""
+        image = [torch.full_like(each[:, :1], i) for i, each in enumerate(boxes)]
+        regions = torch.cat([torch.cat(image), torch.cat(boxes)], 1)
+        level, first = self.level(regions[:, 1:]), next(iter(maps.values()))
+        pooled = first.new_zeros(len(regions), first.shape[1], self.size, self.size)
+        for k, (features, stride) in enumerate(zip(maps.values(), self.strides)):
+            here = (level == k).nonzero()[:, 0]
+            read = roi_align(
+                features, regions[here], self.size, 1 / stride, self.samples, aligned=True
+            )
+            pooled[here] = read.to(pooled.dtype)
+        return pooled
 
 
 def box_head(kind: str, channels: int, size: int, width: int) -> nn.Module:

@@ -3,7 +3,8 @@
 A batch is shared by the processes in blocks: with b rows each, process r holds the global rows
 r b to r b + b - 1. Two rules keep the losses of two processes those of one:
 
-- A loss that is normalised by a count divides by `world_mean(count)`, as gradients are averaged.
+- A loss that is normalised by a count divides by `world_mean(count)`, as gradients are averaged;
+  by `normaliser(count)` where the count may be 0.
 - What is drawn at random in `losses` comes from `draws_of(batch)`, one seed a row, which the loop
   makes of (seed, step, global row) alone: `uniform(draws, 5)` are five numbers for each row. Seeds
   of the objects in a row, or of a second purpose, come from `child`:
@@ -50,9 +51,10 @@ def world_mean(count: Tensor) -> Tensor:
     return total / size()
 
 
-def normaliser(count: Tensor) -> Tensor:
+def normaliser(count: Tensor | int, device: torch.device | None = None) -> Tensor:
     """What a loss divides by: the mean count over all processes, as if all together had one at least."""
-    return world_mean(count).clamp(min=1 / size())
+    total = world_mean(torch.as_tensor(count, dtype=torch.float32, device=device))
+    return total.clamp(min=1 / size())
 
 
 def row_draws(seed: int, step: int, first: int, count: int) -> Tensor:

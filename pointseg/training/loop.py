@@ -68,6 +68,8 @@ def lr_factor(step: int, steps: int, training: Training) -> float:
         return 0.5 * (1 + math.cos(math.pi * progress))
     if training.schedule == "step":
         return 0.1 ** sum(step >= share * steps for share in training.milestones)
+    if training.schedule == "trapezoid":
+        return min(1.0, (steps - step) / max(1.0, training.cooldown * steps))
     return 1.0
 
 

@@ -20,7 +20,8 @@ from pointseg.ops.components import tokens_in_boxes
 from pointseg.ops.point_labels import resized
 from pointseg.ops.tree import spanning_forest, tree_filter
 from pointseg.papers import point2mask, psps
-from pointseg.papers.attentionshift.shift import Tokens, compact, shift
+from pointseg.papers.attentionshift.shift import shift
+from pointseg.papers.attentionshift.tokens import Region, Tokens
 from pointseg.structures import Category, Classes, Points
 from pointseg.students.panoptic_segformer.network import STUDENTS
 from pointseg.students.panoptic_segformer.student import PanopticStudent
@@ -44,15 +45,13 @@ def shift_works(size: ShiftSize) -> dict[str, Work]:
     image = torch.randn(1, size.side**2, size.dim) + 1
     low = torch.rand(size.instances, 2) * size.side * (1 - size.box)
     boxes = torch.cat([low, low + size.side * size.box], 1)
-    index, real = compact(tokens_in_boxes(boxes, (size.side, size.side), 1.0))
-    owner = torch.zeros(size.instances, dtype=torch.long)
-    first = torch.arange(size.keypoints).expand(size.instances, -1)
-    tokens = image[owner[:, None], index]
+    region = Region.of(tokens_in_boxes(boxes, (size.side, size.side), 1.0))
+    tokens = image[torch.zeros(size.instances, 1, dtype=torch.long), region.index]
     seeds = tokens[:, : size.keypoints].clone()
 
     def whole() -> Tensor:
-        held = Tokens.gathered(image, owner, index, real)
-        return shift(held.features_at(first), held, iterations=size.iterations).features
+        held, inside = region.of_tokens(Tokens.of(image, [size.instances])), region.inside
+        return shift(seeds, held, inside, inside, iterations=size.iterations).features
 
     def bare() -> Tensor:
         points, across = seeds, tokens.transpose(1, 2)

@@ -17,7 +17,7 @@ from pointseg.lab.recipe import make, method_class
 from pointseg.nets.attention import attention_rows, rollout_rows
 from pointseg.nets.vit import TokenViT
 from pointseg.papers.attentionshift.method import AttentionShift
-from pointseg.papers.attentionshift.objects import Scene
+from pointseg.papers.attentionshift.querying import rollout_maps
 from pointseg.structures import Batch, Category, Points
 from pointseg.training.loop import Trainer, uses_bf16
 
@@ -98,7 +98,8 @@ def step_piece(name: str, scale: str, batch: Batch, categories: Sequence[Categor
     method = method_class(name).build(categories, scale, **config)
     trainer = Trainer(method, recipe.loop_settings(len(batch)), device)
     size = tuple(batch.images.shape[-2:])
-    tokens = token_count(method.vit, size) if hasattr(method, "vit") else 0
+    vit = getattr(getattr(method, "student", None), "vit", None)
+    tokens = token_count(vit, size) if vit else 0
     weights = weight_bytes(method)
     moved = PASSES_OF_A_STEP * weights + batch.images.nbytes
     told = "bf16" if uses_bf16(recipe.precision, device) else "float32"
@@ -156,20 +157,14 @@ def blots(
 
 def label_path(method: AttentionShift, batch: Batch) -> dict[str, Work]:
     """The two parts of AttentionShift's label path in a training step, on what this batch gives them."""
-    objects = method.objects(batch)
+    labeller = method.labeller
     with torch.no_grad():
-        seen = method.vit(batch.images, trace=True)
-        scene = Scene.of(objects, batch.sizes, seen.grid, method.vit.stride)
-        _, _, query = method.matched(seen, objects, batch)
-        attention, _ = method.self_attention(seen, objects, scene, query, batch.sizes)
-
-    def labels() -> None:
-        parts = method.labeller.parts(seen.tokens, scene, attention)
-        method.labeller.mask_points(parts, scene)
-
+        features = method.student.features(batch.images, batch.sizes)
+        evidence = labeller.evidence(features, batch)
+    queried, depths = evidence.queried, method.config.depths
     return {
-        "labels": labels,
-        "attention": lambda: method.attention_maps(seen, objects, query, batch.sizes),
+        "labels": lambda: labeller.assign(evidence, batch),
+        "attention": lambda: rollout_maps(features, queried.objects, queried.query, depths),
     }
 
 

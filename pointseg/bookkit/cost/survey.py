@@ -35,8 +35,8 @@ from pointseg.lab.recipe import method_class
 from pointseg.nets.start import starting_backbone
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED
-from pointseg.papers.attentionshift.method import SCALES
 from pointseg.structures import Category
+from pointseg.students.mask_rcnn import SCALES
 
 CPU = torch.device("cpu")
 COCO = tuple(

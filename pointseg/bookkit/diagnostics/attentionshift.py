@@ -20,10 +20,7 @@ from pointseg.bookkit.diagnostics.key_points import (
 )
 from pointseg.lab.evaluation import batches
 from pointseg.lab.run_data import Corpus
-from pointseg.nets.vit import ViTOutput
-from pointseg.papers.attentionshift.instance_map import unit_range
-from pointseg.papers.attentionshift.method import AttentionShift, Labeller
-from pointseg.papers.attentionshift.objects import Scene
+from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.structures import Batch, Truth
 
 
@@ -57,27 +54,16 @@ def label_path_study(
     study, depths = ShiftStudy(), defaultdict(list)
     method.eval()
     for batch, masks, parts in pictured(corpus, count, size):
-        found, scene = method.explain(batch)
-        seen = method.vit(batch.images, trace=True)
-        study.add(found, method.features(seen, batch.sizes), scene.image, masks, parts)
-        share, _ = token_truth(masks, parts, found.attention.shape[1])
-        for depth, rows in enumerate(depth_maps(method, seen, batch, scene).unbind(1), start=1):
+        evidence, labels = method.explain(batch)
+        study.add(labels, evidence.tokens, masks, parts)
+        share, _ = token_truth(masks, parts, labels.attention.shape[1])
+        for depth, rows in enumerate(evidence.maps.unbind(1), start=1):
             depths[depth].append(covers_half(rows >= HALF, share))
     covered = {
         f"A^S of {depth} blocks covers half": 100 * float(torch.cat(v).mean())
         for depth, v in depths.items()
     }
     return study.scores() | covered
-
-
-def depth_maps(method: AttentionShift, seen: ViTOutput, batch: Batch, scene: Scene) -> Tensor:
-    """[n, depths, T] self-attention maps in 0..1 of every depth that the method could choose."""
-    objects = method.objects(batch)
-    _, _, query = method.matched(seen, objects, batch)
-    stack = method.attention_maps(seen, objects, query, batch.sizes)
-    return unit_range(stack.flatten(0, 1), scene.repeated(stack.shape[1]).real).unflatten(
-        0, stack.shape[:2]
-    )
 
 
 @torch.no_grad()
@@ -94,9 +80,10 @@ def keypoint_study(
     methods = {name: reset(method.eval(), changes) for name, changes in cases.items()}
     for batch, masks, parts in pictured(corpus, count, size):
         for name, changed in methods.items():
-            seen, _ = changed.explain(batch)
-            share, _ = token_truth(masks, parts, seen.attention.shape[1])
-            on, many = share_on_object(seen.token, seen.valid, share), seen.valid.sum(1)
+            _, labels = changed.explain(batch)
+            share, _ = token_truth(masks, parts, labels.attention.shape[1])
+            keypoints, many = labels.keypoints, labels.keypoints.valid.sum(1)
+            on = share_on_object(keypoints.token, keypoints.valid, share)
             found[name].append(torch.stack([100 * on, many.float()], -1))
     means = {name: torch.cat(rows).nanmean(0).tolist() for name, rows in found.items()}
     return {name: {"on the object": on, "an object": many} for name, (on, many) in means.items()}
@@ -131,7 +118,7 @@ def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
 
 def reset(method: AttentionShift, changes: Mapping[str, Any]) -> AttentionShift:
     """The same networks with other settings of the label path."""
-    other = copy.copy(method)
-    other.config = replace(method.config, **changes)
-    other.labeller = Labeller(other.config, method.vit.stride)
+    other, labeller = copy.copy(method), copy.copy(method.labeller)
+    other.config = labeller.config = replace(method.config, **changes)
+    other._modules = method._modules | {"labeller": labeller}
     return other

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.papers.attentionshift.keypoints import nearest_tokens
-from pointseg.papers.attentionshift.parts import Parts
+from pointseg.papers.attentionshift.labels import Labels
 from pointseg.papers.attentionshift.shift import cells_of
+from pointseg.papers.attentionshift.tokens import Tokens
 
 SAME = 1e-4  # difference of cosines below which two directions are one
 HALF = 0.5  # share of a map's largest value above which a token counts as found
@@ -22,29 +22,29 @@ class ShiftStudy:
     def __init__(self):
         self.values: dict[str, list[Tensor]] = defaultdict(list)
 
-    def add(
-        self, parts: Parts, features: Tensor, image: Tensor, masks: Tensor, part_maps: Tensor
-    ) -> None:
-        """n objects: masks [n, H, W], true parts [n, H, W] (0 = none), rows `image` [n] of features [b, T, D]."""
-        share, part = token_truth(masks, part_maps, features.shape[1])
-        self.values["A^S covers half"].append(covers_half(parts.attention >= HALF, share))
-        self.values["A^I covers half"].append(covers_half(parts.instance_map >= HALF, share))
+    def add(self, labels: Labels, tokens: Tokens, masks: Tensor, part_maps: Tensor) -> None:
+        """n objects: masks [n, H, W], true parts [n, H, W] (0 = none), and all tokens of their images."""
+        share, part = token_truth(masks, part_maps, labels.attention.shape[1])
+        self.values["A^S covers half"].append(covers_half(labels.attention >= HALF, share))
+        self.values["A^I covers half"].append(covers_half(labels.instance_map >= HALF, share))
+        keypoints, region = labels.keypoints, labels.region
         self.values["key-points on the object"].append(
-            share_on_object(parts.token, parts.valid, share)
+            share_on_object(keypoints.token, keypoints.valid, share)
         )
-        if parts.shifted is None:
+        if keypoints.shifted is None:
             return
-        true, known = part.gather(1, parts.index), (part > 0).any(1)
-        directions = F.normalize(features[image[:, None], parts.index], dim=-1)
-        for turn, (points, owner) in enumerate(zip(parts.shifted.path, parts.shifted.owners)):
-            token, count = nearest_tokens(points, directions, parts.inside), points.shape[1]
-            self.values[f"part recall, iteration {turn}"].append(
-                part_recall(true.gather(1, token), part)[known]
-            )
-            self.values[f"purity, iteration {turn}"].append(purity(owner, count, true)[known])
-            self.values[f"one-token cells, iteration {turn}"].append(lonely(owner, count)[known])
-            frozen = frozen_share(points, directions, parts.inside)
-            self.values[f"frozen key-points, iteration {turn}"].append(frozen[known])
+        true, known = part.gather(1, region.index), (part > 0).any(1)
+        held, path = region.of_tokens(tokens), keypoints.shifted.path
+        for turn, (points, owner) in enumerate(zip(path, keypoints.shifted.owners)):
+            reached, count = part.gather(1, keypoints.turns[turn]), points.shape[1]
+            rows = {
+                "part recall": part_recall(reached, part),
+                "purity": purity(owner, count, true),
+                "one-token cells": lonely(owner, count),
+                "frozen key-points": frozen_share(points, held, region.inside),
+            }
+            for name, values in rows.items():
+                self.values[f"{name}, iteration {turn}"].append(values[known])
 
     def scores(self) -> dict[str, float]:
         joined = {name: torch.cat(rows) for name, rows in self.values.items()}
@@ -101,9 +101,7 @@ def lonely(owner: Tensor, count: int) -> Tensor:
     return (area == 1).sum(1) / (area > 0).sum(1)
 
 
-def frozen_share(points: Tensor, directions: Tensor, inside: Tensor) -> Tensor:
+def frozen_share(points: Tensor, tokens: Tokens, inside: Tensor) -> Tensor:
     """[n] share of key-points [n, K, D] that point where a single token does, however many they own."""
-    near = (F.normalize(points, dim=-1) @ directions.transpose(1, 2)).masked_fill(
-        ~inside[:, None], -1
-    )
+    near = tokens.cosines(points).masked_fill(~inside[:, None], -1)
     return (near.amax(-1) > 1 - SAME).float().mean(1)

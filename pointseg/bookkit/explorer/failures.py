@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
@@ -17,8 +16,11 @@ from pointseg.bookkit.explorer.state import STATE
 from pointseg.metrics.pseudo import part_recall_of_masks
 from pointseg.nets.attention import rollout_rows
 from pointseg.nets.vit import TokenViT
-from pointseg.papers.attentionshift.method import Config, Labeller
-from pointseg.papers.attentionshift.objects import Objects, Scene
+from pointseg.papers.attentionshift.config import Config
+from pointseg.papers.attentionshift.instance_map import unit_range
+from pointseg.papers.attentionshift.labels import label_path
+from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import Points, Truth
 
 KINDS = {
@@ -99,20 +101,16 @@ def masks_from_points(vit: TokenViT, image: np.ndarray, places: Tensor) -> Tenso
     """[n, h, w] bool: what the explorer finds with its first settings."""
     seen, size = run(vit, image), image.shape[:2]
     row = torch.arange(len(places))
-    objects = Objects.of([Points(places, torch.zeros_like(row), row, row >= 0)])
-    scene = Scene.of(objects, [size], seen.grid, vit.stride)
+    points = Points(places, torch.zeros_like(row), row, row >= 0)
+    objects = Objects.of([points], [size], seen.grid, vit.stride)
     depth = min(STATE["depth"], vit.depth)
-    attention = rollout_rows(vit, seen.trace, scene.seed + seen.trace.prefix, depth)[
-        -1, 0, :, seen.trace.patches
-    ]
-    parts = Labeller(replace(Config(), iterations=STATE["rounds"]), vit.stride).parts(
-        seen.tokens.float(), scene, attention
-    )
-    coarse = parts.masks().unflatten(1, scene.grid)[:, None].float()
-    return (
-        F.interpolate(coarse, scale_factor=vit.stride, mode="bilinear")[:, 0, : size[0], : size[1]]
-        > 0.5
-    )
+    rows = objects.seed + seen.trace.prefix
+    attention = rollout_rows(vit, seen.trace, rows, depth)[-1, 0, :, seen.trace.patches]
+    config = Config(iterations=STATE["rounds"])
+    tokens = Tokens.of(seen.tokens.float(), objects.counts)
+    attention, draws = unit_range(attention, objects.valid), torch.zeros(1, dtype=torch.long)
+    labels = label_path(tokens, objects, attention, config, draws)
+    return labels.instances([size])[0].masks
 
 
 def strengths(

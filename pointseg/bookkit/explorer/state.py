@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pointseg.papers.attentionshift.method import Config
+from pointseg.papers.attentionshift.config import Config
 
 _PAPER = Config()
 

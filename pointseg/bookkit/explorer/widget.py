@@ -201,9 +201,10 @@ def _network(backbone: TokenViT | str | Path) -> TokenViT:
 def _trained(model: Path) -> TokenViT:
     """The ViT of a method that a run has trained."""
     method, recipe, _ = load_model(model)
-    if not isinstance(getattr(method, "vit", None), TokenViT):
+    vit = getattr(getattr(method, "student", None), "vit", None)
+    if not isinstance(vit, TokenViT):
         raise InputError(f"{model}: {recipe.method} has no ViT to look into")
-    return method.vit
+    return vit
 
 
 def _path(picture: str | Path | np.ndarray) -> Path | None:

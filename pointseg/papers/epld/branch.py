@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointseg.nets.deformable_encoder import Memory
-from pointseg.nets.mask_decoder import mask_logits
 from pointseg.papers.epld.distance import distance_map, log_probability, pseudo_label
 from pointseg.papers.epld.queries import (
     Targets,
@@ -26,24 +25,20 @@ LEARNT_GRID = (50, 50)  # cells of E^learn, enlarged to the grid at hand; UNSTAT
 class FusionModule(nn.Module):
     """F^fuse [b, D, h, w]: the levels' sum on the finest grid, through two convolutions.
 
-    UNSTATED [EPLD Sec. 3.2]: kernels of 3 x 3, norm and ReLU between them, bilinear enlargement.
+    UNSTATED [EPLD Sec. 3.2]: kernels (PSPS's official code has 1 x 1 in a branch of this shape),
+    norm and ReLU between them, bilinear enlargement.
     """
 
-    def __init__(self, width: int, levels: int):
+    def __init__(self, width: int, levels: int, kernel: int = 3):
         super().__init__()
         self.levels = levels
-        self.net = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(math.gcd(32, width), width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
+        first, second = (nn.Conv2d(width, width, kernel, padding="same") for _ in range(2))
+        norm = nn.GroupNorm(math.gcd(32, width), width)
+        self.net = nn.Sequential(first, norm, nn.ReLU(), second)
 
     def forward(self, memory: Memory) -> Tensor:
-        grid = memory.shapes[0]
         planes = [memory.level(k) for k in range(self.levels)]
-        enlarge = lambda x: F.interpolate(x, size=grid, mode="bilinear", align_corners=False)  # noqa: E731
-        return self.net(planes[0] + sum(enlarge(plane) for plane in planes[1:]))
+        return self.net(sum(on_grid(plane, memory.shapes[0]) for plane in planes))
 
 
 class DecoderLayer(nn.Module):
@@ -72,20 +67,49 @@ class DecoderLayer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, queries: Tensor, memory: Memory, present: Tensor) -> Tensor:
-        """Queries [b, N, D] look at memory's tokens; rows that are not present are not looked at."""
+        """Queries [b, N, D] look at memory's tokens; rows that are not present are not looked at.
+
+        Heads are mixed by a linear map and keys are one, so both move to the side of the queries:
+        mix (q . (K x + k)) = (mix q K) . x + mix (q . k), one product with the tokens a level.
+        """
+        q = self._normed(queries, present)
+        K, k = (part.unflatten(0, (self.heads, -1)) for part in (self.key.weight, self.key.bias))
+        looks, shift = torch.einsum("bnhd,hdc->bnhc", q, K), torch.einsum("bnhd,hd->bnh", q, k)
+        grid, logits, tokens = (
+            memory.shapes[0],
+            self.join.bias,
+            memory.tokens.split(memory.areas, 1),
+        )
+        for level, weight in enumerate(self.join.weight[0].split(self.heads)):
+            mix = self.mix[level]
+            mixed = scores(mix.weight @ looks, mix(shift), tokens[level]).relu_() @ weight
+            plane = mixed.transpose(1, 2).unflatten(2, memory.shapes[level])
+            if memory.padding is not None:
+                plane = plane.masked_fill(memory.padding_of(level)[:, None], 0)
+            logits = logits + on_grid(plane, grid)
+        return F.relu(logits) if self.last_relu else logits
+
+    def _normed(self, queries: Tensor, present: Tensor) -> Tensor:
+        """[b, N, heads, d] queries that have seen each other, scaled as in attention."""
         if self.self_attention is not None:
             hidden = ~present & present.any(1, keepdim=True)
             looked = self.self_attention(queries, queries, queries, hidden, need_weights=False)[0]
             queries = queries + looked
-        q, k = self._heads(self.query(self.norm(queries))), self._heads(self.key(memory.tokens))
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, heads, N, tokens]
-        if memory.padding is not None:
-            scores = scores.masked_fill(memory.padding[:, None, None], 0)
-        logits = mask_logits(scores, memory, self.mix, self.join)
-        return F.relu(logits) if self.last_relu else logits
+        q = self.query(self.norm(queries)).unflatten(-1, (self.heads, -1))
+        return q / math.sqrt(q.shape[-1])
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+def scores(looks: Tensor, shift: Tensor, tokens: Tensor) -> Tensor:
+    """[b, t, N, heads] looks [b, N, heads, D] times tokens [b, t, D], plus shift [b, N, heads]."""
+    flat = torch.baddbmm(shift.flatten(1)[:, None], tokens, looks.flatten(1, 2).transpose(1, 2))
+    return flat.unflatten(2, shift.shape[1:])
+
+
+def on_grid(plane: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[b, c, h, w] enlarged to a grid, bilinear."""
+    if plane.shape[-2:] == grid:
+        return plane
+    return F.interpolate(plane, size=grid, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +131,7 @@ class DistanceBranch(nn.Module):
     def __init__(self, width: int, heads: int, classes: int, placed: bool, config):
         super().__init__()
         self.config, self.placed = config, placed
-        self.fusion = FusionModule(width, config.fusion_levels)
+        self.fusion = FusionModule(width, config.fusion_levels, config.fusion_kernel)
         # UNSTATED [EPLD Eq. 4]: one FC layer for all layers, as all queries are means of F^fuse
         self.classifier = nn.Linear(width, classes)
         nn.init.constant_(self.classifier.bias, -math.log(99))  # focal prior of 0.01
@@ -138,7 +162,7 @@ class DistanceBranch(nn.Module):
             return self.fusion(memory)
         b, (h, w) = len(memory.tokens), memory.shapes[0]
         if self.config.source == "learnt":
-            plane = F.interpolate(self.learnt, size=(h, w), mode="bilinear", align_corners=False)
+            plane = on_grid(self.learnt, (h, w))
         else:
             plane = memory.position[: h * w].T.reshape(1, -1, h, w).to(memory.tokens.dtype)
         return plane.expand(b, -1, -1, -1)

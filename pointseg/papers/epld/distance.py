@@ -5,6 +5,8 @@ log_prob [..., b, N, h, w]: log M; leading dimensions are decoder layers, and lo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,24 @@ from pointseg.ownership import owner
 from pointseg.papers.epld.queries import Targets
 
 ABSENT = -1e4  # logit of a row without target: its probability is exactly 0, gradients stay finite
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """A_ij of all pairs of cells an offset apart."""
+
+    offset: tuple[int, int]
+    alike: Tensor  # [b, h', w'] bool
+
+
+def affinities(lab: Tensor, inside: Tensor, offsets: list, tau: float) -> list[Affinity]:
+    """Of LAB colours [b, 3, h, w] on the grid, for cells inside [b, h, w].
+
+    UNSTATED [EPLD Eq. 9]: neighbours, similarity and tau are PSPS's 5 x 5 window and
+    exp(-|LAB_i - LAB_j| / 2) >= 0.3, after resizing.
+    """
+    both = lambda offset: torch.logical_and(*pairs(inside, offset))  # noqa: E731
+    return [Affinity(offset, alike(lab, offset, tau) & both(offset)) for offset in offsets]
 
 
 def log_probability(logits: Tensor, present: Tensor) -> Tensor:
@@ -42,23 +62,53 @@ def partial_loss(log_prob: Tensor, targets: Targets) -> Tensor:
     return -own / world_mean(labelled.sum().float()).clamp(min=1)
 
 
-def colour_prior_loss(
-    log_prob: Tensor, lab: Tensor, targets: Targets, offsets: list, tau: float
-) -> Tensor:
+def colour_prior_loss(log_prob: Tensor, affinity: list[Affinity]) -> Tensor:
     """[...] mean -log M[i]^T M[j] over neighbours alike in LAB, mean of images. [EPLD Eq. 9]
 
-    lab [b, 3, h, w] on the grid. UNSTATED [EPLD Eq. 9]: neighbours, similarity and tau are PSPS's
-    5 x 5 window, exp(-|LAB_i - LAB_j| / 2) >= 0.3, after resizing; pairs that leave the image do
-    not exist, and (i, j) is counted once, not twice, in the sum and in Z alike.
+    UNSTATED [EPLD Eq. 9]: pairs that leave the image do not exist; (i, j) counts once, not twice,
+    in the sum and in Z alike.
     """
-    total, Z = 0, 0
-    for offset in offsets:
-        inside = torch.logical_and(*pairs(targets.inside, offset))
-        A = alike(lab, offset, tau) & inside
-        first, second = pairs(log_prob, offset)
-        agreement = torch.logsumexp(first + second, -3)
-        total, Z = total + (A * agreement).sum((-2, -1)), Z + A.sum((-2, -1))
-    return -(total / Z.clamp(min=1)).mean(-1)
+    total, Z = 0, sum(a.alike.sum((-2, -1)) for a in affinity).clamp(min=1)
+    for a in affinity:
+        first, second = pairs(log_prob, a.offset)
+        total = total + (a.alike * torch.logsumexp(first + second, -3)).sum((-2, -1))
+    return -(total / Z).mean(-1)
+
+
+def colour_prior_loss_fast(log_prob: Tensor, affinity: list[Affinity]) -> Tensor:
+    """The same from products of probabilities; a pair that disagrees beyond e^-69 teaches nothing.
+
+    [EPLD Eq. 9]
+    """
+    Z = sum(a.alike.sum((-2, -1)) for a in affinity).clamp(min=1)
+    return -(_Agreement.apply(log_prob.exp(), affinity) / Z).mean(-1)
+
+
+class _Agreement(torch.autograd.Function):
+    """Sum of log M[i]^T M[j] over alike pairs; its gradient is written in place, pair by pair."""
+
+    @staticmethod
+    def forward(ctx, M: Tensor, affinity: list[Affinity]) -> Tensor:
+        total, weights = 0, []
+        for a in affinity:
+            first, second = pairs(M, a.offset)
+            agreement = (first * second).sum(-3).clamp(min=1e-30)
+            total = total + (a.alike * agreement.log()).sum((-2, -1))
+            weights.append(a.alike / agreement)
+        ctx.affinity = affinity
+        ctx.save_for_backward(M, *weights)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        M, *weights = ctx.saved_tensors
+        out = torch.zeros_like(M)
+        for a, weight in zip(ctx.affinity, weights):
+            weight = (weight * grad[..., None, None]).unsqueeze(-3)
+            (first, second), (to_first, to_second) = pairs(M, a.offset), pairs(out, a.offset)
+            to_first.addcmul_(weight, second)
+            to_second.addcmul_(weight, first)
+        return out, None
 
 
 def self_training_loss(log_prob: Tensor, label: Tensor, targets: Targets) -> Tensor:

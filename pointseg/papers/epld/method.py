@@ -14,7 +14,8 @@ from pointseg.ops.colour import rgb_to_lab, shrunken, window
 from pointseg.ownership import NOBODY
 from pointseg.papers.epld.branch import DistanceBranch, Estimate
 from pointseg.papers.epld.distance import (
-    colour_prior_loss,
+    affinities,
+    colour_prior_loss_fast,
     distance_map,
     partial_loss,
     pseudo_label,
@@ -37,6 +38,7 @@ class Config:
     class_embedding: bool = True  # [EPLD Tab. 2]
     class_loss: bool = True  # [EPLD Tab. 2]
     fusion_levels: int = 3  # [EPLD Tab. 3]
+    fusion_kernel: int = 3  # UNSTATED [EPLD Sec. 3.2]: see FusionModule
     decoder_levels: int = 3  # [EPLD Tab. 3]
     colour_prior: bool = True  # [EPLD Tab. 5]
     self_training: bool = True  # [EPLD Tab. 5]
@@ -136,7 +138,6 @@ class Distance(nn.Module):
         if c.colour_prior:
             lab = rgb_to_lab(shrunken(batch.images, e.label.shape[-2:]))
             offsets = window(c.colour_radius, c.colour_dilation)
-            terms["colour_prior"] = colour_prior_loss(
-                e.log_prob, lab, t, offsets, c.colour_threshold
-            )
+            affinity = affinities(lab, t.inside, offsets, c.colour_threshold)
+            terms["colour_prior"] = colour_prior_loss_fast(e.log_prob, affinity)
         return {name: loss.sum() for name, loss in terms.items()}

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pointseg.ownership import owner
+
 Score = Literal["difference", "ratio", "relative"]
 
 
@@ -92,10 +94,21 @@ def scores(walks: Tensor, rule: Score = "difference") -> Tensor:
 
 
 def retrieved(score: Tensor, seeds: Seeds, levels: Levels) -> Retrieved:
-    """hat E and hat O of scores [n, N]. UNSTATED [EXITS]: seeds do not count as retrieved."""
-    candidates = seeds.inside & ~seeds.foreground & ~seeds.background
-    return Retrieved(
-        candidates & (score > levels.foreground), candidates & (score < -levels.background)
+    """hat E and hat O of scores [n, N]: object and ground bid for a token, and both may be refused.
+
+    UNSTATED [EXITS Sec. H]: seeds do not count as retrieved. A crop without a seed outside its box
+    has nothing to compare with, so nothing is retrieved.
+    """
+    cost = torch.stack([levels.foreground - score, levels.background + score])
+    answer = owner(cost, tau=0.0)
+    candidates = candidates_of(seeds)
+    return Retrieved(candidates & (answer == 0), candidates & (answer == 1))
+
+
+def candidates_of(seeds: Seeds) -> Tensor:
+    """[n, N] bool: tokens in the box that are no seeds, of crops that show some ground."""
+    return (seeds.inside & ~seeds.foreground & ~seeds.background) & seeds.background.any(
+        1, keepdim=True
     )
 
 
@@ -108,14 +121,14 @@ def calibrated(
     tokens outside the box beside it. UNSTATED [EXITS Sec. D]: the values of the levels; the share is
     the text's 7 % [EXITS Sec. B], equal precision is our second equation, and neither needs a mask.
     """
-    candidates = seeds.inside & ~seeds.foreground & ~seeds.background
+    candidates = candidates_of(seeds)
     highest = score.masked_fill(~candidates, -torch.inf).amax(1)
     lowest = score.masked_fill(~candidates, torch.inf).amin(1)
     best = Levels(0.0, 0.0)
     for share in torch.linspace(0, 1, 201).tolist():
         level = float(torch.quantile(highest.clamp(min=0), share))
         both = Levels(level, equally_precise(level, positive, negative))
-        nothing = (highest <= both.foreground) & (lowest >= -both.background)
+        nothing = (highest < both.foreground) & (lowest > -both.background)
         if nothing.float().mean() > empty:
             break
         best = both

@@ -1,4 +1,8 @@
-"""Masked autoencoder: the encoder sees a quarter of the patches, a small decoder paints the rest."""
+"""Masked autoencoder: the encoder sees a quarter of the patches, a small decoder paints the rest.
+
+After He et al., "Masked autoencoders are scalable vision learners", 2022. Beside pixels the decoder
+may be taught the features that a slow copy of the encoder, the teacher, has of whole images.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +17,38 @@ from torch.nn.functional import interpolate, layer_norm
 
 from pointseg.nets.stem import sine_grid
 from pointseg.nets.vit import TokenViT
+from pointseg.ops.processes import child, size, uniform, world_mean
 
 
 @dataclass(frozen=True)
 class MAEConfig:
-    """Defaults of He et al. 2022 where the network's size allows; the decoder is scaled to a small encoder."""
+    """Defaults of He et al. 2022 where the network's size allows; the decoder suits a small encoder."""
 
     ratio: float = 0.75  # share of hidden patches
-    painted: float = (
-        1 / 3
-    )  # share of the hidden patches that the decoder paints in a step; the rest cost nothing
+    painted: float = 1 / 3  # share of the hidden patches that the decoder paints in a step
     block: int = 1  # hidden patches come in squares of this many patches a side
     decoder_dim: int = 96
     decoder_depth: int = 2
     decoder_heads: int = 3
-    colour: float = (
-        0.0  # weight of each hidden patch's mean colour, which normalised targets leave out
-    )
-    latent: float = 0.0  # weight of what a slow copy of the encoder, shown the whole picture, thinks of a hidden patch
-    slowness: float = 0.99  # of that copy: its share of itself in a step
-    masks: int = 1  # ways in which each picture is hidden in one step
+    colour: float = 0.0  # weight of a patch's mean colour, which normalised targets leave out
+    latent: float = 0.0  # weight of the teacher's features; 0: there is no teacher
+    slowness: float = 0.99  # of the teacher: its share of itself in a step
+    masks: int = 1  # ways in which each image is hidden in a step, once the teacher is followed
 
 
 @dataclass(frozen=True)
 class Painted:
-    loss: Tensor
-    patches: Tensor  # [b, k, 3 p p] prediction for k hidden patches, normalised pixels
-    colours: Tensor  # [b, k, 3] predicted mean colour
+    """What the decoder says of k hidden patches of each image."""
+
+    patches: Tensor  # [b, k, 3 p p] normalised pixels
+    colours: Tensor  # [b, k, 3] mean colours
+    decoded: Tensor  # [b, k, d]
     which: Tensor  # [b, k] indices of these patches in the grid
 
 
 class MaskedAutoencoder(nn.Module):
-    """Hidden pixels are set to the mean colour before the stem, so that overlapping convolutions leak nothing."""
+    """Hidden pixels are set to the mean colour before the stem, so that overlapping convolutions
+    leak nothing."""
 
     def __init__(self, vit: TokenViT, config: MAEConfig | None = None):
         super().__init__()
@@ -59,107 +63,124 @@ class MaskedAutoencoder(nn.Module):
             nn.LayerNorm(width),
         )
         self.paint = nn.Linear(width, 3 * vit.stride**2 + 3)
-        self.listens = bool(
-            config.latent
-        )  # whether the slow copy is asked; a training may turn this on later
         if config.latent:
             self.teacher = deepcopy(vit).eval().requires_grad_(False)
             self.imagine = nn.Linear(width, vit.dim)
 
-    def forward(self, images: Tensor, hidden: Tensor | None = None) -> Painted:
-        """Images [b, 3, H, W] in 0..1, sides a multiple of the stride."""
+    def losses(self, images: Tensor, draws: Tensor, taught: bool = False) -> dict[str, Tensor]:
+        """Weighted losses on images [b, 3, H, W] in 0..1, sides a multiple of the stride.
+
+        Draws [b] choose what is hidden; `taught` adds the teacher, and the ways of hiding.
+        """
         pixels = self.vit.normalise(images)
-        grid = tuple(side // self.vit.stride for side in pixels.shape[-2:])
-        ways = self.config.masks if self.listens or not self.config.latent else 1
-        thought = self.thoughts(pixels).repeat(ways, 1, 1) if self.listens else None
+        features = self.teacher_features(pixels) if taught else None
+        ways = self.config.masks if taught else 1
         pixels = pixels.repeat(ways, 1, 1, 1)
-        if hidden is None:
-            hidden = random_hidden(
-                len(pixels), grid, self.config.ratio, self.config.block, images.device
-            )
-        visible, painted = self._choose(hidden)
-        seen = self.encode(pixels, hidden, visible)
-        decoded = self.decode(seen, visible, painted, grid)
-        answer = self.paint(decoded).float()
-        patches, colours = answer[..., :-3], answer[..., -3:]
-        target = take(to_patches(pixels, self.vit.stride), painted.unsqueeze(-1))
-        loss = self._loss(target, patches, colours)
-        if thought is not None:
-            guess = self.imagine(decoded).float()
-            loss = (
-                loss
-                + self.config.latent
-                * (guess - take(thought, painted.unsqueeze(-1))).square().mean()
-            )
-        return Painted(loss, patches, colours, painted)
+        draws = torch.cat([child(draws, way) for way in range(ways)])
+        painted = self.painted(pixels, self.random_hidden(pixels, draws), child(draws, 2))
+        losses = self.pixel_losses(painted, pixels)
+        if taught:
+            target = take(features.repeat(ways, 1, 1), painted.which.unsqueeze(-1))
+            error = self.imagine(painted.decoded).float() - target
+            losses["features"] = self.config.latent * error.square().mean()
+        return losses
+
+    def painted(self, pixels: Tensor, hidden: Tensor, draws: Tensor) -> Painted:
+        """Normalised pixels [b, 3, H, W] with hidden patches [b, N] -> some of these painted."""
+        visible, which = self._choose(hidden, draws)
+        tokens = self.encode(pixels, hidden, visible)
+        decoded = self.decode(tokens, visible, which, self._grid(pixels))
+        values = self.paint(decoded).float()
+        return Painted(values[..., :-3], values[..., -3:], decoded, which)
+
+    def pixel_losses(self, painted: Painted, pixels: Tensor) -> dict[str, Tensor]:
+        """Mean squares over the painted patches: of normalised pixels, and of mean colours."""
+        target = take(to_patches(pixels, self.vit.stride), painted.which.unsqueeze(-1))
+        mean, var = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
+        wanted = (target - mean) / (var + 1e-4).sqrt()
+        losses = {"pixels": (painted.patches - wanted).square().mean()}
+        if self.config.colour:
+            error = painted.colours - mean_colours(target)
+            losses["colours"] = self.config.colour * error.square().mean()
+        return losses
+
+    def start_teacher(self) -> None:
+        """The teacher becomes what the encoder is now."""
+        self.teacher.load_state_dict(self.vit.state_dict())
 
     @torch.no_grad()
-    def thoughts(self, pixels: Tensor) -> Tensor:
-        """[b, N, D]: the slow copy's features of whole pictures, each channel standardised over the pictures at each
-        place. So a place says nothing, and a copy that told all pictures the same would have nothing to teach."""
-        for slow, fast in zip(self.teacher.parameters(), self.vit.parameters()):
-            if self.training:
+    def teacher_features(self, pixels: Tensor) -> Tensor:
+        """[b, N, D]: the teacher's features of whole images, the mean of its last three blocks.
+
+        Each channel is standardised over the images of all processes at each position: a position
+        alone says nothing, and a teacher that told all images the same would have nothing to teach.
+        """
+        if self.training:
+            for slow, fast in zip(self.teacher.parameters(), self.vit.parameters()):
                 slow.lerp_(fast, 1 - self.config.slowness)
+        layers = [layer_norm(x, x.shape[-1:]) for x in self._teacher_layers(pixels)[-3:]]
+        return standardised(sum(layers) / 3)
+
+    def _teacher_layers(self, pixels: Tensor) -> list[Tensor]:
         tokens, rope, _ = self.teacher.embed(pixels)
-        tokens, kept = self.teacher.body.norm_pre(tokens), []
+        tokens, layers = self.teacher.body.norm_pre(tokens), []
         for block in self.teacher.blocks:
             tokens = block(tokens) if rope is None else block(tokens, rope=rope)
-            kept.append(tokens[:, self.teacher.body.num_prefix_tokens :].float())
-        features = sum(layer_norm(x, x.shape[-1:]) for x in kept[-3:]) / 3
-        spread, mean = torch.var_mean(features, 0, keepdim=True)
-        return (features - mean) / (spread + 1e-4).sqrt()
+            layers.append(tokens[:, self.teacher.body.num_prefix_tokens :].float())
+        return layers
 
-    def _choose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden [b, N] -> indices of visible patches [b, n] and of the hidden ones to paint [b, k], at random."""
+    def random_hidden(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        """[b, N] bool."""
+        return random_hidden(draws, self._grid(pixels), self.config.ratio, self.config.block)
+
+    def _grid(self, pixels: Tensor) -> tuple[int, int]:
+        return tuple(side // self.vit.stride for side in pixels.shape[-2:])
+
+    def _choose(self, hidden: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden [b, N] -> indices of visible patches [b, n] and of those to paint [b, k]."""
         count = int(hidden[0].sum())
-        shuffled = (hidden + 0.5 * torch.rand(hidden.shape, device=hidden.device)).argsort(1)
-        visible, covered = (
-            shuffled[:, : hidden.shape[1] - count],
-            shuffled[:, hidden.shape[1] - count :],
-        )
+        shuffled = (hidden + 0.5 * uniform(draws, hidden.shape[1])).argsort(1)
+        visible, covered = shuffled.split([hidden.shape[1] - count, count], 1)
         return visible, covered[:, : max(round(self.config.painted * count), 1)]
 
     def encode(self, pixels: Tensor, hidden: Tensor, visible: Tensor) -> Tensor:
-        """Normalised pixels, hidden [b, N], visible indices [b, n] -> [b, n, D]; hidden pixels change nothing."""
+        """Normalised pixels, hidden [b, N], visible indices [b, n] -> [b, n, D]; hidden pixels
+        change nothing."""
         tokens, rope, _ = self.vit.embed(hide_pixels(pixels, hidden, self.vit.stride))
         prefix = self.vit.body.num_prefix_tokens
         index = visible.unsqueeze(-1)
         tokens = torch.cat([tokens[:, :prefix], take(tokens[:, prefix:], index)], 1)
         tokens = self.vit.body.norm_pre(tokens)
-        if rope is not None:
-            rope = take(rope.expand(len(pixels), -1, -1), index).unsqueeze(
-                1
-            )  # one table an image, for all heads
+        if rope is not None:  # one table an image, for all heads
+            rope = take(rope.expand(len(pixels), -1, -1), index).unsqueeze(1)
         for block in self.vit.blocks:
             tokens = block(tokens) if rope is None else block(tokens, rope=rope)
         return tokens[:, prefix:]
 
     def decode(
-        self, seen: Tensor, visible: Tensor, painted: Tensor, grid: tuple[int, int]
+        self, tokens: Tensor, visible: Tensor, which: Tensor, grid: tuple[int, int]
     ) -> Tensor:
-        """[b, n, D] of the visible patches -> [b, k, d] for the `painted` ones."""
-        small = self.shrink(self.norm(seen))
-        blanks = self.mask_token.to(small.dtype).expand(len(small), painted.shape[1], -1)
-        places = sine_grid(*grid, small.shape[-1], small.device).flatten(0, 1)
-        tokens = torch.cat([small, blanks], 1) + places[torch.cat([visible, painted], 1)]
+        """[b, n, D] of the visible patches -> [b, k, d] for those to paint."""
+        small = self.shrink(self.norm(tokens))
+        blanks = self.mask_token.to(small.dtype).expand(len(small), which.shape[1], -1)
+        codes = sine_grid(*grid, small.shape[-1], small.device).flatten(0, 1)
+        tokens = torch.cat([small, blanks], 1) + codes[torch.cat([visible, which], 1)]
         return self.decoder(tokens)[:, visible.shape[1] :]
 
-    def _loss(self, target: Tensor, patches: Tensor, colours: Tensor) -> Tensor:
-        mean, var = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
-        loss = ((patches - (target - mean) / (var + 1e-4).sqrt()) ** 2).mean()
-        if self.config.colour:
-            loss = loss + self.config.colour * ((colours - mean_colours(target)) ** 2).mean()
-        return loss
+
+def standardised(features: Tensor) -> Tensor:
+    """[b, N, D] with mean 0 and variance 1 over the images of all processes."""
+    images = len(features) * size()
+    centred = features - world_mean(features.mean(0))
+    variance = world_mean(centred.square().mean(0)) * images / max(1, images - 1)
+    return centred / (variance + 1e-4).sqrt()
 
 
-def random_hidden(
-    images: int, grid: tuple[int, int], ratio: float, block: int = 1, device=None
-) -> Tensor:
-    """[b, N] bool with exactly round(ratio * N) hidden patches, drawn in squares of `block` patches a side."""
-    coarse = torch.rand(images, 1, *(math.ceil(side / block) for side in grid), device=device)
-    fine = interpolate(coarse, scale_factor=block, mode="nearest")[
-        :, 0, : grid[0], : grid[1]
-    ].flatten(1)
+def random_hidden(draws: Tensor, grid: tuple[int, int], ratio: float, block: int = 1) -> Tensor:
+    """[b, N] bool with exactly round(ratio * N) hidden patches, in squares of `block` a side."""
+    coarse = uniform(draws, 1, *(math.ceil(side / block) for side in grid))
+    fine = interpolate(coarse, scale_factor=block, mode="nearest")
+    fine = fine[:, 0, : grid[0], : grid[1]].flatten(1)
     rank = fine.argsort(dim=1, stable=True).argsort(1)
     return rank < round(ratio * fine.shape[1])
 

@@ -1,4 +1,5 @@
-"""What features know before any label is shown: does a point find its object, do parts fall into clusters?"""
+"""What features know before any label is shown: does a point find its object, do parts fall into
+clusters?"""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from torch.nn.functional import interpolate, normalize
 
 from pointseg.nets.vit import TokenViT
 
+SCORES = ("point_iou", "point_auc", "part_purity", "largest_part")
+
 
 @dataclass(frozen=True)
-class ProbePicture:
-    """One picture with its truth, which a probe may see and no training does."""
+class ProbeImage:
+    """One image with its truth, which a probe may look at and no training does."""
 
     image: Tensor  # [3, H, W] float 0..1
     masks: Tensor  # [n, H, W] bool, things only
@@ -23,50 +26,48 @@ class ProbePicture:
 
 
 @torch.no_grad()
-def probe(vit: TokenViT, pictures: list[ProbePicture], batch: int = 32) -> dict[str, float]:
-    """Mean scores over all things; `centred` takes each position's mean over the pictures off the features."""
+def probe(vit: TokenViT, images: list[ProbeImage], batch: int = 32) -> dict[str, float]:
+    """Mean scores over all things; `centred`: with each position's mean over the images taken off."""
     training = vit.training
     vit.eval()
-    images = torch.stack([picture.image for picture in pictures])
-    maps = torch.cat([vit(part).map().float() for part in images.split(batch)])
+    maps = feature_maps(vit, images, batch)
     vit.train(training)
-    plain = [
-        score_picture(features, picture, vit.stride) for features, picture in zip(maps, pictures)
-    ]
-    centred = [
-        score_picture(features, picture, vit.stride)
-        for features, picture in zip(maps - maps.mean(0), pictures)
-    ]
-    scores = {
-        name: mean_of(plain, name)
-        for name in ("point_iou", "point_auc", "part_purity", "largest_part")
-    }
-    scores |= {
-        f"{name}_centred": mean_of(centred, name)
-        for name in ("point_iou", "point_auc", "part_purity")
-    }
-    return scores | {"token_class": token_class(maps, pictures, vit.stride)}
+    plain = [score_image(f, image, vit.stride) for f, image in zip(maps, images)]
+    offset = maps - maps.mean(0)
+    centred = [score_image(f, image, vit.stride) for f, image in zip(offset, images)]
+    scores = {name: mean_of(plain, name) for name in SCORES}
+    scores |= {f"{name}_centred": mean_of(centred, name) for name in SCORES[:3]}
+    return scores | {"token_class": token_class(maps, images, vit.stride)}
 
 
 @torch.no_grad()
-def portrait(vit: TokenViT, pictures: list[ProbePicture], shown: int) -> dict[str, Tensor]:
-    """Small maps of the first pictures to look at, bytes: `pca` [shown, h, w, 3], three main directions common to them
-    as colours; `similarity` [shown, h, w], the likeness of each token to the one under the picture's last point; and
-    both again `_centred`, with each place's mean over all the pictures taken off."""
-    maps = torch.cat([vit(picture.image[None]).map().float() for picture in pictures])
+def portrait(vit: TokenViT, images: list[ProbeImage], shown: int) -> dict[str, Tensor]:
+    """Small maps of the first images to look at, bytes.
+
+    `pca` [shown, h, w, 3]: three main directions common to them, as colours; `similarity`
+    [shown, h, w]: of each token to the one under the image's last point; and both `_centred`, with
+    each position's mean over all the images taken off.
+    """
+    maps = feature_maps(vit, images)
     looks = {}
     for suffix, features in (("", maps[:shown]), ("_centred", (maps - maps.mean(0))[:shown])):
         similar = [
-            point_similarity(m, picture.points[-1], vit.stride)
-            for m, picture in zip(features, pictures)
+            point_similarity(m, image.points[-1], vit.stride) for m, image in zip(features, images)
         ]
         looks[f"pca{suffix}"] = to_bytes(main_directions(features))
         looks[f"similarity{suffix}"] = to_bytes(torch.stack(similar), per_map=True)
     return looks
 
 
+def feature_maps(vit: TokenViT, images: list[ProbeImage], batch: int = 1) -> Tensor:
+    """[k, D, h, w] on the CPU."""
+    device = next(vit.parameters()).device
+    stacked = torch.stack([each.image for each in images]).to(device)
+    return torch.cat([vit(part).map().float() for part in stacked.split(batch)]).cpu()
+
+
 def main_directions(maps: Tensor, count: int = 3) -> Tensor:
-    """[k, D, h, w] -> [k, h, w, count] of the unit features; signs give the longer tail to the bright end."""
+    """[k, h, w, count] of the unit features of [k, D, h, w]; the longer tail gets the bright end."""
     unit = normalize(maps, dim=1).permute(0, 2, 3, 1)
     flat = unit.flatten(0, 2) - unit.flatten(0, 2).mean(0)
     values = flat @ torch.linalg.svd(flat.T @ flat)[0][:, :count]
@@ -74,7 +75,7 @@ def main_directions(maps: Tensor, count: int = 3) -> Tensor:
 
 
 def to_bytes(maps: Tensor, per_map: bool = False) -> Tensor:
-    """Between the 2nd and 98th percentile to 0..255: of each last-axis channel, or of each map by itself."""
+    """uint8: the 2nd to 98th percentile becomes 0..255, of each channel, or of each map by itself."""
     flat = maps.flatten(1).T if per_map else maps.flatten(0, -2)
     low, high = torch.quantile(flat, torch.tensor([0.02, 0.98]), dim=0)
     scaled = ((flat - low) / (high - low).clamp(min=1e-9)).clamp(0, 1) * 255
@@ -86,17 +87,15 @@ def mean_of(rows: list[dict[str, list[float]]], name: str) -> float:
     return sum(values) / max(len(values), 1)
 
 
-def score_picture(features: Tensor, picture: ProbePicture, stride: int) -> dict[str, list[float]]:
+def score_image(features: Tensor, image: ProbeImage, stride: int) -> dict[str, list[float]]:
     """One list entry a thing; features [D, h, w]."""
-    size = picture.masks.shape[-2:]
-    scores: dict[str, list[float]] = {
-        name: [] for name in ("point_iou", "point_auc", "part_purity", "largest_part")
-    }
-    for mask, point in zip(picture.masks, picture.points):
+    size = image.masks.shape[-2:]
+    scores: dict[str, list[float]] = {name: [] for name in SCORES}
+    for mask, point in zip(image.masks, image.points):
         similar = point_similarity(features, point, stride)
         scores["point_iou"].append(best_threshold_iou(upsample(similar, stride, size), mask))
         scores["point_auc"].append(same_object_auc(similar, mask, stride))
-        purity = part_purity(features, mask, picture.parts, stride)
+        purity = part_purity(features, mask, image.parts, stride)
         if purity:
             scores["part_purity"].append(purity[0])
             scores["largest_part"].append(purity[1])
@@ -119,7 +118,7 @@ def upsample(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 
 
 def best_threshold_iou(scores: Tensor, mask: Tensor) -> float:
-    """The IoU of {scores >= t} with the mask, at the best t, over the whole picture."""
+    """The IoU of {scores >= t} with the mask, at the best t, over the whole image."""
     order = scores.flatten().argsort(descending=True)
     hits = mask.flatten()[order].cumsum(0)
     taken = torch.arange(1, len(order) + 1)
@@ -140,8 +139,9 @@ def same_object_auc(scores: Tensor, mask: Tensor, stride: int) -> float:
 def part_purity(
     features: Tensor, mask: Tensor, parts: Tensor, stride: int
 ) -> tuple[float, float] | None:
-    """k-means inside a thing, k its number of parts: share of tokens in their cluster's main part; and the share
-    of the largest part, which one single cluster would reach. None where there are too few tokens."""
+    """k-means inside a thing, k its number of parts: share of tokens in their cluster's main part;
+    and the share of the largest part, which one single cluster would reach. None where there are
+    too few tokens."""
     inside = token_share(mask, stride).flatten() > 0.5
     named = [
         token_share((parts == part) & mask, stride).flatten()
@@ -158,12 +158,12 @@ def part_purity(
     return float(table.amax(1).sum() / table.sum()), float(table.sum(0).max() / table.sum())
 
 
-def token_class(maps: Tensor, pictures: list[ProbePicture], stride: int) -> float:
-    """Balanced accuracy of a linear (ridge) classifier of single thing tokens, fitted on every other picture and
-    asked about the rest, both ways; the only probe that is shown labels."""
+def token_class(maps: Tensor, images: list[ProbeImage], stride: int) -> float:
+    """Balanced accuracy of a linear (ridge) classifier of single thing tokens, fitted on every other
+    image and tried on the rest, both ways; the only probe that is shown labels."""
     features, labels, sides = [], [], []
-    for index, (each, picture) in enumerate(zip(maps, pictures)):
-        for mask, label in zip(picture.masks, picture.label.tolist()):
+    for index, (each, image) in enumerate(zip(maps, images)):
+        for mask, label in zip(image.masks, image.label.tolist()):
             inside = token_share(mask, stride) > 0.5
             features.append(each[:, inside].T)
             labels += [label] * int(inside.sum())
@@ -176,7 +176,7 @@ def token_class(maps: Tensor, pictures: list[ProbePicture], stride: int) -> floa
 
 
 def _ridge_accuracy(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> float:
-    """Mean over classes of the share of tokens named rightly; every class weighs the same in the fit."""
+    """Mean over classes of the share of tokens named rightly; classes weigh the same in the fit."""
     if not len(y) or not len(other_y):
         return 0.0
 
@@ -190,13 +190,15 @@ def _ridge_accuracy(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> f
     a = scale(x)
     normal = a.T @ (a * weight)
     ridge = 1e-2 * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
-    said = (scale(other_x) @ torch.linalg.solve(normal + ridge, a.T @ (wanted * weight))).argmax(1)
-    shares = [(said[other_y == k] == k).double().mean() for k in other_y.unique()]
+    answer = (scale(other_x) @ torch.linalg.solve(normal + ridge, a.T @ (wanted * weight))).argmax(
+        1
+    )
+    shares = [(answer[other_y == k] == k).double().mean() for k in other_y.unique()]
     return float(sum(shares) / len(shares))
 
 
 def k_means(points: Tensor, k: int, rounds: int = 10) -> Tensor:
-    """[n, d] -> cluster [n]; starts from the mean's farthest point and then from the farthest of those chosen."""
+    """Cluster [n] of points [n, d]; starts from the farthest of the mean, then of those chosen."""
     centres = points[(points - points.mean(0)).norm(dim=1).argmax()][None]
     while len(centres) < k:
         centres = torch.cat([centres, points[torch.cdist(points, centres).amin(1).argmax()][None]])

@@ -1,0 +1,85 @@
+"""Mask R-CNN taught by full masks: the upper row of AttentionShift's tables and its refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from pointseg.nets.vit import decayed_groups
+from pointseg.ops.components import tight_boxes
+from pointseg.structures import Answer, Batch, Category, InputError, Prediction, Training, Truth
+from pointseg.students.mask_rcnn import SCALES, FullMasks, MaskRCNN, MaskRCNNConfig, Targets
+
+
+class MaskRCNNFull(nn.Module):
+    """AttentionShift's student on the truths of a batch, so that rows differ in supervision alone."""
+
+    KEY: ClassVar[str] = "AS"
+    TASK: ClassVar[str] = "instances"
+    SUPERVISION: ClassVar[str] = "masks"
+    SCORES: ClassVar[tuple[str, ...]] = ("val",)
+    FIRST_STAGE: ClassVar[tuple[str, ...]] = ("student.vit",)
+    PROPERTIES: ClassVar[tuple[str, ...]] = ("names of losses", "two processes")
+    ANSWER: ClassVar[Answer] = Answer("ground truth", "-", "-", "-", "masks", "Mask R-CNN")
+    TRAINING: ClassVar[dict[str, Training]] = {
+        "smoke": Training(lr=1e-3, steps=4, batch=2),
+        "small": Training(lr=1e-3, steps=400, batch=12),
+        "paper": Training(
+            lr=1e-4, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16
+        ),  # [AS Sec. 5.1]
+    }
+
+    def __init__(self, classes: int, config: MaskRCNNConfig):
+        super().__init__()
+        self.config, self.classes = config, classes
+        self.student = MaskRCNN(classes, config)
+
+    @classmethod
+    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
+        """The method for the thing classes of a dataset; `overrides` replace fields of the Config."""
+        return cls(sum(c.is_thing for c in categories), replace(SCALES[scale], **overrides))
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Losses of region proposals, boxes and masks."""
+        truths = [learnable(truth) for truth in batch.truths]
+        self._check(truths)
+        targets = full_targets(truths, tuple(batch.images.shape[-2:]))
+        features = self.student.features(batch.images, batch.sizes, trace=False)
+        return self.student.losses(features, targets, batch)
+
+    def _check(self, truths: list[Truth]) -> None:
+        highest = max((int(truth.label.max()) for truth in truths if len(truth)), default=-1)
+        if highest >= self.classes:
+            raise InputError(
+                f"masks: class index {highest} is out of range, "
+                f"there are {self.classes} thing classes"
+            )
+
+    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
+        return self.student.predict(images, sizes)
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
+        return decayed_groups(self, self.student.vit, lr, weight_decay, self.config.layer_decay)
+
+
+def full_targets(truths: list[Truth], size: tuple[int, int]) -> Targets:
+    """Masks and their boxes of the objects of a batch padded to `size`."""
+    masks = torch.cat([padded(truth.masks, size) for truth in truths])
+    boxes = [tight_boxes(truth.masks)[0] for truth in truths]
+    return Targets(boxes, [truth.label for truth in truths], FullMasks(masks))
+
+
+def learnable(truth: Truth) -> Truth:
+    """The things of an image that show at least one pixel and are no crowd."""
+    return truth.pick(truth.is_thing & ~truth.is_crowd & truth.masks.flatten(1).any(1))
+
+
+def padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks [m, h, w] filled up right and below to `size`."""
+    right, below = size[1] - masks.shape[2], size[0] - masks.shape[1]
+    return nn.functional.pad(masks, (0, right, 0, below))

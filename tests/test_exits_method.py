@@ -1,0 +1,190 @@
+"""EXITS and MAL as methods: what is learnt from, what is gated, and batches that are hard to learn from."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointseg.ops.extreme_points import clicked_objects
+from pointseg.papers.exits.losses import point_loss
+from pointseg.papers.exits.method import EXITS, SimilarityWarmup
+from pointseg.papers.exits.retrieval import Retrieved, Seeds
+from pointseg.papers.mal import MAL
+from pointseg.structures import Batch, Category, InputError, Points
+from pointseg.students.mask_generator import chosen_objects, rank_among
+
+CLASSES = [Category(1, "a"), Category(2, "b"), Category(3, "ground", is_thing=False)]
+METHODS = (MAL, EXITS, SimilarityWarmup)
+
+
+def clicks(*boxes, label=0, first=5):
+    """Four points on the sides of each box, in an order of their own."""
+    xy = [
+        ((left + r) / 2, t, r - 1, (t + b) / 2, left, (t + b) / 2, (left + r) / 2, b - 1)
+        for left, t, r, b in boxes
+    ]
+    count = 4 * len(boxes)
+    target = torch.arange(first, first + len(boxes)).repeat_interleave(4)
+    return Points(
+        torch.tensor(xy, dtype=torch.float32).view(-1, 2) + 0.5 if xy else torch.zeros(0, 2),
+        torch.full((count,), label), target, torch.ones(count, dtype=torch.bool),
+    )  # fmt: skip
+
+
+def batch(*points, size=48, seed=3):
+    images = torch.rand(len(points), 3, size, size, generator=torch.Generator().manual_seed(seed))
+    draws = torch.arange(7, 7 + len(points))
+    return Batch(
+        images, [(size, size)] * len(points), list(range(len(points))), list(points), None, draws
+    )
+
+
+USUAL = ((4, 6, 24, 30), (20, 20, 44, 40))
+
+
+def build(method, **overrides):
+    torch.manual_seed(0)
+    return method.build(CLASSES, "smoke", **overrides)
+
+
+def test_the_hull_is_the_box_in_any_order_of_clicks():
+    objects = clicked_objects(batch(clicks(*USUAL), clicks(USUAL[1])))
+    assert objects.box.tolist() == [list(map(float, b)) for b in (*USUAL, USUAL[1])]
+    assert objects.counts == [2, 1] and objects.target.tolist() == [5, 6, 5]
+
+
+def test_points_that_are_not_four_are_refused_in_one_line():
+    with pytest.raises(InputError, match=r"target 5 of image 0 has 3 points.*kind extreme"):
+        clicked_objects(batch(clicks(USUAL[0]).pick(torch.tensor([0, 1, 2]))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_reaches_every_weight_that_learns(method):
+    chosen = build(method)
+    losses = chosen.losses(batch(clicks(*USUAL), clicks()), 3)
+    assert set(losses) == set(chosen.LOSSES) and all(v.isfinite() for v in losses.values())
+    sum(losses.values()).backward()
+    learning = [p for group in chosen.param_groups(1.0, 0.0) for p in group["params"]]
+    queries = {id(p) for n, p in chosen.named_parameters() if "quer" in n}
+    assert all(p.grad is not None for p in learning if id(p) not in queries)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("points", [
+    pytest.param((), id="no object"),
+    pytest.param(((9, 9, 10, 10),), id="a box of one pixel"),
+    pytest.param((USUAL[0], USUAL[0]), id="two objects with one box"),
+    pytest.param(((0, 0, 48, 48),), id="a box that fills the image"),
+    pytest.param(((-9, -9, 70, 20),), id="clicks outside the image"),
+])  # fmt: skip
+def test_hard_batches_train_on(method, points):
+    losses = build(method).losses(batch(clicks(*points)), 3)
+    assert all(v.isfinite() for v in losses.values())
+    sum(losses.values()).backward()
+
+
+@pytest.mark.parametrize("method", [MAL, EXITS])
+def test_labels_are_one_mask_an_object_inside_its_box(method):
+    labels = build(method).pseudo_labels(batch(clicks(*USUAL), clicks(), clicks(USUAL[1])))
+    assert [len(each.masks) for each in labels] == [2, 0, 1]
+    inside = torch.zeros(48, 48, dtype=torch.bool)
+    inside[6:30, 4:24] = True
+    assert not (labels[0].masks[0] & ~inside).any()
+
+
+def test_multiple_instances_count_only_where_nothing_was_retrieved():
+    """[EXITS Sec. B]: levels that nobody reaches leave it all to them; low ones only crops without ground."""
+    b, walk = batch(*[clicks(*USUAL)] * 4), build(EXITS).config.walk
+    for level, gated in ((1e9, None), (0.0, False)):
+        exits = build(EXITS, walk=replace(walk, foreground=level, background=level))
+        view = exits.auto.view(b)
+        seeds = exits.extractor.seeds(view.objects, view.crops)
+        nothing = exits.extractor.points(view.pixels, seeds).nothing
+        expected = torch.ones_like(nothing) if gated is None else ~seeds.background.any(1)
+        assert torch.equal(nothing, expected) and (gated is None or not nothing.all())
+        by_hand = 10 * (exits.auto.box_loss(view) * nothing).mean()
+        assert torch.allclose(exits.losses(b, 3)["mil"], by_hand, rtol=0.02)
+
+
+def test_the_extractor_does_not_learn_with_the_generator():
+    exits = build(EXITS)
+    sum(exits.losses(batch(clicks(*USUAL)), 3).values()).backward()
+    assert all(p.grad is None for p in exits.extractor.parameters())
+
+
+def test_the_teacher_follows_slowly():
+    mal = build(MAL)
+    with torch.no_grad():
+        for p in mal.auto.generator.parameters():
+            p.add_(1.0)
+    mal.losses(batch(clicks(*USUAL)), 0)
+    gaps = [
+        (new - old).mean()
+        for old, new in zip(mal.auto.teacher.parameters(), mal.auto.generator.parameters())
+        if old.numel()
+    ]
+    assert torch.allclose(torch.stack(gaps), torch.tensor(mal.config.generator.momentum), atol=1e-4)
+
+
+def test_a_row_draws_the_same_whoever_stands_beside_it():
+    """Two processes with half a batch each take the crops of one."""
+    mal, whole = build(MAL), batch(clicks(*USUAL), clicks(USUAL[1]))
+    second = replace(
+        whole,
+        images=whole.images[1:],
+        sizes=whole.sizes[1:],
+        points=whole.points[1:],
+        draws=whole.draws[1:],
+    )
+    together, alone = mal.auto.view(whole), mal.auto.view(second)
+    assert torch.equal(together.crops.window[2:], alone.crops.window)
+    assert torch.allclose(together.prob[2:], alone.prob, atol=1e-6)
+
+
+def test_small_boxes_are_left_out_and_the_rest_is_drawn():
+    many = batch(clicks(*[(2 * k, 2 * k, 2 * k + 12, 2 * k + 12) for k in range(6)], (0, 0, 2, 2)))
+    config = build(MAL).config.generator
+    chosen = chosen_objects(clicked_objects(many), many, config)
+    assert len(chosen) == config.crops_per_image and 11 not in chosen.target.tolist()
+
+
+def test_ranks_among_objects_of_an_image():
+    ranks = rank_among(torch.tensor([0.3, 0.1, 0.1, 0.9, 0.2]), torch.tensor([0, 0, 0, 1, 1]))
+    assert ranks.tolist() == [2, 0, 1, 1, 0]
+
+
+def test_neighbours_clicks_are_ground_for_a_crop_that_shows_them():
+    walk = replace(build(EXITS).config.walk, neighbours=True)
+    fine = {"generator": replace(build(EXITS).config.generator, side=128)}
+    exits, b = build(EXITS, walk=walk, **fine), batch(clicks((4, 4, 28, 28), (14, 14, 36, 36)))
+    view = exits.auto.view(b)
+    without = build(EXITS, **fine).extractor.seeds(view.objects, view.crops)
+    seeds = exits.extractor.seeds(view.objects, view.crops)
+    assert (seeds.background & without.inside & ~without.background).any(1).all()
+    assert torch.equal(seeds.foreground, without.foreground)
+
+
+def sides(foreground, background, n=6):
+    marks = torch.zeros(2, 1, n, dtype=torch.bool)
+    marks[0, 0, foreground], marks[1, 0, background] = True, True
+    return marks
+
+
+def test_the_point_loss_by_hand():
+    fg, bg = sides([0], [1, 2])
+    nothing = torch.zeros_like(fg)
+    seeds, none = Seeds(fg, bg, fg), Retrieved(nothing, nothing)
+    values = torch.tensor([[0.5, 0.25, 0.5, 0.9, 0.9, 0.9]])
+    balanced = (math.log(2) + (math.log(4 / 3) + math.log(2)) / 2) / 2
+    plain = (math.log(2) + math.log(4 / 3) + math.log(2)) / 3
+    assert float(point_loss(values, seeds, none)) == pytest.approx(balanced)
+    assert point_loss(values, seeds, none, balanced=False).item() == pytest.approx(plain)
+
+
+def test_unlabelled_tokens_teach_nothing():
+    fg, bg = sides([0], [1])
+    nothing = torch.zeros_like(fg)
+    values = torch.rand(1, 6).requires_grad_()
+    point_loss(values, Seeds(fg, bg, fg), Retrieved(nothing, nothing)).sum().backward()
+    assert (values.grad[0, 2:] == 0).all() and (values.grad[0, :2] != 0).all()
