@@ -24,13 +24,13 @@ def drawn(seed, n=4, shape=(5, 6), steps=None):
 
 def one_by_one(cost, price, tau):
     """The question as it is written, pixel by pixel."""
-    least, answer = min(price), torch.full(cost.shape[1:], NOBODY)
+    least, rows_of_pixels = min(price), torch.full(cost.shape[1:], NOBODY)
     for r, c in np.ndindex(*cost.shape[1:]):
         net = [float(cost[n, r, c]) - (float(price[n]) - float(least)) for n in range(len(cost))]
         best = net.index(min(net))
         if net[best] <= tau:
-            answer[r, c] = best
-    return answer
+            rows_of_pixels[r, c] = best
+    return rows_of_pixels
 
 
 @settings(deadline=None, max_examples=60)

@@ -160,7 +160,6 @@ tests/test_floors.py
 tests/test_loaders.py
 tests/test_mae.py
 tests/test_notebook.py
-tests/test_ownership.py
 tests/test_p2m_labels.py
 tests/test_p2m_photographs.py
 tests/test_points.py

@@ -36,8 +36,15 @@ SemanticHead = Literal["queries", "cells"]  # of the official codes, or CellClas
 STUDENT_PARTS = ("student.network.backbone", "student.network.encoder")  # of a first stage
 
 
-# what one test holds for every labeller of this kind
-LABEL_PROPERTIES = ()
+# What one test holds for every method that declares it (tests/test_declarations.py).
+LABEL_PROPERTIES = (
+    "points keep their own pixel",
+    "no target of a point is empty",
+    "labels use only the points' classes",
+    "no gradient through assign",
+    "at a price of zero the nearest owns",
+    "a constant on all prices changes no label",
+)
 
 
 def ramped_student_losses() -> dict[str, Loss]:
@@ -97,7 +104,7 @@ class PathEvidence:
         """The semantic map at the image's size."""
         return self.semantic.enlarged(self.size)
 
-    def labelled(self, cost: Tensor, points: Points, price: Tensor | None = None) -> LabelledImage:
+    def labelled(self, cost: Tensor, price: Tensor, points: Points) -> LabelledImage:
         """Owners by cost [n, H, W] and price [n]; pixels that prefer stuff are out of reach."""
         things = owner(cost.masked_fill(self.fine.stuff(), torch.inf), price)
         return LabelledImage.of(PseudoLabel(things, self.fine.stuff_target()), points)
@@ -137,6 +144,7 @@ class PanopticLabels:
         cls, evidence: PanopticEvidence, batch: Batch, things: int,
         label: Callable[[PathEvidence, Points], LabelledImage],
     ) -> PanopticLabels:  # fmt: skip
+        """`label` answers for each image that has a point."""
         rows = zip(evidence.images, batch.points, batch.sizes)
         images = [LabelledImage.void(size, points) if one is None else label(one, points)
                   for one, points, size in rows]  # fmt: skip

@@ -205,11 +205,14 @@ class Labeller(nn.Module):
         return self.label_paths(self.paths(maps, image, points), points)
 
     def label_paths(self, paths: PathEvidence, points: Points) -> LabelledImage:
-        """The pseudo label of one image: what transport sends where."""
-        return paths.labelled(resized(paths.distance, paths.size), points, self.prices(paths))
+        return paths.labelled(self.cost(paths), self.price(paths), points)
 
-    def prices(self, paths: PathEvidence) -> Tensor:
-        """[n] prices: zero in stage A, whose plan is the nearest point's by construction."""
+    def cost(self, paths: PathEvidence) -> Tensor:
+        """[n, H, W] path lengths."""
+        return resized(paths.distance, paths.size)
+
+    def price(self, paths: PathEvidence) -> Tensor:
+        """[n] of transport; zero in stage A, whose plan is the nearest point's by construction."""
         (h, w), n = paths.grid, len(paths.distance)
         nearest = paths.distance.new_zeros(n)
         if self.step < self.config.transport_from or self.config.solver == "none" or n < 2:

@@ -127,11 +127,16 @@ class Labeller(nn.Module):
         return self.label_paths(self.paths(maps, image, points), points)
 
     def label_paths(self, paths: PathEvidence, points: Points) -> LabelledImage:
-        """The pseudo label of one image; a price of zero."""
+        return paths.labelled(self.cost(paths), self.price(paths), points)
+
+    def cost(self, paths: PathEvidence) -> Tensor:
+        """[n, H, W] path lengths against class likelihood."""
         distance = resized(paths.distance, paths.size)
-        return paths.labelled(
-            likelihood_cost(distance, *paths.fine.likelihood(paths.label)), points
-        )
+        return likelihood_cost(distance, *paths.fine.likelihood(paths.label))
+
+    def price(self, paths: PathEvidence) -> Tensor:
+        """[n] zero."""
+        return paths.distance.new_zeros(len(paths.distance))
 
     def losses(
         self, evidence: PanopticEvidence, labels: PanopticLabels, batch: Batch

@@ -156,7 +156,7 @@ def full_size_owner(problem: LabelProblem, labeller: point2mask.Labeller) -> Ten
     cost, stuff = resized(paths.distance, paths.size), paths.fine.stuff()
     units = point2mask.unit_numbers(paths, paths.fine)
     price = point2mask.transported(cost, units, (~stuff).to(cost.dtype), labeller.config)
-    return paths.labelled(cost, problem.points, price).label.things
+    return paths.labelled(cost, price, problem.points).label.things
 
 
 def agreement(one: Tensor, other: Tensor) -> float:
