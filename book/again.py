@@ -13,13 +13,13 @@
 # %% [markdown]
 # # A run, done again
 #
-# `pointseg run book/again.py -p again=RUN -p scale=small` trains from a kept run's recipe anew and holds every score
-# against the kept one, within tolerances. The executed notebook is one that nbval can check later, on another machine:
-# `pytest --nbval-lax runs/again-.../notebook.ipynb` trains once more and fails if a score has moved.
+# `pointseg run book/again.py -p again=RUN` trains from a kept run's recipe anew, all its stages, and holds
+# every score against the kept one, within tolerances. The executed notebook is one that nbval can check
+# later, on another machine: `pytest --nbval-lax runs/notebooks/again-.../s0/notebook.ipynb` trains once more
+# and fails if a score has moved.
 
 # %% tags=["parameters"]
-again: str = ""  # id of a kept run of book/experiment.py
-scale: str = "small"
+again: str | None = None  # a kept run of book/experiment.py, such as point2mask/p2m-tabA1-p2m1-voc/s0
 rtol: float = 0.05  # of a score
 atol: float = 1.0  # percent points
 
@@ -27,25 +27,19 @@ atol: float = 1.0  # percent points
 import shutil
 
 from pointseg.lab.experiment import experiment
-from pointseg.lab.run_record import home, unrecorded
-from pointseg.lab.run_record import Run
 from pointseg.lab.notebook import compare_results, measured
 from pointseg.lab.recipe import Recipe
+from pointseg.lab.run_record import Run, home, unrecorded
 
 kept = Run(home() / "runs" / again)
 recipe = Recipe.from_json((kept.folder / "recipe.json").read_text())
-fresh = unrecorded(f"again-{again}")
-for folder in (fresh.folder, fresh.scratch):
-    shutil.rmtree(folder, ignore_errors=True)
+fresh = unrecorded(f"again-{recipe.sha8}")
+shutil.rmtree(fresh.root, ignore_errors=True)
 
 # %% [markdown]
 # ## Training
-# The first stage that the run started from, if it had one, must be in `work/`.
 
 # %%
-if recipe.start:
-    first = kept.sibling(recipe.start).scratch
-    shutil.copytree(first, fresh.sibling(recipe.start).scratch, dirs_exist_ok=True)
 with fresh.recording():
     experiment(recipe, fresh)
 

@@ -336,9 +336,7 @@ for number in ("3", "4", "5"):
     display(HTML(f"<p>Table {number}</p>" + report.printed_table(held, "AS", number)))
 
 # %% tags=["remove-cell"]
-selector = {"method": "attentionshift", "layout": "voc", "points": {"kind": "centre", "n": 1, "seed": 0}}
-modules = [{"shift": False, "filtering": False}, {"filtering": False}, {}]
-steps = [report.values_of(selector | {"config": c}, "val/voc_mAP50_11pt", held.runs, "small") for c in modules]
+steps = [held.value(row, "val/voc_mAP50_11pt") for row in ("as-tab3-map", "as-tab3-shift", "as-full")]
 known = all(steps)
 printed = next(t for t in held.claims["papers"]["AS"]["tables"] if t["id"] == "3")["rows"]
 glue("printed_gain", f"{printed[3]['mAP'] - printed[1]['mAP']:.1f}", display=False)
@@ -358,7 +356,7 @@ glue("largest_spread", f"{max(map(report.spread, steps)):.1f}" if known else "(n
 display(HTML(report.sweeps_table(held, "AS")))
 
 # %% tags=["remove-cell"]
-still = report.values_of(selector | {"config": {"iterations": 0}}, "val/voc_mAP50_11pt", held.runs, "small")
+still = held.value("as-tab4-n0", "val/voc_mAP50_11pt")
 moved, alone = (report.on_shared_seeds([still, row])[1] for row in (steps[-1], steps[0]))
 for name, values in (("unmoved", still), ("whole", moved), ("map_alone", alone)):
     glue(name, f"{report.mean(values):.1f}" if values else "(not run)", display=False)
@@ -407,18 +405,15 @@ display(HTML(report.table(list(coverage), [[f"{v:.0f}" for v in coverage.values(
 # %% [markdown]
 # ### Beyond the paper
 #
-# *Where the point lies.* The full method taught by other points than the centres of boxes. All rows start from one first
-# stage, which was trained on centres; *draw* is the seed of random points, everything else has seed 0.
+# *Where the point lies.* The full method taught by other points than the centres of boxes. The first stage
+# learns from the same points; *draw* is the seed of random points, everything else has seed 0.
 
 # %% tags=["remove-input"]
-full = {"method": "attentionshift", "layout": "voc", "config": {}}
-drawn = {
-    f"uniform, draw {k}": full | {"points": {"kind": "uniform", "n": 1, "seed": k}} for k in range(3)
-}
-places = {"centre of the box": full | {"points": {"kind": "centre", "n": 1}}} | drawn | {
-    "border": full | {"points": {"kind": "border", "n": 1}},
-    "jittered by 8 px": full | {"points": {"kind": "jitter", "n": 1}},
-    "ten uniform points": full | {"points": {"kind": "uniform", "n": 10}},
+drawn = {f"uniform, draw {k}": f"as-points-draw{k}" for k in range(3)}
+places = {"centre of the box": "as-full"} | drawn | {
+    "border": "as-points-border",
+    "jittered by 8 px": "as-points-jitter8",
+    "ten uniform points": "as-points-ten",
 }  # fmt: skip
 measures = {
     "mAP25": "val/voc_mAP25_11pt",
@@ -427,8 +422,8 @@ measures = {
     "mAP75": "val/voc_mAP75_11pt",
     "AP": "val/AP",
     "mean best overlap": "val/voc_ABO",
-    "mIoU of pseudo masks": "pseudo/mIoU",
-    "part recall of pseudo masks": "pseudo/part_recall",
+    "mIoU of pseudo masks": "labels/mIoU",
+    "part recall of pseudo masks": "labels/part_recall",
 }
 display(HTML(report.own_table(held, "points", places, measures)))
 
@@ -448,33 +443,27 @@ display(HTML(report.own_table(held, "points", places, measures)))
 # start from, and are held against, what is high in it more narrowly, and three times as many background points.
 
 # %% tags=["remove-cell"]
-by_draw = [v for row in drawn.values() for v in report.values_of(row, measures["mAP50"], held.runs, "small")]
-by_seed = report.values_of(places["centre of the box"], measures["mAP50"], held.runs, "small")
+by_draw = [v for row in drawn.values() for v in held.value(row, measures["mAP50"])]
+by_seed = held.value("as-full", measures["mAP50"])
 glue("spread_of_draws", f"{report.spread(by_draw):.1f}" if by_draw else "(not run)", display=False)
 glue("spread_of_seeds", f"{report.spread(by_seed):.1f}" if by_seed else "(not run)", display=False)
 
 # %% tags=["remove-input"]
-centre = {"points": {"kind": "centre", "n": 1, "seed": 0}}
-switches = {"as it is": full | centre} | {
-    name: full | centre | {"config": config}
-    for name, config in {
-        "without filtering": {"filtering": False},
-        "without filtering, means over the box": {"filtering": False, "drawn_by": "box"},
-        "means over the box": {"drawn_by": "box"},
-        "bandwidth at least 0.1": {"bandwidth_floor": 0.1},
-        "boxes symmetric about the point": {"box_rule": "centre"},
-        "key-points teach the queries": {"keypoints_as_points": True},
-        "objects compete for tokens": {"compete": True},
-        "background points as released": {"background_rule": "released"},
-        "objects compete, background as released": {"compete": True, "background_rule": "released"},
-        "the official code's switches together": {
-            "compete": True, "background_rule": "released", "box_rule": "centre", "drawn_by": "box", "refine_rounds": 2,
-            "alpha": 0.1, "owner": "softmax",
-        },
-        "background points from below 0.2 of the map": {"background_level": 0.2},
-        "high parts of the map from 0.5 on": {"seed_threshold": 0.5},
-        "thirty background points a box": {"background_points": 30},
-    }.items()
+switches = {
+    "as it is": "as-full",
+    "without filtering": "as-tab3-shift",
+    "without filtering, means over the box": "as-box-means-unfiltered",
+    "means over the box": "as-box-means",
+    "bandwidth at least 0.1": "as-bandwidth-floor",
+    "boxes symmetric about the point": "as-centre-boxes",
+    "key-points teach the queries": "as-keypoints-teach",
+    "objects compete for tokens": "as-compete",
+    "background points as released": "as-released-background",
+    "objects compete, background as released": "as-released-compete",
+    "the official code's switches together": "as-released",
+    "background points from below 0.2 of the map": "as-background-level",
+    "high parts of the map from 0.5 on": "as-seed-threshold",
+    "thirty background points a box": "as-background30",
 }
 display(HTML(report.own_table(held, "switch", switches, measures)))
 
@@ -484,7 +473,7 @@ display(HTML(report.own_table(held, "switch", switches, measures)))
 
 # %% tags=["remove-input"]
 names = ("instance map", "and key-point shift", "and key-point filtering")
-ladder = {name: full | centre | {"config": {"background_points": 30} | c} for name, c in zip(names, modules)}
+ladder = dict(zip(names, ("as-background30-map", "as-background30-shift", "as-background30")))
 display(HTML(report.own_table(held, "modules", ladder, measures)))
 
 # %% [markdown]
@@ -522,15 +511,12 @@ display(HTML(report.table(["views", *names], [[k, *(f"{views[k][n]:.1f}" for n i
 # (`pointseg data tile`), the full method, its Mask R-CNN student, and Mask R-CNN with full masks.
 
 # %% tags=["remove-input"]
-nuclei = {
-    name: {"method": method, "data": "data/dsb2018"} | more
-    for name, method, more in (("AttentionShift", "attentionshift", {"config": {}}), ("Mask R-CNN, full masks", "maskrcnn", {}))
-}
-display(HTML(report.own_table(held, "nuclei", nuclei, measures | {"AP of the student": "student/val/AP"})))
+nuclei = {"AttentionShift, refined": "as-nuclei-refined", "Mask R-CNN, full masks": "as-nuclei-masks"}
+display(HTML(report.own_table(held, "nuclei", nuclei, measures)))
 
 # %% tags=["remove-cell"]
 for size in ("small", "medium"):
-    by_size = report.values_of(nuclei["AttentionShift"], f"pseudo/mIoU_{size}", held.runs, "small")
+    by_size = held.value("as-nuclei-refined", f"labels/mIoU_{size}")
     glue(f"nuclei_{size}", f"{report.mean(by_size):.0f}" if by_size else "(not run)", display=False)
 
 # %% [markdown]

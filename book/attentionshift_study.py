@@ -33,14 +33,14 @@ from pointseg.bookkit import figures
 from pointseg.lab.models import load_model
 from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
-from pointseg.lab.run_record import Run, unrecorded
+from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.papers.attentionshift.tokens import token_centres
 from pointseg.bookkit.diagnostics.attentionshift import keypoint_study, label_path_study, mask_study
 from pointseg.lab.tta import view_scores
 
-run = Run(Path(out)) if out else unrecorded(f"study-{start}")
+run = Run(Path(out)) if out else unrecorded("study")
 run.folder.mkdir(parents=True, exist_ok=True)
-method, recipe, categories = load_model((run.sibling(start) if out else Run(Path("runs") / start)).scratch / "model.pt")
+method, recipe, categories = load_model(Run(home() / "runs" / start).model)
 corpus = open_corpus(recipe)
 shifted, boxed = {"filtering": False}, {"drawn_by": "box"}
 CASES = {

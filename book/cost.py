@@ -123,12 +123,12 @@ else:
 table_of(lambda: shown.feeding_table(metrics["feeding"], PROCESSES))
 
 # %% tags=["remove-cell"]
-trained = [one.scores for one in report.finished(Path(runs)) if one.recipe["scale"] == "small"]
-waited = [scores["data_wait_share"] for scores in trained if "data_wait_share" in scores]
+stages = [s for one in report.finished(Path(runs)) for s in one.run.result["metrics"]["stages"]]
+waited = [stage["data_wait_share"] for stage in stages if "data_wait_share" in stage]
 glue("worst_wait", f"{100 * max(waited):.1f} %" if waited else shown.NOT_MEASURED, display=False)
 
 # %% [markdown]
-# Every training run records the share of its time that it waited (`data_wait_share`; each step's in `speed.jsonl`).
+# Every run records for each stage the share of its time that it waited (`data_wait_share` in `result.json`).
 # On the CPUs that made the runs of this book, without loader processes, it is {glue:text}`worst_wait` at worst. On a GPU:
 
 # %% tags=["remove-input"]

@@ -13,53 +13,54 @@
 # %% [markdown]
 # # One experiment
 #
-# This notebook trains one method at one scale and scores it. `pointseg train METHOD` and `pointseg reproduce`
-# run it through papermill; the result lands in `runs/`. Opened by hand, it runs with the parameters below.
+# This notebook trains a chain of stages at one scale and scores it. `pointseg train METHOD` and
+# `pointseg reproduce` run it through papermill; the result lands in `runs/`. Opened by hand, it runs
+# with the parameters below; None leaves a value to the row, the method or the scale.
 
 # %% tags=["parameters"]
-method: str = "attentionshift"  # a name in pointseg.lab.recipe.METHODS
-data: str = "bestiary"  # or the folder of a dataset in a VOC or COCO layout
-layout: str = "auto"
-scale: str = "smoke"  # smoke, small or paper
+method: str = "attentionshift"  # a method, or a row of book/plan.yml
+data: str | None = None  # "bestiary", or the folder of a dataset in a VOC or COCO layout
+layout: str | None = None
+scale: str | None = None  # smoke, small or paper
 seed: int = 0
-points: str = "uniform"  # kind of point: uniform, centre, border, extreme or jitter
-n: int = 1  # points on each target
-points_seed: int = 0
-start: str = ""  # id of a run whose first stage this one starts from
-student: str = ""  # a mask method that is trained on the pseudo labels afterwards
-training: dict = {}  # changes to the method's own training, such as {"steps": 100, "lr": 1e-4}
-config: dict = {}  # changes to the method's Config
+points: str | None = None  # kind of point: uniform, centre, border, extreme or jitter
+n: int | None = None  # points on each target
+points_seed: int | None = None
+stages: list | None = None  # the chain, such as [{"method": "psps"}]; None: the method's usual one
+training: dict = {}  # changes to the last stage's training, such as {"steps": 100, "lr": 1e-4}
+config: dict = {}  # changes to the last method's Config
 settings: dict = {}  # changes to the recipe, such as {"images": 500, "precision": "bf16"}
 processes: int = 1  # of torchrun on this machine
-out: str = ""  # the run's folder
+out: str | None = None  # the run's folder
 
 # %%
 from pathlib import Path
 
-from pointseg.lab import recipe
-from pointseg.lab.experiment import experiment
 from pointseg.bookkit.run_figures import show_losses, show_predictions
+from pointseg.lab.experiment import experiment
+from pointseg.lab.notebook import recipe_of
 from pointseg.lab.run_record import Run, unrecorded
 
 # %% [markdown]
 # ## The recipe
-# Everything that enters the result, with the scale's and the method's own values filled in.
+# Everything that enters the result, with the scale's and the methods' own values filled in.
 
 # %%
-chosen = recipe.from_parameters({
-    "method": method, "data": data, "layout": layout, "scale": scale, "seed": seed, "points": points, "n": n,
-    "points_seed": points_seed, "start": start, "student": student, "training": training, "config": config, "settings": settings,
+recipe = recipe_of({
+    "method": method, "data": data, "layout": layout, "scale": scale, "seed": seed, "points": points,
+    "n": n, "points_seed": points_seed, "stages": stages, "training": training, "config": config,
+    "settings": settings,
 })
-print(chosen.to_json())
+print(recipe.to_json())
 
 # %% [markdown]
 # ## Training and scores
-# The log goes to `log.jsonl` of the run, the times to `speed.jsonl`. Stopped or killed, the run goes on from its
-# last checkpoint when it is started again.
+# The losses of every stage go to `log.jsonl.gz` of the run. Stopped or killed, the run goes on from its
+# last checkpoint when it is started again; a stage that another run has trained is not trained again.
 
 # %%
-run = Run(Path(out)) if out else unrecorded(f"{method}-{chosen.sha8}")
-metrics = experiment(chosen, run, processes)
+run = Run(Path(out)) if out else unrecorded(f"{method}-{recipe.sha8}")
+metrics = experiment(recipe, run, processes)
 
 # %%
 metrics
@@ -69,7 +70,7 @@ show_losses(run)
 
 # %% [markdown]
 # ## What it predicts
-# The first images of val, each under its prediction.
+# The first images of the scored split, each under its prediction.
 
 # %%
 show_predictions(run)

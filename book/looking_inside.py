@@ -20,7 +20,7 @@
 # %% tags=["parameters"]
 picture: int = 2  # which of the held-out pictures is looked into
 thing: int = -1  # whose point is followed; -1 is the one in front
-run: str = "pretrain-bestiary-mae"  # the folder below runs/ that recorded the pretraining
+run: str = "pretraining/bestiary-mae/s0"  # the folder below runs/ that recorded the pretraining
 
 # %% tags=["remove-cell"]
 import json

@@ -232,25 +232,23 @@ display(HTML(report.printed_table(held, "P2M", "A1")))
 
 # %% [markdown]
 # Ours alone, with the floor of bare points: what the student scores on held-out pictures, and beside it the pseudo labels
-# that taught it, held against the truth of training pictures (measured afterwards, by one look at all models).
+# that taught it, held against the truth of training pictures.
 
 # %% tags=["remove-input"]
-study = report.newest(Path(runs), "panoptic_study.py")
-quality = study.result["metrics"]["pseudo"] if study else {}
 students = {
-    "points alone": ("points_alone", 1), "PSPS, one point": ("psps", 1), "Point2Mask, one point": ("point2mask", 1),
-    "full masks, one point's first stage": ("panoptic_full", 1), "PSPS, ten points": ("psps", 10),
-    "Point2Mask, ten points": ("point2mask", 10), "full masks, ten points' first stage": ("panoptic_full", 10),
+    "points alone": "p2m-floor1", "PSPS, one point": "p2m-tabA1-psps1", "Point2Mask, one point": "p2m-tabA1-p2m1",
+    "full masks, one point's first stage": "p2m-tabA1-masks", "PSPS, ten points": "p2m-tabA1-psps10",
+    "Point2Mask, ten points": "p2m-tabA1-p2m10", "full masks, ten points' first stage": "p2m-masks10",
 }  # fmt: skip
-for title, layout in (("VOC layout: one background", "voc-panoptic"), ("COCO layout: several kinds of stuff", "panoptic")):
-    rows = {name: {"method": kind, "layout": layout, "points": {"n": n}} for name, (kind, n) in students.items()}
-    display(HTML(report.taught_table(held, title, rows, quality)))
-display(HTML(f"<p>Pseudo labels: run {report.source(study)}</p>"))
+for title, layout in (("VOC layout: one background", "voc"), ("COCO layout: several kinds of stuff", "coco")):
+    rows = {name: f"{row}-{layout}" for name, row in students.items()}
+    display(HTML(report.taught_table(held, title, rows)))
 
 # %% [markdown]
 # Figures A2 and A3, answers of the students to held-out pictures, PSPS against Point2Mask:
 
 # %% mystnb={"image": {"alt": "Figures A2 and A3: held-out pictures, the panoptic answers of each method's student, and the truth"}} tags=["remove-input"]
+study = report.newest(Path(runs), "panoptic_study.py")
 if study:
     display(Image(study.folder / "figure_a2.png"))
 

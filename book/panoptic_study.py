@@ -34,7 +34,7 @@ from pointseg.bookkit import figures
 from pointseg.lab.models import load_model
 from pointseg.lab.run_data import open_corpus
 from pointseg.data.supervision import collate
-from pointseg.lab.run_record import Run, unrecorded
+from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.papers.method import PointSupervised
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.metrics.pseudo import pseudo_masks
@@ -45,7 +45,7 @@ run = Run(Path(out)) if out else unrecorded("panoptic-study")
 run.folder.mkdir(parents=True, exist_ok=True)
 run.write("recipe.json", {"method": "panoptic_study", "scale": scale, "seed": seed, "models": models})
 torch.manual_seed(seed)
-loaded = {name: load_model(run.sibling(name).scratch / "model.pt") for name in models}
+loaded = {name: load_model(Run(home() / "runs" / name).model) for name in models}
 strangers = [name for name, (method, _, _) in loaded.items() if method.TASK != "panoptic"]
 if strangers or not loaded:
     raise InputError(f"models: {', '.join(strangers) or 'none given'}; this study is of panoptic methods")
@@ -57,10 +57,10 @@ if strangers or not loaded:
 metrics = {"pseudo": {}, "solver": {}}
 for name, (method, recipe, _) in loaded.items():
     if isinstance(method, Point2Mask):
-        metrics["solver"][name] = quality_by_solver(method, recipe, open_corpus(recipe), pictures)
+        metrics["solver"][name] = quality_by_solver(method, open_corpus(recipe), pictures)
         metrics["pseudo"][name] = metrics["solver"][name][method.labeller.config.solver]
     elif isinstance(method, PointSupervised):
-        metrics["pseudo"][name] = pseudo_panoptic_quality(method, recipe, open_corpus(recipe), pictures)
+        metrics["pseudo"][name] = pseudo_panoptic_quality(method, open_corpus(recipe), pictures)
 run.write("metrics.json", metrics)
 metrics
 
@@ -71,7 +71,7 @@ metrics
 first = {}  # the first model of each method with one point a target speaks for it in the pictures
 for method, recipe, _ in loaded.values():
     if recipe.points.n == 1:
-        first.setdefault(recipe.method, (method, recipe))
+        first.setdefault(recipe.stage.method, (method, recipe))
 corpus = open_corpus(next(iter(loaded.values()))[1])
 marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
@@ -107,5 +107,5 @@ for column, picture in enumerate(held.images):
     figures.show(line[0], picture)
     for axis, answers in zip(line[1:], said.values()):
         figures.masks(axis, picture, pseudo_masks(answers[column].panoptic))
-    figures.masks(line[-1], picture, corpus.val.truth(shown[column]).masks)
+    figures.masks(line[-1], picture, corpus.scored.truth(shown[column]).masks)
 figures.save(figure, run.folder / "figure_a2.png")

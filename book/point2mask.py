@@ -297,14 +297,12 @@ if study:
 # %% tags=["remove-input"]
 seen = study.result["metrics"] if study else {"pseudo": {}, "solver": {}}
 ways = {"nearest point": "none", "80 rounds": "sinkhorn", "optimum": "converged"}
-groups = [("VOC layout", "voc-panoptic", 1), ("VOC layout, ten points", "voc-panoptic", 10), ("COCO layout", "panoptic", 1),
-          ("COCO layout, ten points", "panoptic", 10)]  # fmt: skip
+groups = {"VOC layout": "1-voc", "VOC layout, ten points": "10-voc", "COCO layout": "1-coco", "COCO layout, ten points": "10-coco"}
 rows = []
-for title, layout, n in groups:
-    of = {kind: report.values_of({"method": kind, "layout": layout, "points": {"n": n}}, "val/PQ", held.runs, "small")
-          for kind in ("psps", "point2mask")}  # fmt: skip
+for title, place in groups.items():
+    of = {kind: held.value(f"p2m-tabA1-{kind}{place}", "val/PQ") for kind in ("psps", "p2m")}
     cells = [[seen["pseudo"][v.run]["PQ"] for v in of["psps"] if v.run in seen["pseudo"]]]
-    solved = [seen["solver"][v.run] for v in of["point2mask"] if v.run in seen["solver"]]
+    solved = [seen["solver"][v.run] for v in of["p2m"] if v.run in seen["solver"]]
     cells += [[one[way]["PQ"] for one in solved] for way in ways.values()]
     rows.append([title, *(f"{fmean(values):.1f}" if values else "-" for values in cells)])
 display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)], rows)))
@@ -318,21 +316,17 @@ display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)],
 # So are students of the optimum better students? One point a target, VOC layout, the three seeds of Table A1:
 
 # %% tags=["remove-input"]
-one = {"layout": "voc-panoptic", "points": {"kind": "uniform", "n": 1, "seed": 0}}
-p2m = one | {"method": "point2mask"}
-taught = {"PSPS": one | {"method": "psps"}, "Point2Mask, 80 rounds": p2m,
-          "Point2Mask, optimum": p2m | {"config": {"solver": "converged"}}}  # fmt: skip
-display(HTML(report.taught_table(held, "taught by", taught, seen["pseudo"])))
+psps, p2m, optimum = "p2m-tabA1-psps1-voc", "p2m-tabA1-p2m1-voc", "p2m-converged"
+taught = {"PSPS": psps, "Point2Mask, 80 rounds": p2m, "Point2Mask, optimum": optimum}
+display(HTML(report.taught_table(held, "taught by", taught)))
 
 # %% [markdown]
 # Gain in PQ, seed by seed: of students of the optimum, and of Point2Mask as it is over PSPS in all four settings.
 
 # %% tags=["remove-input"]
-psps, optimum = taught["PSPS"], taught["Point2Mask, optimum"]
 pairs = {"optimum over 80 rounds": (optimum, p2m), "optimum over PSPS": (optimum, psps)}
-for title, layout, n in groups:
-    both = ({"method": kind, "layout": layout, "points": {"n": n}} for kind in ("point2mask", "psps"))
-    pairs[f"Point2Mask over PSPS, {title}"] = tuple(both)
+for title, place in groups.items():
+    pairs[f"Point2Mask over PSPS, {title}"] = (f"p2m-tabA1-p2m{place}", f"p2m-tabA1-psps{place}")
 display(HTML(report.gains_table(held, "student's PQ", pairs, "val/PQ")))
 
 # %% [markdown]
@@ -353,9 +347,10 @@ for number in ("A2", "A3"):
 # The same rows, ours alone, beside the pseudo labels that taught them.
 
 # %% tags=["remove-input"]
-sweep = {f"{t} rounds" + ", beta 0.1" * (t == 80): p2m | ({"config": {"rounds": t}} if t != 80 else {}) for t in (40, 60, 80, 100, 120)}
-sweep |= {f"beta {beta}": p2m | {"config": {"beta": beta}} for beta in (1.0, 0.5, 0.2, 0.05, 0.01)}
-display(HTML(report.taught_table(held, "Tables A2 and A3", sweep, seen["pseudo"])))
+sweep = {"80 rounds, beta 0.1": p2m}
+sweep |= {f"{t} rounds": f"p2m-tabA2-rounds{t}" for t in (40, 60, 100, 120)}
+sweep |= {f"beta {beta}": f"p2m-tabA3-beta{beta}" for beta in (1, 0.5, 0.2, 0.05, 0.01)}
+display(HTML(report.taught_table(held, "Tables A2 and A3", sweep)))
 
 # %% [markdown]
 # Sweeps have one seed. How far their best row lies above their worst, beside what the seed alone does to one row (standard

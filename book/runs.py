@@ -9,10 +9,12 @@
 # %% [markdown]
 # # Runs: where every number comes from
 #
-# One row a run that is kept in the repository, as a folder of `runs/`: `recipe.json` (everything that decided it),
-# `env.json` (commit, packages, device), `data.json` (hashes of data and points), `log.jsonl` (every step that was
-# logged), `result.json` (scores, and how it ended) and the executed notebook. Runs that crashed or were interrupted
-# stay and say so. *Stale* marks a run whose notebook, parameters, library or data have changed since.
+# One row a run that is kept in the repository, as a folder `runs/<paper>/<row>/s<seed>/`: `recipe.json` (everything
+# that decided it), `env.json` (commit, packages, processor), `data.json` (hashes of data and points), `log.jsonl.gz`
+# (losses of every stage), `result.json` (scores, and how it ended) and the executed notebook without its pictures.
+# Runs that crashed or were interrupted stay and say so. *Stale* marks a run whose notebook, parameters, code or data
+# have changed since; *carried* one whose code has changed and was proven to give the same numbers, bit by bit
+# (`pointseg carry`).
 
 # %% tags=["parameters", "hide-input"]
 runs: str = "../runs"
@@ -24,6 +26,6 @@ from pathlib import Path
 from IPython.display import HTML
 
 from pointseg.bookkit import report
-from pointseg.lab.notebook import stale
+from pointseg.lab.notebook import state
 
-HTML(report.runs_table(Path(runs), report.stale_runs(Path(runs), partial(stale, notebooks=Path()))))
+HTML(report.runs_table(Path(runs), report.states(Path(runs), partial(state, notebooks=Path()))))

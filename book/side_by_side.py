@@ -36,7 +36,7 @@ from pointseg.bookkit import figures
 from pointseg.lab.models import load_model
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.points import centre
-from pointseg.lab.run_record import Run, unrecorded
+from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.papers.method import targets_of
 from pointseg.metrics.pseudo import object_table, pseudo_masks
 from pointseg.structures import Batch, InputError, Points
@@ -65,7 +65,7 @@ images = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) / 255 for s
 answers, metrics = {}, {}
 targets = {"instances": [targets_of(m.things()) for m in marks], "panoptic": [targets_of(m) for m in marks]}
 for name in models:
-    method, recipe, categories = load_model(run.sibling(name).scratch / "model.pt")
+    method, recipe, categories = load_model(Run(home() / "runs" / name).model)
     if [c.name for c in categories] != [c.name for c in CATEGORIES[: len(categories)]]:
         raise InputError(f"{name}: was trained on other classes than Bestiary's")
     said = []
@@ -77,11 +77,11 @@ for name in models:
                 said += method.pseudo_labels(batch)
             else:
                 said += [p.instances or p.panoptic for p in method.predict(batch.images, batch.sizes)]
-    answers[recipe.method] = said
+    answers[recipe.stage.method] = said
     if hasattr(method, "pseudo_labels"):
         table = object_table(truths, said, targets=targets[method.TASK])
         things = table.label < sum(c.is_thing for c in CATEGORIES)
-        metrics[recipe.method] = {"thing_mIoU": 100 * float(table.iou[things].mean())}
+        metrics[recipe.stage.method] = {"thing_mIoU": 100 * float(table.iou[things].mean())}
 run.write("metrics.json", metrics)
 metrics
 

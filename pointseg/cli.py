@@ -90,11 +90,31 @@ def run(options) -> None:
 
 
 def train(options) -> None:
+    print(f"train {options.name}", flush=True)  # before the library is loaded, which takes seconds
     from pointseg.lab.reproduce import trained
 
-    dials = {"method": options.method, "scale": options.scale, "seed": str(options.seed)}
-    given = dials | parameters(options.p)
-    print(trained(given, options.notebook, options.first_stage, options.force, options.runs))
+    trained(options.notebook, named(options), options.force, options.runs)
+
+
+def recipe(options) -> None:
+    from pointseg.lab.reproduce import recipe_lines
+
+    print("\n".join(recipe_lines(options.notebook, named(options), options.explain)))
+
+
+def named(options) -> dict[str, str]:
+    """Parameters of the experiment's notebook: a row or a method, dials, and what -p gives."""
+    dials = {"method": options.name, "scale": options.scale, "seed": options.seed}
+    stated = {name: value for name, value in dials.items() if value is not None}
+    return stated | parameters(options.p)
+
+
+def carry(options) -> int:
+    from pointseg.lab.carry import carry
+
+    lines = carry(options.base, options.methods, options.runs)
+    print("\n".join(lines))
+    return 1 if any(line.startswith("DIFFERS") for line in lines) else 0
 
 
 def parameters(pairs: list[str]) -> dict[str, str]:
@@ -129,9 +149,10 @@ def reproduce(options) -> None:
 
 
 def index(options) -> None:
-    from pointseg.lab.run_record import write_index
+    from pointseg.lab.run_index import write_index
 
-    print(write_index(options.runs))
+    for file in write_index(options.runs):
+        print(file)
 
 
 def verdicts(options) -> None:
@@ -171,6 +192,12 @@ RUNNING = (
     Argument("-p", metavar="NAME=VALUE", action="append", default=[]),
     Argument("--force", action="store_true", help="run again even where the run exists"),
     RUNS,
+)
+NAMED = (
+    Argument("name", help="a method, or a row of book/plan.yml"),
+    Argument("--scale", help="smoke, small or paper (default: the row's, or smoke)"),
+    number("--seed", None),
+    path("--notebook", "book/experiment.py"),
 )
 
 GROUPS = {"data": "make or check data", "evaluate": "score result files"}
@@ -219,14 +246,15 @@ COMMANDS: dict[str, Command] = {
     "run": Command(run, "run a notebook with checked parameters into runs/", (
         path("notebook"), *RUNNING,
     )),
-    "train": Command(train, "train and score one method: book/experiment.py with its parameters", (
-        Argument("method"),
-        Argument("--scale", default="smoke"),
-        number("--seed", 0),
-        path("--notebook", "book/experiment.py"),
-        Argument("--first-stage", type=int, metavar="STEPS", help="train this long from points alone "
-                 "before; 0: not at all (default: 1000 at scale small, else 0)"),
-        *RUNNING,
+    "train": Command(train, "train and score a method or a row of book/plan.yml", (
+        *NAMED, *RUNNING,
+    )),
+    "recipe": Command(recipe, "print the recipe that `train` would use", (
+        *NAMED, RUNNING[0],
+        Argument("--explain", action="store_true", help="each value, and where it comes from"),
+    )),
+    "carry": Command(carry, "record which methods give the numbers of another commit, to the bit", (
+        Argument("base", help="a commit"), Argument("methods", nargs="*"), RUNS,
     )),
     "pretrain": Command(pretrain, "pretrain a backbone on images alone", (
         Argument("kind", choices=("mae",)),
@@ -240,7 +268,7 @@ COMMANDS: dict[str, Command] = {
     "reproduce": Command(reproduce, "run every experiment of a tier that has not run yet", (
         Argument("tier", choices=("smoke", "small", "nuclei")), RUNS,
     )),
-    "index": Command(index, "write runs/index.csv anew", (RUNS,)),
+    "index": Command(index, "write runs/index.csv and runs/README.md anew", (RUNS,)),
     "verdicts": Command(verdicts, "hold the papers' claims against runs/", (
         path("--claims", "book/claims.yml"), RUNS,
     )),

@@ -27,14 +27,13 @@ def shared_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """After the whole suite: each kept run whose notebook, parameters, library or data changed since."""
+    """After the whole suite: each kept run whose notebook, parameters, code or data changed since."""
     if config.args_source is not config.ArgsSource.TESTPATHS:
         return
     from functools import partial
 
     from pointseg.bookkit import report
-    from pointseg.lab.notebook import stale
+    from pointseg.lab.notebook import state
 
-    named = report.stale_runs(ROOT / "runs", partial(stale, notebooks=ROOT / "book"))
-    for run, why in named.items():
-        terminalreporter.write_line(f"stale run: {run} ({', '.join(why)} changed since)")
+    for run, word in report.states(ROOT / "runs", partial(state, notebooks=ROOT / "book")).items():
+        terminalreporter.write_line(f"{word} run: {run}")

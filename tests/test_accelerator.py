@@ -11,7 +11,9 @@ from pointseg.bookkit.cost.network import blots, step_piece, vit_pieces
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.data.supervision import MaskDataset, collate
 from pointseg.lab import recipe as recipes
-from pointseg.lab.evaluation import label_train, predictions, score_pseudo_labels
+from pointseg.lab.evaluation import predictions, score_labels
+from pointseg.lab.labels import label_train
+from pointseg.lab.methods import PLACES, method_class
 from pointseg.lab.predict import predict_one
 from pointseg.lab.run_data import open_corpus
 from pointseg.nets.vit import TokenViT
@@ -20,7 +22,7 @@ from pointseg.training.loop import Trainer
 from pointseg.training.pretraining.images import Squares
 from pointseg.training.pretraining.pretraining import Pretraining, new_method
 
-METHODS = sorted(recipes.METHODS)
+METHODS = sorted(PLACES)
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def trained(name, device, precision):
     """Losses of three steps, the predictions of val and the scores of the pseudo labels."""
     recipe = recipes.make(name, scale="smoke", precision=precision)
     corpus = open_corpus(recipe)
-    weak = recipes.method_class(name).SUPERVISION == "points"
+    weak = method_class(name).SUPERVISION == "points"
     dataset = corpus.marked() if weak else MaskDataset(corpus.train, None, 0)
     torch.manual_seed(0)
     method = recipe.build(dataset.categories)
@@ -89,8 +91,7 @@ def trained(name, device, precision):
     method.eval()
     with torch.no_grad():  # inference tensors cannot be wrapped
         found = list(predictions.__wrapped__(method, recipe, corpus))
-    labels = label_train(method, recipe, corpus)
-    scores = score_pseudo_labels(labels, corpus) if labels.labels else {}
+    scores = score_labels(label_train(method, corpus), corpus) if weak else {}
     return SimpleNamespace(
         losses=losses, found=found, scores=scores, device=next(method.parameters()).device
     )
@@ -119,7 +120,7 @@ def test_a_method_runs_in_half_precision(name, project, monkeypatch, gpu):
     )
 
 
-@pytest.mark.parametrize("name", ["maskrcnn", "panoptic_full"])
+@pytest.mark.parametrize("name", ["mask_rcnn", "panoptic_full"])
 def test_a_picture_is_segmented_there_and_comes_back(name, gpu):
     recipe = recipes.make(name)
     method = recipe.build(CATEGORIES).to(gpu).eval()

@@ -33,6 +33,7 @@ from pointseg.bookkit.cost.network import (
     weight_bytes,
 )
 from pointseg.data.bestiary import CATEGORIES
+from pointseg.lab import recipe as recipes
 from pointseg.lab.notebook import checked, read_notebook
 from pointseg.lab.run_record import Run
 from pointseg.nets.vit import TokenViT
@@ -297,7 +298,7 @@ def test_a_step_is_fed_when_it_waits_a_tenth_at_most():
 def test_the_loop_tells_what_it_waited(monkeypatch):
     """A batch that takes 50 ms to come, beside a step that takes next to nothing; and one that is there."""
     tiny.register()
-    quick = tiny.feed(recipe := tiny.recipe(steps=6))
+    quick = tiny.feed(tiny.settings(steps=6))
     quick.dataset.categories = CATEGORIES
     slow = SimpleNamespace(
         dataset=quick.dataset,
@@ -307,7 +308,7 @@ def test_the_loop_tells_what_it_waited(monkeypatch):
     delayed = lambda batch: time.sleep(0.05) or batch  # noqa: E731
     for feed, late in ((quick, False), (slow, True)):
         monkeypatch.setattr(feeding, "feed_of", lambda recipe, processes, feed=feed: feed)
-        [row] = feeding.waits({"tiny": recipe}, [0], 3, 2, CPU)
+        [row] = feeding.waits({"tiny": recipes.make("tiny", training={"steps": 6})}, [0], 3, 2, CPU)
         assert (row["waiting"] > 0.6) == late and (row["step_ms"] > 50) == late
 
 

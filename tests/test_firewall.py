@@ -14,12 +14,12 @@ from pointseg.data.points import sample_points
 from pointseg.data.supervision import ImageDataset, PointDataset, collate
 from pointseg.lab import recipe as recipes
 from pointseg.lab import run_data as corpora
-from pointseg.lab.evaluation import label_train
-from pointseg.lab.recipe import METHODS, PointChoice, Recipe, method_class
+from pointseg.lab.labels import label_train
+from pointseg.lab.methods import PLACES, method_class
 from pointseg.lab.run_data import Corpus, open_corpus
 from pointseg.structures import InputError, Instances, Panoptic, Sample, Training, Truth
 from pointseg.training.loader import Feed
-from pointseg.training.loop import fit, seed_all
+from pointseg.training.loop import Settings, fit, seed_all
 
 STEPS = 3  # at scale smoke every method has entered its last stage by then
 
@@ -73,12 +73,12 @@ class Sealed(Poisoned):
         raise AssertionError("a training set of a weak method asked for the ground truth")
 
 
-def trained(build, dataset: ImageDataset, recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Weights after the recipe's steps."""
-    seed_all(recipe.seed)
+def trained(build, dataset: ImageDataset, settings: Settings) -> dict[str, torch.Tensor]:
+    """Weights after so many steps."""
+    seed_all(settings.seed)
     method = build()
-    feed = Feed(dataset, collate, recipe.training.batch, recipe.seed)
-    for _ in fit(method, feed, recipe.loop_settings(len(dataset)), device="cpu"):
+    feed = Feed(dataset, collate, settings.training.batch, settings.seed)
+    for _ in fit(method, feed, settings, device="cpu"):
         pass
     return {name: value.clone() for name, value in method.state_dict().items()}
 
@@ -95,7 +95,7 @@ def identical(first: dict, second: dict) -> bool:
 class Pointed(nn.Module):
     """A weak method as small as can be: class scores at the points."""
 
-    SUPERVISION, TASK = "points", "panoptic"
+    SUPERVISION, TASK, SCORES = "points", "panoptic", ("labels",)
 
     def __init__(self, classes):
         super().__init__()
@@ -149,10 +149,7 @@ class LeakyDataset(PointDataset):
         return replace(super().plain(row), truth=self.dataset.truth(row))
 
 
-TINY = Recipe(
-    method="of this file", data="memory", scale="smoke", seed=0, points=PointChoice(),
-    training=Training(steps=STEPS, batch=2), config=(), image_size=32, images=4, val=0, checkpoint_every=9,
-)  # fmt: skip
+TINY = Settings(Training(steps=STEPS, batch=2))
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +242,10 @@ def made(tmp_path_factory):
 
 def outcomes(name: str) -> list[tuple[dict, list[str]]]:
     """(weights, prints of the pseudo labels) learnt over the true masks and over noise, all else equal."""
-    recipe = recipes.make(name, training={"steps": STEPS, "batch": 2}, images=3, val=1)
+    stage = {"method": name, "training": {"steps": STEPS, "batch": 2}}
+    recipe = recipes.make(stages=[stage], images=3, scored_images=1)
     clean = open_corpus(recipe)
-    noise = Corpus(recipe, poisoned(clean.train), clean.val)
+    noise = Corpus(recipe, poisoned(clean.train), clean.scored)
     vars(noise)["points"] = clean.points  # else the points themselves would be sampled from noise
     results = []
     for corpus in (clean, noise):
@@ -255,15 +253,19 @@ def outcomes(name: str) -> list[tuple[dict, list[str]]]:
         method = recipe.build(corpus.categories)
         before = {key: value.clone() for key, value in method.state_dict().items()}
         feed = Feed(corpus.supervision(), collate, 2, recipe.seed)
-        for _ in fit(method, feed, recipe.loop_settings(len(feed.dataset)), device="cpu"):
+        for _ in fit(method, feed, recipe.loop_settings(3), device="cpu"):
             pass
         assert not identical(before, method.state_dict()), "nothing was learnt at all"
         seed_all(recipe.seed)
-        results.append((method.state_dict(), prints(label_train(method, recipe, corpus).labels)))
+        results.append((method.state_dict(), prints_of(label_train(method, corpus))))
     return results
 
 
-@pytest.mark.parametrize("name", METHODS)
+def prints_of(labelled) -> list[str]:
+    return prints([labelled.labels(i) for i in range(len(labelled))])
+
+
+@pytest.mark.parametrize("name", PLACES)
 def test_weak_methods_learn_nothing_from_masks(name, made):
     """Weights and pseudo labels are bit-identical whether the masks behind the points are true or noise."""
     if method_class(name).SUPERVISION != "points":
@@ -277,15 +279,15 @@ def test_weak_methods_learn_nothing_from_masks(name, made):
 def test_the_whole_way_tells_an_honest_method_from_a_leaking_one(
     cls, training_set, honest, made, monkeypatch
 ):
-    monkeypatch.setitem(METHODS, "planted", lambda: cls)
+    monkeypatch.setitem(PLACES, cls.__name__, f"{__name__}:{cls.__name__}")
     monkeypatch.setattr(Corpus, "supervision", lambda self: training_set(self.train, self.points))
-    (clean, labels), (noise, other_labels) = outcomes("planted")
+    (clean, labels), (noise, other_labels) = outcomes(cls.__name__)
     assert identical(clean, noise) is honest and (labels == other_labels) is honest
 
 
 def test_the_corpus_gives_a_weak_method_points_only(made, monkeypatch):
-    monkeypatch.setitem(METHODS, "planted", lambda: Pointed)
-    corpus = open_corpus(recipes.make("planted", images=4, val=2))
+    monkeypatch.setitem(PLACES, "Pointed", f"{__name__}:Pointed")
+    corpus = open_corpus(recipes.make(stages=[{"method": "Pointed"}], images=4, scored_images=2))
     for training in (corpus.supervision(), corpus.marked()):
         assert type(training) is PointDataset and training[0].truth is None
     assert corpus.unmarked()[0].truth is None and corpus.unmarked()[0].points is None

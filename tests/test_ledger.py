@@ -1,7 +1,6 @@
 """runs/: what a folder says is true, whatever happened to the run; and it stays small."""
 
 import csv
-import json
 import math
 import os
 import signal
@@ -12,23 +11,17 @@ import time
 
 import pytest
 
-from pointseg.lab import fingerprint
+from pointseg.lab import fingerprint, run_index
 from pointseg.lab import run_record as ledger
-from pointseg.lab.run_record import (
-    Interrupted,
-    Run,
-    StopFlag,
-    strict,
-    trim,
-    write_index,
-    write_text,
-)
+from pointseg.lab.chain import code_of
+from pointseg.lab.run_index import COLUMNS, index_of, key_score
+from pointseg.lab.run_record import Interrupted, Run, StopFlag, strict, write_text
 from pointseg.structures import InputError
 
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path / "runs" / "tiny-bestiary-smoke-s0-01234567")
+    return Run(tmp_path / "runs" / "attentionshift" / "as-tab3-shift" / "s0")
 
 
 def test_a_good_run_says_ok_with_its_metrics_and_where_it_was_made(run):
@@ -39,7 +32,8 @@ def test_a_good_run_says_ok_with_its_metrics_and_where_it_was_made(run):
     assert (run.status, result["error"], result["notebook"]) == ("ok", "", "x.py")
     assert result["metrics"] == {"val": {"AP": 12.5, "AR": None}}
     assert result["wall_s"] > 0 and "pid" not in result
-    assert env["packages"]["torch"] and env["threads"] >= 1 and env["device"]
+    assert env["packages"]["torch"] and env["threads"] >= 1 and env["device"] and env["cpu"]
+    assert set(env["instructions"]) <= set(ledger.FAST_ARITHMETIC)
     assert sorted(p.name for p in run.folder.iterdir()) == ["env.json", "result.json"]
 
 
@@ -110,52 +104,43 @@ def test_strict_json_has_no_nan():
     }
 
 
+RECIPE = {
+    "stages": [{"method": "token_querying", "config": {}},
+               {"method": "attentionshift", "config": {"filtering": False}}],
+    "layout": "voc", "seed": 0, "scored_on": "val", "val": "val", "scale": "small",
+    "points": {"kind": "centre", "n": 1, "seed": 0},
+}  # fmt: skip
+
+
 def test_the_index_is_made_from_the_files_alone(run):
     with run.recording():
-        run.write(
-            "recipe.json",
-            {
-                "method": "tiny",
-                "data": "bestiary",
-                "scale": "small",
-                "seed": 0,
-                "points": {"kind": "uniform", "n": 1, "seed": 3},
-                "training": {"steps": 4},
-            },
-        )
-        run.write("metrics.json", {"val": {"AP": 50.0, "per_class": {"otter": 1.0}}})
-    path = write_index(run.folder.parent)
-    first = path.read_text()
-    (row,) = csv.DictReader(first.splitlines())
-    assert row["run"] == run.id and row["status"] == "ok" and row["points"] == "uniform-1-s3"
-    assert row["val/AP"] == "50.0" and row["steps"] == "4" and "val/per_class/otter" not in row
-    path.unlink()
-    assert write_index(run.folder.parent).read_text() == first
+        run.write("recipe.json", RECIPE)
+        scores = {"val": {"AP": 50.0, "per_class": {"otter": 1.0}}, "labels": {"mIoU": 40.123}}
+        stages = [{"method": "token_querying", "seconds": 70.4}, {"seconds": 30}]
+        run.write("metrics.json", {**scores, "stages": stages})
+    text = index_of([run])
+    (row,) = csv.DictReader(text.splitlines())
+    assert tuple(row) == COLUMNS and len(COLUMNS) <= 15
+    assert row["run"] == run.id == "attentionshift/as-tab3-shift/s0" and row["status"] == "ok"
+    assert row["changed"] == "1 centre, filtering=False" and row["split"] == "val"
+    assert row["stages"] == "token_querying > attentionshift" and row["layout"] == "voc"
+    assert (row["score_name"], row["score"], row["seconds"]) == ("val/AP", "50.0", "100")
+    assert index_of([run]) == text
 
 
-def test_a_run_is_trimmed_to_its_budget_largest_figure_first(run):
+def test_a_run_of_labels_alone_is_led_by_their_overlap(run):
     run.folder.mkdir(parents=True)
-    for name, size in [("a.png", 400), ("b.png", 700), ("log.jsonl", 300)]:
-        (run.folder / name).write_bytes(b"x" * size)
-    picture = {
-        "output_type": "display_data",
-        "data": {"image/png": "y" * 600, "text/plain": "Figure"},
-    }
-    (run.folder / "notebook.ipynb").write_text(json.dumps({"cells": [{"outputs": [picture]}]}))
-    assert trim(run.folder, 1600) == ["b.png"]
-    assert trim(run.folder, 900) == ["a.png", "pictures of notebook.ipynb"]
-    notebook = json.loads((run.folder / "notebook.ipynb").read_text())
-    assert notebook["cells"][0]["outputs"][0]["data"] == {"text/plain": "Figure"}
+    run.write("result.json", {"metrics": {"labels": {"mIoU": 40.123, "mIoU_small": 1.0}}})
+    assert key_score(run) == ("labels/mIoU", 40.12)
 
 
-def test_what_cannot_be_trimmed_is_a_fault(run, monkeypatch):
+def test_a_run_that_is_too_large_is_a_fault(run, monkeypatch):
     with run.recording():
-        (run.folder / "log.jsonl").write_bytes(b"x" * ledger.RUN_BYTES)
-    assert ledger.over_budget(run.folder.parent) == [
-        f"{run.folder}: {ledger.size_of(run.folder)} bytes, 1000000 allowed"
-    ]
-    monkeypatch.setattr(ledger, "ALL_BYTES", 5)
-    assert len(ledger.over_budget(run.folder.parent)) == 2
+        (run.folder / "figure.png").write_bytes(b"x" * run_index.RUN_BYTES)
+    root, size = run.folder.parents[2], run_index.size_of(run.folder)
+    assert run_index.over_budget(root) == [f"{run.folder}: {size} bytes, 80000 allowed"]
+    monkeypatch.setattr(run_index, "ALL_BYTES", 5)
+    assert len(run_index.over_budget(root)) == 2
 
 
 def test_home_is_the_project_from_inside_the_book(tmp_path, monkeypatch):
@@ -163,7 +148,9 @@ def test_home_is_the_project_from_inside_the_book(tmp_path, monkeypatch):
     (tmp_path / "book" / "_toc.yml").touch()
     monkeypatch.chdir(tmp_path / "book")
     assert ledger.home() == tmp_path
-    assert ledger.unrecorded("x").scratch == tmp_path / "work" / "work" / "x"
+    by_hand = ledger.unrecorded("again/s0")
+    assert by_hand.root == tmp_path / "work" / "by-hand" / "again-s0"
+    assert by_hand.stages == by_hand.root / "work" / "stages"
 
 
 # --- fingerprints
@@ -187,7 +174,6 @@ def test_a_runs_hash_follows_what_it_imports_and_nothing_else(monkeypatch):
         "pointseg.training.loop",
         "pointseg.training.loader",
         "pointseg.structures",
-        "pointseg.papers.method",
     } <= reached
     assert not reached & {
         "pointseg.cli",
@@ -204,7 +190,16 @@ def test_a_runs_hash_follows_what_it_imports_and_nothing_else(monkeypatch):
             fingerprint, "_module_hash", lambda n, c=changed: "other" if n == c else moved(n)
         )
         assert (fingerprint.library_hash(["pointseg.training.loop"]) == before) is same
-    assert fingerprint.library_hash() != before != fingerprint.library_hash([])
+    assert before != fingerprint.library_hash([])
+
+
+def test_touching_one_paper_does_not_stale_the_others(monkeypatch):
+    before = {name: code_of(name) for name in ("psps", "mask_rcnn", "panoptic_full")}
+    moved = fingerprint._module_hash
+    touched = lambda name: "other" if name == "pointseg.papers.psps" else moved(name)  # noqa: E731
+    monkeypatch.setattr(fingerprint, "_module_hash", touched)
+    changed = {name for name, code in before.items() if code_of(name) != code}
+    assert changed == {"psps"}
 
 
 def test_shipped_weights_count_where_networks_do(monkeypatch):

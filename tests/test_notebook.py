@@ -1,36 +1,32 @@
 """Strict notebooks: nothing runs on a misspelt parameter, nothing runs twice, nothing stale goes unnoticed."""
 
-import base64
-import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from support import tiny_method as tiny
 
+from pointseg.lab import carry
 from pointseg.lab import notebook as notebooks
 from pointseg.lab.notebook import (
     checked,
     compare_results,
-    few_colours,
     read_notebook,
     run_notebook,
     stale,
-    with_light_pictures,
+    state,
 )
-from pointseg.lab.run_record import Run
+from pointseg.lab.run_record import Run, runs_in
 from pointseg.structures import InputError
 
 HEAD = """
@@ -87,13 +83,19 @@ def test_texts_and_values_become_what_the_cell_declares(tmp_path, given, value):
 
 
 @pytest.mark.parametrize("given, said", [
-    ({"pwer": "3"}, "no parameter 'pwer'; there are power, rate, name, loud, more"),
-    ({"out": "elsewhere"}, "no parameter 'out'"),
-    ({"power": "two"}, "parameter power: 'two' is no int"), ({"power": "2.5"}, "parameter power: 2.5 is no int"),
-    ({"power": "true"}, "parameter power: True is no int"), ({"power": True}, "parameter power: True is no int"),
-    ({"rate": "fast"}, "parameter rate: 'fast' is no float"), ({"rate": ""}, "parameter rate: None is no float"),
-    ({"loud": "1"}, "parameter loud: 1 is no bool"), ({"more": "[1]"}, r"parameter more: \[1\] is no dict"),
-    ({"more": "{a: ["}, "parameter more: '{a: \\[' is no dict"), ({"name": 3}, "parameter name: 3 is no str"),
+    ({"pwer": "3"}, "there is no parameter 'pwer'; there are power, rate, name, loud, more"),
+    ({"out": "elsewhere"}, "there is no parameter 'out'"),
+    ({"power": "two"}, "power: expected an integer, got 'two'"),
+    ({"power": "2.5"}, "power: expected an integer, got '2.5'"),
+    ({"power": "true"}, "power: expected an integer, got 'true'"),
+    ({"power": True}, "power: expected an integer, got True"),
+    ({"rate": "fast"}, "rate: expected a number, got 'fast'"),
+    ({"rate": ""}, "rate: expected a number, got ''"),
+    ({"loud": "1"}, "loud: expected true or false, got '1'"),
+    ({"more": "[1]"}, r"more: expected a table, got '\[1\]'"),
+    ({"more": "{a: ["}, "more: expected a table, got '{a: \\['"),
+    ({"name": 3}, "name: expected a text, got 3"),
+    ({"name": None}, "name: expected a text, got None"),
 ])  # fmt: skip
 def test_a_misspelt_or_mistyped_parameter_stops_before_anything_runs(place, given, said):
     path = chapter(place, "\n# %%\nraise SystemExit('it ran')\n")
@@ -119,14 +121,22 @@ def test_any_text_is_parsed_or_refused(tmp_path_factory, given_texts):
 
 
 @pytest.mark.parametrize("line, said", [
-    ("print('x')", "is no 'name: type = value'"), ("x: int", "is no 'name: type = value'"),
-    ("x = some()", "the default of parameter x is no literal"), ("x: complex = 1", "x has type complex"),
-    ("a, b = 1, 2", "is no 'name: type = value'"),
+    ("print('x')", "line 1: expected 'name: type = value'"), ("x: int", "expected 'name: type = value'"),
+    ("x = some()", "parameter x: its default is not a literal"), ("x: complex = 1", "x has type complex"),
+    ("a, b = 1, 2", "expected 'name: type = value'"),
 ])  # fmt: skip
 def test_a_parameters_cell_holds_typed_literals_only(tmp_path, line, said):
     path = chapter(tmp_path, head=f'\n# %% tags=["parameters"]\n{line}\n')
     with pytest.raises(InputError, match=said):
         checked(read_notebook(path), {})
+
+
+def test_a_parameter_may_be_left_to_somebody_else(tmp_path):
+    head = '\n# %% tags=["parameters"]\nlayout: str | None = None\nn: int | None = None\n'
+    source = read_notebook(chapter(tmp_path, head=head))
+    assert checked(source, {}) == {"layout": None, "n": None}
+    assert checked(source, {"layout": "voc", "n": "3"}) == {"layout": "voc", "n": 3}
+    assert checked(source, {"n": None}) == {"layout": None, "n": None}
 
 
 def test_a_missing_notebook_is_named(tmp_path):
@@ -140,7 +150,7 @@ def test_a_missing_notebook_is_named(tmp_path):
 def test_it_runs_once_for_each_content(place):
     path = chapter(place / "book")
     folder = run_notebook(path, {"power": "3"})
-    assert folder.parent == Path("runs") and folder.name.startswith("chapter-")
+    assert str(folder).startswith("runs/notebooks/chapter-") and folder.name == "s0"
     run = Run(folder)
     assert run.result["metrics"] == {"value": 13.5} and run.status == "ok"
     executed = nbformat.read(folder / "notebook.ipynb", 4)
@@ -164,42 +174,50 @@ def test_it_runs_once_for_each_content(place):
     assert compare_results(folder, other, rtol=0.1) == []
 
 
-def test_checkpoints_whose_record_is_gone_are_set_aside(place, capsys):
-    path = chapter(place / "book")
-    run = Run(run_notebook(path, {}))
-    for times in (1, 2):
-        (run.scratch / "checkpoint").write_text(f"after {times}")
-        shutil.rmtree(run.folder)
-        run_notebook(path, {})
-        aside = run.scratch.with_name(f"{run.id}.{times}")
-        assert (aside / "checkpoint").read_text() == f"after {times}" and not (
-            run.scratch / "checkpoint"
-        ).exists()
-        assert f"{run.folder} has no record" in capsys.readouterr().err and run.status == "ok"
+def key_of(path, **parameters):
+    source = read_notebook(path)
+    return notebooks.key_of(source, checked(source, parameters))
+
+
+def kept(place, path, key):
+    """A run of a chapter that ended well with that key."""
+    run = Run(place / "runs" / "notebooks" / "chapter" / "s0")
+    run.folder.mkdir(parents=True)
+    run.write("result.json", {"status": "ok", "notebook": path.name, "key": asdict(key)})
+    return run
 
 
 def test_what_else_makes_a_run_stale(place, monkeypatch):
     path = chapter(place / "book")
-    source = read_notebook(path)
-    key = notebooks.key_of(source, checked(source, {}))
-    run = Run(place / "runs" / "x")
-    run.folder.mkdir(parents=True)
-    run.write("result.json", {"status": "ok", "notebook": "chapter.py", "key": vars(key)})
-    assert stale(run.folder) == []
+    run = kept(place, path, key_of(path))
+    assert stale(run.folder) == [] and state(run.folder) == "current"
     monkeypatch.setattr(notebooks, "library_hash", lambda roots: "moved")
-    monkeypatch.setattr(notebooks, "data_of", lambda values: "moved")
-    assert stale(run.folder) == ["library", "data"]
+    assert stale(run.folder) == ["code"] and state(run.folder) == "stale"
     path.write_text(path.read_text().replace("power: int", "strength: int"))
-    assert stale(run.folder) == ["parameters"]
+    assert stale(run.folder) == ["notebook", "parameters", "code"]
     path.unlink()
-    assert stale(run.folder) == ["notebook"]
+    assert stale(run.folder) == ["no key"]
+
+
+def test_a_run_whose_code_was_proven_to_give_the_same_is_carried(place, monkeypatch):
+    path = chapter(place / "book")
+    old, new = {"chapter": "old"}, key_of(path).code["chapter"]
+    run = kept(place, path, replace(key_of(path), code=old))
+    assert state(run.folder) == "stale"
+    step = {"method": "chapter", "battery": "b", "base": "1", "commit": "2"}
+    carry.write_carried([step | {"old": "old", "new": "between"}], place / "runs")
+    assert state(run.folder) == "stale"
+    carry.write_carried([
+        step | {"old": "old", "new": "between"}, step | {"old": "between", "new": new},
+    ], place / "runs")  # fmt: skip
+    assert state(run.folder) == "carried" and stale(run.folder) == []
 
 
 def test_a_failing_cell_is_a_crash_with_its_notebook_kept(place):
     path = chapter(place, "\n# %%\nprint('before')\n1 / 0\n")
     with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
         run_notebook(path, {})
-    (run,) = [Run(folder) for folder in (place / "runs").iterdir()]
+    (run,) = runs_in(place / "runs")
     assert run.status == "crashed" and "ZeroDivisionError" in run.result["error"]
     text = (run.folder / "notebook.ipynb").read_text()
     assert "before" in text and str(place) not in text
@@ -231,7 +249,7 @@ def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, numb
     time.sleep(0.2)
     os.kill(child.pid, number)
     _, errors = child.communicate(timeout=240)
-    (run,) = [Run(folder) for folder in (place / "runs").iterdir()]
+    (run,) = runs_in(place / "runs")
     assert run.status == "interrupted", errors.decode()[-2000:]
     assert child.returncode != 0 and marks.read_text().split() == ["started", "saved"]
     assert (run.folder / "notebook.ipynb").exists()
@@ -261,24 +279,28 @@ def test_what_a_cell_or_its_child_says_is_heard_once(place):
 
 def test_a_run_that_is_running_is_not_started_twice(place):
     path = chapter(place)
-    source = read_notebook(path)
-    run = Run(
-        place / "runs" / notebooks.run_id(source, notebooks.key_of(source, checked(source, {})))
-    )
+    run = notebooks.prepared(path, {})[2]
     with run.recording(), pytest.raises(InputError, match=f"is running in process {os.getpid()}"):
         run_notebook(path, {})
 
 
-def test_a_run_is_called_by_what_it_did(place):
+EXPERIMENT = """
+# %% tags=["parameters"]
+method: str = "tiny"
+data: str | None = None
+scale: str | None = None
+seed: int = 3
+
+"""
+
+
+def test_a_run_of_an_experiment_lies_where_its_recipe_belongs(place):
     tiny.register()
-    head = '\n# %% tags=["parameters"]\nmethod: str = "tiny"\ndata: str = "bestiary"\nscale: str = "smoke"'
-    head += "\nseed: int = 3\n"
-    source = read_notebook(chapter(place, head=head))
-    key = notebooks.key_of(source, checked(source, {}))
-    assert notebooks.run_id(source, key) == f"tiny-bestiary-smoke-s3-{key.sha8}"
-    assert (
-        key.data and key.data != notebooks.key_of(source, checked(source, {"scale": "small"})).data
-    )
+    path = chapter(place, head=EXPERIMENT)
+    smoke, small = (notebooks.prepared(path, {"scale": scale}) for scale in ("smoke", "small"))
+    assert smoke[2].id.startswith("smoke/tiny-") and small[2].id.startswith("tried/tiny-")
+    assert smoke[2].id.endswith("/s3") and smoke[1].data != small[1].data
+    assert set(smoke[1].code) == {"tiny"}
 
 
 # --- reproducible numbers
@@ -311,32 +333,25 @@ def test_nbval_finds_a_changed_cell_in_an_executed_notebook(place):
     assert sum(v.startswith("PASSED") and v.endswith("notebook.ipynb") for v in verdicts) >= 2
 
 
-def test_kept_pictures_have_few_colours_and_stay_recognisable():
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    noise[:32] = (10, 200, 30)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, format="png")
-    png = base64.b64encode(buffer.getvalue()).decode()
-    text = json.dumps(
-        {"cells": [{"outputs": [{"data": {"image/png": png}}, {"text": "kept"}]}, {"source": "1"}]}
-    )
-    kept = json.loads(with_light_pictures(text))
-    light = kept["cells"][0]["outputs"][0]["data"]["image/png"]
-    assert len(light) < 0.75 * len(png) and kept["cells"][0]["outputs"][1] == {"text": "kept"}
-    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(light))).convert("RGB"))
-    assert np.abs(seen[:32].astype(int) - (10, 200, 30)).max() < 12
-    tiny_one = few_colours(light)
-    assert len(tiny_one) <= len(light)
+def test_a_kept_notebook_has_texts_and_no_pictures(place):
+    body = """
+# %%
+import base64
+from IPython.display import Image, display
+display(Image(base64.b64decode("iVBORw0KGgo="), format="png"))
+print("a number")
+"""
+    text = (run_notebook(chapter(place, body), {}) / "notebook.ipynb").read_text()
+    assert "a number" in text and "image/png" not in text and len(text) < 20_000
 
 
-def test_speeds_are_no_results(tmp_path):
+def test_the_stages_of_a_run_are_no_results(tmp_path):
     folders = []
     for name, speed, score in [("a", 10.0, 50.0), ("b", 99.0, 50.1)]:
         run = Run(tmp_path / name)
         run.folder.mkdir()
-        run.write(
-            "result.json", {"metrics": {"images_per_s": speed, "val": {"AP": score}, name: 1.0}}
-        )
+        stages = [{"images_per_s": speed}]
+        run.write("result.json", {"metrics": {"stages": stages, "val": {"AP": score}, name: 1.0}})
         folders.append(run.folder)
     assert compare_results(*folders) == ["a: only in one of the two", "b: only in one of the two"]
     assert "val/AP: 50 and 50.1" in compare_results(*folders, rtol=1e-4)

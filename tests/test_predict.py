@@ -14,7 +14,7 @@ from pointseg.lab.models import save_model
 from pointseg.lab.predict import image_ids
 
 
-@pytest.fixture(scope="module", params=["maskrcnn", "panoptic_full"])
+@pytest.fixture(scope="module", params=["mask_rcnn", "panoptic_full"])
 def model(request, tmp_path_factory):
     torch.manual_seed(0)
     chosen = recipe.make(request.param)

@@ -1,56 +1,85 @@
-"""Recipes, saved models and what a training shows of itself."""
+"""A recipe is a chain of stages: resolved once, written as JSON, refused in one line where it is wrong."""
 
 import dataclasses
 import json
 import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny_method as tiny
 
+from pointseg.lab import plan
 from pointseg.lab import recipe as recipes
-from pointseg.lab.models import load_model, save_model
-from pointseg.lab.progress import Progress, clock, cut, read_log
+from pointseg.lab.chain import totals
+from pointseg.lab.explain import Given, explained
+from pointseg.lab.progress import Progress, clock, cut, read_log, write_log
 from pointseg.lab.run_record import strict
-from pointseg.structures import Category, InputError, Training
+from pointseg.structures import InputError, Training
 from pointseg.training.loop import fit
 
-tiny.register()
+CHAIN = [
+    {"method": "token_querying"},
+    {"method": "attentionshift", "starts_from": 0},
+    {"method": "mask_rcnn", "starts_from": 0, "learns_from": 1},
+]
 
 
-def run():
-    chosen = tiny.settings()
-    return list(fit(tiny.Tiny(), tiny.feed(chosen), chosen, device="cpu"))
+@pytest.fixture(autouse=True)
+def _tiny():
+    tiny.register()
 
 
-# --- recipes
-
-
-def test_a_recipe_survives_json_and_its_hash_follows_every_field():
-    chosen = recipes.make(
-        "tiny", points={"kind": "jitter", "n": 10, "jitter_px": 2.0}, config={"b": [1, 2], "a": 1}
-    )
+def test_a_recipe_survives_json_and_its_hash_follows_every_field_but_the_seed():
+    points = {"kind": "jitter", "n": 10, "jitter_px": 2.0}
+    chosen = recipes.make("tiny", points=points, config={"b": [1, 2], "a": 1})
     assert recipes.Recipe.from_json(chosen.to_json()) == chosen
-    assert dict(chosen.config) == {"a": 1, "b": (1, 2)}
-    others = [dataclasses.replace(chosen, seed=1), dataclasses.replace(chosen, config=()),
-              dataclasses.replace(chosen, training=Training(lr=2.0))]  # fmt: skip
+    assert dict(chosen.stage.config) == {"a": 1, "b": (1, 2)}
+    stage = dataclasses.replace(chosen.stage, training=Training(lr=2.0, steps=4, batch=2))
+    others = [
+        dataclasses.replace(chosen, stages=(stage,)),
+        dataclasses.replace(chosen, images=9),
+        dataclasses.replace(chosen, scored_on="tune"),
+    ]
     assert len({r.sha8 for r in [chosen, *others]}) == 4
+    assert dataclasses.replace(chosen, seed=1).sha8 == chosen.sha8
 
 
-@pytest.mark.parametrize("wrong, said", [
+def test_a_chain_comes_back_with_its_links():
+    chosen = recipes.make(stages=CHAIN)
+    assert recipes.Recipe.from_json(chosen.to_json()) == chosen
+    assert [stage.learns_from for stage in chosen.stages] == ["points", "points", 1]
+    assert [stage.starts_from for stage in chosen.stages] == [None, 0, 0]
+    assert chosen.head(1).stage.method == "attentionshift"
+
+
+def test_a_method_alone_gets_the_first_stage_of_its_task_where_the_scale_has_one():
+    usual = {scale: recipes.make("psps", scale=scale).stages for scale in recipes.SCALES}
+    names = {scale: [stage.method for stage in stages] for scale, stages in usual.items()}
+    chain = ["point_semantics", "psps"]
+    assert names == {"smoke": chain, "small": chain, "paper": ["psps"]}
+    assert recipes.make("mask_rcnn").stages[0].method == "token_querying"
+    assert [stage.method for stage in recipes.make("tiny").stages] == ["tiny"]
+
+
+@pytest.mark.parametrize("wrong, complaint", [
     ({"method": "nothing"}, "method: there is no 'nothing'"),
     ({"scale": "huge"}, "scale: there is no 'huge'; there are smoke, small, paper"),
-    ({"training": {"learning_rate": 1}}, "training: there is no 'learning_rate'"),
+    ({"training": {"learning_rate": 1}}, "stage 0: training: there is no 'learning_rate'"),
     ({"points": {"kind": "random"}}, "points kind: there is no 'random'"),
     ({"precision": "fp8"}, "precision: there is no 'fp8'"),
+    ({"scored_on": "test"}, "scored_on: there is no 'test'; there are tune, val"),
     ({"depth": 3}, "recipe: there is no 'depth'"),
-    ({"student": "nothing"}, "student: there is no 'nothing'"),
+    ({"compile": True}, "compile: tiny has no part to compile"),
+    ({"stages": [{"training": {}}]}, "stage 0: it names no method"),
+    ({"stages": [{"method": "tiny", "student": "x"}]}, "stage 0: there is no 'student'"),
+    ({"stages": [{"method": "tiny", "learns_from": "masks"}]}, "tiny cannot learn from masks"),
+    ({"stages": [{"method": "tiny", "starts_from": 0}]}, "stage 0: starts_from: there is no earlier"),
+    ({"stages": [CHAIN[0], {"method": "tiny", "starts_from": 0}]}, "no parts that another stage"),
+    ({"stages": [CHAIN[0], {"method": "mask_rcnn", "learns_from": 0}]}, "makes no labels"),
 ])  # fmt: skip
-def test_an_unknown_wish_is_refused_in_one_line(wrong, said):
-    tiny.register()
-    with pytest.raises(InputError, match=said) as caught:
+def test_what_is_wrong_is_refused_in_one_line(wrong, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
         recipes.make(**{"method": "tiny", **wrong})
     assert "\n" not in str(caught.value)
 
@@ -58,7 +87,7 @@ def test_an_unknown_wish_is_refused_in_one_line(wrong, said):
 @given(
     st.text(max_size=80)
     | st.just("{}")
-    | st.just('{"points": {}, "training": {"x": 1}, "config": {}}')
+    | st.just('{"points": {}, "stages": [{"training": {"x": 1}, "config": {}}]}')
 )
 def test_any_text_is_a_recipe_or_an_input_error(text):
     with pytest.raises(InputError):
@@ -67,29 +96,73 @@ def test_any_text_is_a_recipe_or_an_input_error(text):
 
 def test_an_infinite_setting_comes_back_from_a_runs_folder():
     chosen = recipes.make("tiny", config={"alpha": math.inf, "beta": 0.1})
-    assert dict(chosen.config)["alpha"] == math.inf
+    assert dict(chosen.stage.config)["alpha"] == math.inf
     written = json.dumps(strict(json.loads(chosen.to_json())), allow_nan=False)
     assert recipes.Recipe.from_json(written) == chosen
 
 
 def test_epochs_become_steps_once_the_images_are_counted():
     chosen = recipes.make("tiny", training={"epochs": 2.5, "batch": 4})
-    assert chosen.for_images(10).training.steps == 7
-    assert recipes.make("tiny").for_images(10).training.steps == recipes.SCALES["smoke"].steps
+    assert chosen.stage.steps_for(10) == 7
+    assert recipes.make("tiny").stage.steps_for(10) == recipes.SCALES["smoke"].steps
 
 
-# --- models, progress, protocol
+# --- where values come from
 
 
-def test_a_saved_model_is_read_back_without_unpickling(tmp_path):
-    categories = (Category(7, "otter"), Category(9, "river", False))
-    chosen, method = tiny.recipe(), tiny.Tiny()
-    save_model(tmp_path / "m.pt", method, chosen, categories)
-    again, recipe, named = load_model(tmp_path / "m.pt")
-    assert (recipe, named) == (chosen, categories) and tiny.weights(again) == tiny.weights(method)
-    torch.save({"recipe": print}, tmp_path / "bad.pt")
-    with pytest.raises(InputError, match=r"bad.pt: is not a model"):
-        load_model(tmp_path / "bad.pt")
+def origins(name, changes=None, **more):
+    changes = changes or {}
+    recipe = plan.recipe_for(name, **changes, **more)
+    lines = [line.split(" = ", 1) for line in explained(recipe, Given(name, changes | more))]
+    return {label: text.partition("<- ")[2] for label, text in lines}
+
+
+def test_every_value_of_a_recipe_names_its_source(root, monkeypatch):
+    monkeypatch.chdir(root)
+    place = origins("as-tab3-shift", {"seed": 2, "points": {"n": 3}, "config": {"alpha": 2.0}})
+    assert place["seed"] == place["points.n"] == place["1 attentionshift.config.alpha"] == "given"
+    for label in ("layout", "points.kind", "1 attentionshift.config.filtering"):
+        assert place[label].startswith("row as-tab3-shift, book/plan.yml:"), label
+    line = int(place["layout"].rpartition(":")[2])
+    assert (
+        (root / "book/plan.yml").read_text().splitlines()[line - 1].strip().startswith("as-tab3-s")
+    )
+    assert place["image_size"].startswith("scale small, lab/recipe.py:")
+    assert place["1 attentionshift.training.lr"].startswith("method, papers/")
+    assert "[AS Tab. 5]" in place["1 attentionshift.config.filter_threshold"]
+    recipe = plan.recipe_for("as-tab3-shift")
+    assert {name for name in place if "." not in name} == {
+        field.name for field in dataclasses.fields(recipe)
+    } - {"stages", "points"}
+
+
+# --- the plan
+
+
+def test_every_row_of_the_plan_resolves_and_is_found_by_its_whole_recipe(root, monkeypatch):
+    monkeypatch.chdir(root)
+    for row in plan.rows().values():
+        assert plan.row_of(dataclasses.replace(row.recipe, seed=7)) is row, row.name
+
+
+def test_a_run_of_a_row_has_its_folder_and_any_other_has_its_hash(root, monkeypatch):
+    monkeypatch.chdir(root)
+    row = plan.recipe_for("as-tab3-shift", seed=2)
+    assert str(plan.folder_of(row)) == "attentionshift/as-tab3-shift/s2"
+    other = plan.recipe_for("as-tab3-shift", training={"steps": 4000})
+    assert str(plan.folder_of(other)) == f"tried/attentionshift-{other.sha8}/s0"
+    smoke = plan.recipe_for("psps", seed=1)
+    assert str(plan.folder_of(smoke)) == f"smoke/psps-{smoke.sha8}/s1"
+    with pytest.raises(InputError, match="method: there is no 'as-tab9'; the methods are"):
+        plan.recipe_for("as-tab9")
+
+
+# --- what a training shows of itself
+
+
+def run():
+    chosen = tiny.settings()
+    return list(fit(tiny.Tiny(), tiny.feed(chosen), chosen, device="cpu"))
 
 
 def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
@@ -104,7 +177,18 @@ def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
     assert [line["losses"] for line in log] == [r.losses for r in records]
     assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "seen"}
     assert all(line["data_wait"] <= line["seconds"] for line in speed)
-    assert 0 <= progress.speed["data_wait_share"] <= 1
+    seen = totals(speed)
+    assert seen["steps"] == 12 and seen["images_per_s"] > 0 and 0 <= seen["data_wait_share"] <= 1
+
+
+def test_a_kept_log_is_compressed_rounded_and_the_same_each_time(tmp_path):
+    line = {"stage": 0, "step": 3, "losses": {"fit": 0.123456789}}
+    for name in ("a.jsonl.gz", "b.jsonl.gz"):
+        write_log(tmp_path / name, [line])
+    first, second = (tmp_path / name for name in ("a.jsonl.gz", "b.jsonl.gz"))
+    assert first.read_bytes() == second.read_bytes()
+    assert read_log(first) == [line | {"losses": {"fit": 0.12346}}]
+    assert read_log(tmp_path / "absent.jsonl") == []
 
 
 def test_a_terminal_gets_one_line_that_is_overwritten(tmp_path):

@@ -2,14 +2,19 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from support.finished_runs import finish
 
 from pointseg.bookkit import report
+from pointseg.lab.plan import rows
+from pointseg.lab.recipe import PointChoice
 from pointseg.lab.run_record import Run
 
+BASE, FULL = "as-tab3-baseline", "as-full"
 CLAIMS = {
     "tolerance": 1.0,
     "seeds_for_a_verdict": 3,
@@ -29,23 +34,9 @@ CLAIMS = {
             ]
         }
     },
-    "selectors": [
-        {
-            "paper": "AS",
-            "table": "3",
-            "row": 0,
-            "method": "as",
-            "config": {"maps": "self"},
-            "scores": {"mAP": "val/AP50"},
-        },
-        {
-            "paper": "AS",
-            "table": "3",
-            "row": 1,
-            "method": "as",
-            "config": {},
-            "scores": {"mAP": "val/AP50"},
-        },
+    "measured": [
+        {"paper": "AS", "table": "3", "row": k, "ours": name, "scores": {"mAP": "val/AP50"}}
+        for k, name in enumerate((BASE, FULL))
     ],
     "orders": [
         {
@@ -60,123 +51,130 @@ CLAIMS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _plan(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
 @pytest.fixture
 def add(tmp_path):
-    def write(name, score, seed=0, scale="small", status="ok", **config):
-        run = Run(tmp_path / "runs" / name)
-        run.folder.mkdir(parents=True)
-        recipe = {
-            "method": "as",
-            "scale": scale,
-            "seed": seed,
-            "config": config,
-            "points": {"kind": "centre"},
-        }
-        run.write("recipe.json", recipe)
-        run.write("result.json", {"status": status, "metrics": {"val": {"AP50": score}}})
+    def write(row, score, seed=0, **more):
+        return finish(tmp_path, row, {"val": {"AP50": score}}, seed, **more)
 
     return write
 
 
-def words(tmp_path):
-    held = report.Trial(CLAIMS, report.finished(tmp_path / "runs"))
+def words(tmp_path, **changes):
+    held = report.Trial(CLAIMS | changes, report.finished(tmp_path / "runs"))
     return [c.verdict for c in held.cells()]
+
+
+def seeds(add, row, scores):
+    for seed, score in enumerate(scores):
+        add(row, score, seed)
+
+
+def run_of(row, seed, **scores):
+    return report.Finished(Run(Path("runs") / "p" / row / f"s{seed}"), row, {"seed": seed}, scores)
 
 
 def test_without_runs_nothing_is_decided(tmp_path):
     assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
 
 
-def seeds(add, name, scores, **settings):
-    for seed, score in enumerate(scores):
-        add(f"{name}{seed}", score, seed, **settings)
-
-
 def test_three_seeds_in_order_give_direction_holds(tmp_path, add):
-    seeds(add, "base", [30, 31, 29], maps="self")
-    seeds(add, "full", [35, 30, 40])
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [35, 30, 40])
     assert words(tmp_path) == [report.DIRECTION, report.DIRECTION]
 
 
 def test_the_wrong_order_is_not_reproduced(tmp_path, add):
-    seeds(add, "base", [30, 31, 29], maps="self")
-    seeds(add, "full", [25, 30, 20])
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [25, 30, 20])
     assert words(tmp_path) == [report.FAILED, report.FAILED]
+
+
+SWEEP = [CLAIMS["orders"][0] | {"seeds": 1}]
 
 
 def test_rows_are_compared_on_the_seeds_they_share(tmp_path, add):
     """The full row is ahead by far on seeds that the base row was never run with, and behind on the shared one."""
-    seeds(add, "full", [30, 90, 90])
-    add("base0", 35, 0, maps="self")
-    sweep = CLAIMS | {"orders": [CLAIMS["orders"][0] | {"seeds": 1}]}
+    seeds(add, FULL, [30, 90, 90])
+    add(BASE, 35)
     assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
-    held = report.Trial(sweep, report.finished(tmp_path / "runs"))
-    assert [c.verdict for c in held.cells()] == [report.FAILED, report.FAILED]
+    assert words(tmp_path, orders=SWEEP) == [report.FAILED, report.FAILED]
+    held = report.Trial(CLAIMS | {"orders": SWEEP}, report.finished(tmp_path / "runs"))
     row = held.order_rows()[0]
-    assert row["verdict"] == report.FAILED and [
-        [v.score for v in side] for side in row["values"]
-    ] == [[35], [30]]
+    assert row["verdict"] == report.FAILED
+    assert [[v.score for v in side] for side in row["values"]] == [[35], [30]]
+
+
+def test_a_row_that_was_not_run_never_hides_one_that_failed():
+    values = [[report.Value("r", 0, score)] for score in (3.0, 2.0)]
+    assert report.verdict_on(values, 1) == report.FAILED
+    assert report.verdict_on([*values, []], 1) == report.FAILED
+    assert report.verdict_on([[], *values], 1) == report.FAILED
+    assert report.verdict_on([values[1], values[0], []], 1) == report.NOT_RUN
+
+
+def with_stage(row, **changes):
+    """The stages of a row, the last one changed."""
+    *before, last = rows()[row].recipe.stages
+    return (*before, replace(last, **changes))
+
+
+def foreign():
+    """A change to the full row's recipe, by what it makes different."""
+    recipe = rows()[FULL].recipe
+    longer = replace(recipe.stage.training, steps=4000)
+    return {
+        "training": {"stages": with_stage(FULL, training=longer)},
+        "settings": {"stages": with_stage(FULL, config=(("alpha", 0.3),))},
+        "start": {"stages": with_stage(FULL, starts_from=None)},
+        "images": {"images": 500},
+        "precision": {"precision": "float32"},
+        "points": {"points": PointChoice("centre", n=5)},
+        "data": {"data": "data/dsb2018"},
+        "split": {"scored_on": "tune"},
+        "size": {"image_size": 192},
+    }
+
+
+@pytest.mark.parametrize("what", ["training", "settings", "start", "images", "precision",
+                                  "points", "data", "split", "size"])  # fmt: skip
+def test_a_run_of_another_recipe_joins_no_row(tmp_path, add, what):
+    """Also where somebody has put its folder among the row's own."""
+    stranger = add(FULL, 99, **foreign()[what])
+    place = tmp_path / "runs" / "attentionshift" / FULL / "s1"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    stranger.folder.rename(place)
+    assert [each.row for each in report.finished(tmp_path / "runs")] == [None]
+    add(FULL, 50)
+    held = report.finished(tmp_path / "runs")
+    assert [v.score for v in report.values_of(FULL, "val/AP50", held)] == [50]
 
 
 def test_an_infinite_setting_finds_its_run(tmp_path, add):
     """A recipe is written as JSON, which knows no infinity."""
-    add("vanilla", 50, 0, alpha="inf")
-    selector = yaml.safe_load("{method: as, config: {alpha: .inf}}")
+    run = add("as-tab4-alphainf", 50)
+    assert dict(rows()["as-tab4-alphainf"].recipe.stage.config) == {"alpha": float("inf")}
+    assert run.read("recipe.json")["stages"][1]["config"]["alpha"] == "inf"
     runs = report.finished(tmp_path / "runs")
-    assert [v.score for v in report.values_of(selector, "val/AP50", runs, "small")] == [50]
+    assert [v.score for v in report.values_of("as-tab4-alphainf", "val/AP50", runs)] == [50]
 
 
 def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
-    sweep = CLAIMS | {"orders": [CLAIMS["orders"][0] | {"seeds": 1}]}
-
     def line():
-        return report.sweeps_table(report.Trial(sweep, report.finished(tmp_path / "runs")), "AS")
+        held = report.Trial(CLAIMS | {"orders": SWEEP}, report.finished(tmp_path / "runs"))
+        return report.sweeps_table(held, "AS")
 
-    add("full0", 30, 0)
+    add(FULL, 30, 0)
     assert "<td>15.2</td><td>-</td><td>-</td>" in line()
-    add("full1", 33, 1)
-    add("full2", 36, 2)
+    add(FULL, 33, 1)
+    add(FULL, 36, 2)
     assert "<td>15.2</td><td>-</td><td>3.0</td>" in line()
-    add("base0", 35, 0, maps="self")
+    add(BASE, 35, 0)
     assert "<td>15.2</td><td>5.0</td><td>3.0</td>" in line()
-
-
-def test_other_data_stand_beside_no_printed_row():
-    nuclei = {"method": "as", "layout": "coco", "data": "data/dsb2018"}
-    assert not report.fits({"method": "as", "layout": "coco"}, nuclei)
-    assert report.fits({"method": "as", "layout": "coco"}, nuclei | {"data": "bestiary"})
-    assert report.fits({"method": "as", "data": "data/dsb2018"}, nuclei)
-
-
-def test_the_same_seed_twice_is_one_seed(tmp_path, add):
-    for k in range(3):
-        add(f"base{k}", 30 + k, 0, maps="self")
-        add(f"full{k}", 50 + k, 0)
-    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
-
-
-def test_two_seeds_smoke_runs_and_crashed_runs_decide_nothing(tmp_path, add):
-    seeds(add, "base", [30, 31, 29], maps="self")
-    seeds(add, "full", [35, 36])
-    add("full2", 37, 2, status="crashed")
-    add("full3", 37, 3, scale="smoke")
-    add("other", 37, 4, alpha=0.1)
-    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
-
-
-def test_at_scale_paper_the_tolerance_decides(tmp_path, add):
-    add("a", 38.9, scale="paper", maps="self")
-    add("b", 51.9, scale="paper")
-    assert words(tmp_path) == [report.REPRODUCED, report.FAILED]
-
-
-def test_ours_never_stands_in_the_printed_column(tmp_path, add):
-    seeds(add, "base", [11, 11, 11], maps="self")
-    held = report.Trial(CLAIMS, report.finished(tmp_path / "runs"))
-    page = report.printed_table(held, "AS", "3")
-    first = page.split("<tr>")[2]
-    assert "</span></td><td>38.0</td><td><a" in first and "11.0 ± 0.0" in first and "n=3" in first
-    assert 'href="runs.html#base0"' in first
 
 
 def test_a_sign_between_our_rows_is_printed_where_it_is_true():
@@ -186,63 +184,49 @@ def test_a_sign_between_our_rows_is_printed_where_it_is_true():
     assert text.index("&lt;") < text.index("3.0") < text.index("&ge;") < text.index("2.0")
 
 
-def test_a_students_labels_are_those_of_its_own_model():
-    def student(name, seed, pq):
-        recipe = {"method": "psps", "scale": "small", "seed": seed}
-        return report.Finished(
-            Run(Path(name)), recipe, {f"val/{kind}": pq for kind in ("PQ", "PQ_th", "PQ_st")}
-        )
+def test_two_seeds_and_crashed_runs_decide_nothing(tmp_path, add):
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [35, 36])
+    add(FULL, 37, 2, status="crashed")
+    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
 
-    held = report.Trial(CLAIMS, [student("a", 0, 60.0), student("b", 1, 62.0)])
-    quality = {
-        "b": {"PQ": 70.0, "PQ_th": 71.0, "PQ_st": 72.0},
-        "another": {"PQ": 1.0, "PQ_th": 1.0, "PQ_st": 1.0},
-    }
-    page = report.taught_table(
-        held, "taught by", {"PSPS": {"method": "psps"}, "no run": {"method": "x"}}, quality
-    )
-    shown = re.findall(r"<td[^>]*>(.*?)</td>", page)
-    text = [re.sub(r"<[^>]+>|&nbsp;", "", cell) for cell in shown]
-    assert text[:2] == ["PSPS", "61.0 ± 1.4 n=2"] and text[4:7] == [
-        "70.0 n=1",
-        "71.0 n=1",
-        "72.0 n=1",
-    ]
-    assert text[7:] == ["no run", *"------"]
+
+def test_at_scale_paper_the_tolerance_decides(tmp_path, add):
+    add(BASE, 38.9)
+    add(FULL, 51.9)
+    measured = [entry | {"at_paper": entry["ours"]} for entry in CLAIMS["measured"]]
+    assert words(tmp_path, measured=measured) == [report.REPRODUCED, report.FAILED]
+
+
+def test_ours_never_stands_in_the_printed_column(tmp_path, add):
+    seeds(add, BASE, [11, 11, 11])
+    held = report.Trial(CLAIMS, report.finished(tmp_path / "runs"))
+    page = report.printed_table(held, "AS", "3")
+    first = page.split("<tr>")[2]
+    assert "</span></td><td>38.0</td><td><a" in first and "11.0 ± 0.0" in first and "n=3" in first
+    assert f'href="runs.html#attentionshift/{BASE}/s0"' in first
+
+
+def test_a_student_stands_beside_the_labels_that_taught_it():
+    scores = {f"{part}/{kind}": 60.0 + k for part in ("val", "labels")
+              for k, kind in enumerate(("PQ", "PQ_th", "PQ_st"))}  # fmt: skip
+    held = report.Trial(CLAIMS, [run_of("a", seed, **scores) for seed in (0, 1)])
+    page = report.taught_table(held, "taught by", {"PSPS": "a", "no run": "x"})
+    cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", page)]
+    assert cells[:3] == ["PSPS", "60.0 ± 0.0 n=2", "61.0 ± 0.0 n=2"]
+    assert cells[4] == "60.0 ± 0.0 n=2" and cells[7:] == ["no run", *"------"]
 
 
 def test_gains_are_taken_seed_by_seed_where_both_rows_have_the_seed():
-    def run(method, seed, pq):
-        return report.Finished(
-            Run(Path(method)), {"method": method, "scale": "small", "seed": seed}, {"val/PQ": pq}
-        )
-
-    runs = [
-        run("a", 0, 60.0),
-        run("a", 1, 61.0),
-        run("a", 3, 90.0),
-        run("b", 1, 63.0),
-        run("b", 0, 58.0),
-        run("b", 0, 60.0),
-    ]
-    pairs = {
-        "a over b": ({"method": "a"}, {"method": "b"}),
-        "a over c": ({"method": "a"}, {"method": "c"}),
-    }
+    scores = [("a", 0, 60.0), ("a", 1, 61.0), ("a", 3, 90.0), ("b", 1, 63.0), ("b", 0, 59.0)]
+    runs = [run_of(row, seed, **{"val/PQ": pq}) for row, seed, pq in scores]
+    pairs = {"a over b": ("a", "b"), "a over c": ("a", "c")}
     page = report.gains_table(report.Trial(CLAIMS, runs), "gain", pairs, "val/PQ")
-    assert re.findall(r"<td[^>]*>(.*?)</td>", page) == [
-        "a over b",
-        "-0.5",
-        "+1.0, -2.0",
-        "a over c",
-        "-",
-        "-",
-    ]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert cells == ["a over b", "-0.5", "+1.0, -2.0", "a over c", "-", "-"]
 
 
 def test_the_command_prints_orders_and_counts(tmp_path, add, capsys):
-    import yaml
-
     (tmp_path / "claims.yml").write_text(yaml.safe_dump(json.loads(json.dumps(CLAIMS))))
     lines = report.verdict_lines(tmp_path / "claims.yml", tmp_path / "runs")
     assert (
@@ -252,11 +236,11 @@ def test_the_command_prints_orders_and_counts(tmp_path, add, capsys):
     )
 
 
-def test_every_selector_and_order_of_the_book_names_a_printed_row(root):
+def test_every_measured_row_and_order_of_the_book_names_a_printed_row(root):
     claims = report.read_claims(root / "book" / "claims.yml")
     size = {(p, t["id"]): len(t["rows"]) for p, c in claims["papers"].items() for t in c["tables"]}
     columns = {(p, t["id"]): t["columns"] for p, c in claims["papers"].items() for t in c["tables"]}
-    for entry in claims["selectors"]:
+    for entry in claims["measured"]:
         assert entry["row"] < size[entry["paper"], entry["table"]], entry
         assert set(entry["scores"]) <= set(columns[entry["paper"], entry["table"]]), entry
     for order in claims["orders"]:

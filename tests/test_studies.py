@@ -135,7 +135,7 @@ def test_the_truth_as_a_pseudo_label_has_full_quality_and_without_things_none_of
 ):
     monkeypatch.chdir(tmp_path)
     corpus = open_corpus(recipe.make("psps", layout="panoptic"))
-    full = pseudo_panoptic_quality(Knowing(corpus, True), corpus.recipe, corpus, 6)
-    stuff = pseudo_panoptic_quality(Knowing(corpus, False), corpus.recipe, corpus, 6)
+    full = pseudo_panoptic_quality(Knowing(corpus, True), corpus, 6)
+    stuff = pseudo_panoptic_quality(Knowing(corpus, False), corpus, 6)
     assert full["PQ"] == full["PQ_th"] == full["PQ_st"] == 100
     assert stuff["PQ_th"] == 0 and stuff["PQ_st"] == 100

@@ -80,16 +80,16 @@ def test_epochs_and_seeds_differ_in_their_order():
 
 
 @pytest.mark.parametrize(
-    "asked, device, count", [(-1, "cpu", 0), (3, "cpu", 3), (0, "cuda", 0), (7, "cuda", 7)]
+    "wanted, device, count", [(None, "cpu", 0), (3, "cpu", 3), (0, "cuda", 0), (7, "cuda", 7)]
 )
-def test_loaders_are_as_many_as_asked(asked, device, count):
-    assert loaders(asked, torch.device(device)) == count
+def test_loaders_are_as_many_as_wanted(wanted, device, count):
+    assert loaders(wanted, torch.device(device)) == count
 
 
 def test_a_gpu_has_loaders_unasked(monkeypatch):
     for processors, count in ((16, 4), (2, 2)):
         monkeypatch.setattr("os.cpu_count", lambda n=processors: n)
-        assert loaders(-1, torch.device("cuda")) == count
+        assert loaders(None, torch.device("cuda")) == count
 
 
 def test_workers_change_nothing():

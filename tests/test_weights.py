@@ -165,7 +165,7 @@ def test_shipped_backbone_is_whole_and_small():
 def test_record_beside_the_weights_is_theirs(root):
     """The file's hash, the run that made it, and that it knows more than the untrained network."""
     record = json.loads(SHIPPED.with_suffix(".json").read_text())
-    run = root / "runs" / "pretrain-bestiary-mae"
+    run = root / "runs" / "pretraining" / "bestiary-mae" / "s0"
     assert record["sha256"] == sha256(SHIPPED.read_bytes()).hexdigest()
     assert record["recipe_sha256"] == sha256((run / "recipe.json").read_bytes()).hexdigest()
     probes = json.loads((run / "probes.json").read_text())

@@ -1,37 +1,40 @@
-"""From runs/ to what a reader sees: measured values, verdicts on the papers' claims, tables and badges.
+"""From runs/ to what a reader sees: measured values, verdicts on the papers' claims, tables, badges.
 
-A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a tolerance fixed before
-any run. At scale small no value can be compared with a print; there the order of a table's rows is on trial.
+A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a tolerance
+fixed before any run. At scale small no value can be compared with a print; there the order of a table's
+rows is on trial.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pointseg.lab.plan import Row, rows
+from pointseg.lab.run_index import changed
 from pointseg.lab.run_record import Run, flat, kept_runs, strict
 
-REPRODUCED, DIRECTION, FAILED, NOT_RUN = (
-    "reproduced",
-    "direction holds",
-    "not reproduced",
-    "not run",
-)
-HEADLINES = ("val/voc_mAP50_11pt", "student/val/voc_mAP50_11pt", "val/PQ", "pseudo/mIoU")
+REPRODUCED = "reproduced"
+DIRECTION = "direction holds"
+FAILED = "not reproduced"
+NOT_RUN = "not run"
+HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU")
 BADGE = {
     REPRODUCED: "reproduced",
     DIRECTION: "direction",
     FAILED: "failed",
     NOT_RUN: "none",
     "stale": "stale",
+    "carried": "direction",
 }
 
 
@@ -54,7 +57,7 @@ class Cell:
     column: str
     printed: float
     verdict: str
-    scale: str = ""
+    scale: str | None = None
     values: tuple[Value, ...] = ()
 
     @property
@@ -64,37 +67,41 @@ class Cell:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that ended well, with its recipe and its scores under flat names."""
+    """A run that ended well, the row of the plan that it is a run of, and its scores by name."""
 
     run: Run
+    row: str | None
     recipe: dict[str, Any]
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float]
 
 
 def read_claims(path: Path) -> dict[str, Any]:
     return yaml.safe_load(Path(path).read_text())
 
 
-def finished(folder: Path) -> list[Finished]:
-    """Every kept run of a method that ended well."""
-    runs = [run for run in kept_runs(folder) if run.status == "ok"]
-    read = [
-        Finished(run, run.read("recipe.json"), flat(run.result.get("metrics", {}))) for run in runs
-    ]
-    return [one for one in read if {"method", "scale", "seed"} <= set(one.recipe)]
+def finished(folder: Path, planned: dict[str, Row] | None = None) -> list[Finished]:
+    """Every kept run of an experiment that ended well."""
+    planned = rows() if planned is None else planned
+    wanted = {_whole(json.loads(row.recipe.to_json())): name for name, row in planned.items()}
+    done = []
+    for run in kept_runs(folder):
+        recipe = run.read("recipe.json")
+        if run.status == "ok" and "stages" in recipe:
+            scores = flat(run.result.get("metrics", {}))
+            done.append(Finished(run, wanted.get(_whole(recipe)), recipe, scores))
+    return done
 
 
-def newest(folder: Path, notebook: str, **wanted: Any) -> Run | None:
-    """The run of a notebook that finished last and whose recipe says what is wanted."""
-    runs = [
-        run
-        for run in kept_runs(folder)
-        if run.status == "ok" and run.result.get("notebook") == notebook
-    ]
-    fitting = [
-        run for run in runs if all(run.read("recipe.json").get(k) == v for k, v in wanted.items())
-    ]
-    return max(fitting, key=lambda run: run.result.get("finished", ""), default=None)
+def _whole(recipe: dict[str, Any]) -> str:
+    """All of a recipe but its seed: a run joins the row whose recipe is this one, and no other."""
+    return json.dumps(strict({**recipe, "seed": None}), sort_keys=True)
+
+
+def newest(folder: Path, notebook: str) -> Run | None:
+    """The run of a notebook that finished last."""
+    runs = [r for r in kept_runs(folder) if r.result.get("notebook") == notebook]
+    ended = [run for run in runs if run.status == "ok"]
+    return max(ended, key=lambda run: run.result.get("finished", ""), default=None)
 
 
 def source(run: Run | None) -> str:
@@ -102,48 +109,38 @@ def source(run: Run | None) -> str:
     return f'<a href="runs.html#{run.id}"><code>{run.id}</code></a>' if run else "no run yet"
 
 
-def fits(selector: dict[str, Any], recipe: dict[str, Any]) -> bool:
-    """Whether a run is the one a printed row speaks of: same method, data and points, the very same settings.
-
-    Printed rows stand beside runs on Bestiary; other data have to be asked for.
-    """
-    if strict(recipe.get("config", {})) != strict(selector.get("config", {})):
-        return False
-    if recipe.get("data", "bestiary") != selector.get("data", "bestiary"):
-        return False
-    wanted = {k: selector[k] for k in ("method", "student", "layout") if k in selector}
-    points = recipe.get("points", {})
-    return all(recipe.get(k) == v for k, v in wanted.items()) and all(
-        points.get(k) == v for k, v in selector.get("points", {}).items()
-    )
+def values_of(row: str | None, score: str, runs: Iterable[Finished]) -> tuple[Value, ...]:
+    """Our values of one score of one row, one a run, by seed."""
+    mine = [f for f in runs if row is not None and f.row == row and score in f.scores]
+    values = [Value(f.run.id, f.recipe["seed"], f.scores[score]) for f in mine]
+    return tuple(sorted(values, key=lambda value: value.seed))
 
 
-def values_of(
-    selector: dict, score: str, runs: Iterable[Finished], scale: str
-) -> tuple[Value, ...]:
-    """Our values of one score beside a printed row, one a run, by seed."""
-    matching = [f for f in runs if f.recipe["scale"] == scale and fits(selector, f.recipe)]
-    return tuple(sorted((Value(f.run.id, f.recipe["seed"], f.scores[score]) for f in matching if score in f.scores),
-                        key=lambda v: v.seed))  # fmt: skip
-
-
-def order_holds(smaller: Sequence[Value], larger: Sequence[Value]) -> bool:
-    """Whether two rows stand in the printed order on the mean over seeds."""
-    return mean(smaller) < mean(larger)
-
-
-def on_shared_seeds(rows: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
+def on_shared_seeds(values: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
     """The values of the seeds that every row has: rows are compared like with like."""
-    seeds = set.intersection(*({v.seed for v in row} for row in rows))
-    return [tuple(v for v in row if v.seed in seeds) for row in rows]
+    seeds = set.intersection(*({v.seed for v in row} for row in values))
+    return [tuple(v for v in row if v.seed in seeds) for row in values]
 
 
-def verdict_on(rows: Sequence[Sequence[Value]], needed: int) -> str:
-    """Whether rows at scale small stand in the printed order, given enough seeds that all of them share."""
-    shared = on_shared_seeds(rows)
-    if min(len({v.seed for v in row}) for row in shared) < needed:
+def verdict_on(values: Sequence[Sequence[Value]], needed: int) -> str:
+    """Whether rows at scale small stand in the printed order.
+
+    Each pair of neighbours is decided on the seeds that both have; one that fails is never hidden by
+    another one that has not been run.
+    """
+    return first_of({_pair(*on_shared_seeds(pair), needed) for pair in pairwise(values)})
+
+
+def _pair(smaller: Sequence[Value], larger: Sequence[Value], needed: int) -> str:
+    if len({v.seed for v in smaller}) < needed:
         return NOT_RUN
-    return DIRECTION if all(order_holds(a, b) for a, b in pairwise(shared)) else FAILED
+    return DIRECTION if mean(smaller) < mean(larger) else FAILED
+
+
+def first_of(words: Iterable[str]) -> str:
+    """The one word for several: what failed, before what is unknown, before what holds."""
+    words = set(words)
+    return next((w for w in (FAILED, NOT_RUN, DIRECTION, REPRODUCED) if w in words), NOT_RUN)
 
 
 def mean(values: Sequence[Value]) -> float:
@@ -161,39 +158,37 @@ class Trial:
     def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
         self.claims, self.runs = claims, runs
         self.needed = claims.get("seeds_for_a_verdict", 3)
-        self.selectors = claims.get("selectors", [])
 
-    def selector(self, paper: str, table: str, row: int, column: str) -> dict[str, Any] | None:
-        """Which runs stand beside a printed number; the columns of one row may be measured on different layouts."""
+    def measured(self, paper: str, table: str, row: int, column: str) -> dict[str, Any] | None:
+        """The row of ours beside a printed number; the columns of one printed row may be measured
+        on different layouts."""
         place = (paper, table, row)
-        fitting = (
-            s
-            for s in self.selectors
-            if (s["paper"], s["table"], s["row"]) == place and column in s["scores"]
+        beside = (
+            entry
+            for entry in self.claims.get("measured", [])
+            if (entry["paper"], entry["table"], entry["row"]) == place and column in entry["scores"]
         )
-        return next(fitting, None)
+        return next(beside, None)
 
-    def values(
-        self, paper: str, table: str, row: int, column: str, scale: str
-    ) -> tuple[Value, ...]:
-        selector = self.selector(paper, table, row, column)
-        if selector is None:
-            return ()
-        return values_of(selector, selector["scores"][column], self.runs, scale)
+    def values(self, paper: str, table: str, row: int, column: str, name: str = "ours"):
+        """Our values beside a printed number; `name` "at_paper" is the row at scale paper."""
+        entry = self.measured(paper, table, row, column)
+        return values_of(entry.get(name), entry["scores"][column], self.runs) if entry else ()
 
-    def pairs_of(
-        self, paper: str, table: str, row: int, column: str
-    ) -> list[tuple[tuple[int, int], int]]:
-        """Pairs (smaller row, larger row) of neighbours in a printed order that this row takes part in, and seeds."""
-        found = []
-        for order in self.claims.get("orders", []):
-            if (order["paper"], order["table"], order["column"]) == (paper, table, column):
-                found += [
-                    (pair, self.needed_for(order))
-                    for pair in pairwise(order["rows"])
-                    if row in pair
-                ]
-        return found
+    def value(self, row: str, score: str) -> tuple[Value, ...]:
+        return values_of(row, score, self.runs)
+
+    def pairs_of(self, paper: str, table: str, row: int, column: str):
+        """Neighbours (smaller row, larger row) in a printed order that this row is one of, and the
+        seeds that decide."""
+        place = (paper, table, column)
+        return [
+            (pair, self.needed_for(order))
+            for order in self.claims.get("orders", [])
+            if (order["paper"], order["table"], order["column"]) == place
+            for pair in pairwise(order["rows"])
+            if row in pair
+        ]
 
     def needed_for(self, order: dict[str, Any]) -> int:
         """Seeds that decide an order: a sweep may name fewer than the rest."""
@@ -201,20 +196,19 @@ class Trial:
 
     def cell(self, paper: str, table: str, row: int, column: str, printed: float) -> Cell:
         place = (paper, table, row, column)
-        at_paper = self.values(*place, "paper")
+        at_paper = self.values(*place, "at_paper")
         if at_paper:
             near = abs(mean(at_paper) - printed) <= self.claims["tolerance"]
             return Cell(*place, printed, REPRODUCED if near else FAILED, "paper", at_paper)
-        small = self.values(*place, "small")
-        return Cell(*place, printed, self.by_order(*place), "small" if small else "", small)
+        small = self.values(*place)
+        return Cell(*place, printed, self.by_order(*place), "small" if small else None, small)
 
     def by_order(self, paper: str, table: str, row: int, column: str) -> str:
-        """The verdict at scale small: every order the row takes part in, given enough seeds on both sides."""
-        words = {
-            verdict_on([self.values(paper, table, r, column, "small") for r in pair], needed)
+        """The verdict at scale small: every order that the row takes part in."""
+        return first_of(
+            verdict_on([self.values(paper, table, r, column) for r in pair], needed)
             for pair, needed in self.pairs_of(paper, table, row, column)
-        }
-        return next((word for word in (NOT_RUN, FAILED, DIRECTION) if word in words), NOT_RUN)
+        )
 
     def cells(self) -> list[Cell]:
         """One a printed number of every table of every paper."""
@@ -228,20 +222,15 @@ class Trial:
         ]
 
     def order_rows(self) -> list[dict[str, Any]]:
-        """Each order a paper claims, the verdict on it and the values it was held against."""
-        return [self.order_row(order) for order in self.claims.get("orders", [])]
+        """Each order that a paper claims, the verdict on it and the values it was held against:
+        those of the seeds that all its rows share, or all there are while they share none."""
+        return [self._order_row(order) for order in self.claims.get("orders", [])]
 
-    def order_row(self, order: dict[str, Any]) -> dict[str, Any]:
-        """What was held against an order: the seeds that all its rows share, or all there is while they share none."""
-        values = [
-            self.values(order["paper"], order["table"], r, order["column"], "small")
-            for r in order["rows"]
-        ]
-        shared = on_shared_seeds(values)
-        return order | {
-            "verdict": verdict_on(values, self.needed_for(order)),
-            "values": shared if shared[0] else values,
-        }
+    def _order_row(self, order: dict[str, Any]) -> dict[str, Any]:
+        place = (order["paper"], order["table"])
+        values = [self.values(*place, r, order["column"]) for r in order["rows"]]
+        shared, verdict = on_shared_seeds(values), verdict_on(values, self.needed_for(order))
+        return {**order, "verdict": verdict, "values": shared if shared[0] else values}
 
 
 def is_number(value: Any) -> bool:
@@ -256,12 +245,9 @@ def verdict_lines(claims: Path, runs: Path) -> list[str]:
     """The verdicts as text, the orders first, then how many printed cells got which."""
     held = trial(claims, runs)
     lines = [f"{row['verdict']:16} {row['id']}: {row['says']}" for row in held.order_rows()]
-    cells = held.cells()
-    counts = {
-        word: sum(c.verdict == word for c in cells)
-        for word in (REPRODUCED, DIRECTION, FAILED, NOT_RUN)
-    }
-    return [*lines, *(f"{n:5} printed cells {word}" for word, n in counts.items())]
+    verdicts = [cell.verdict for cell in held.cells()]
+    words = (REPRODUCED, DIRECTION, FAILED, NOT_RUN)
+    return [*lines, *(f"{verdicts.count(word):5} printed cells {word}" for word in words)]
 
 
 def badge(verdict: str) -> str:
@@ -269,171 +255,159 @@ def badge(verdict: str) -> str:
 
 
 def number(values: Sequence[Value], digits: int = 1) -> str:
-    """Our mean and spread with a link to the run, or to the first of them; a dash where there is none."""
+    """Our mean and spread with a link to the run, or to the first of them; a dash where there is
+    none."""
     if not values:
         return "-"
     text = f"{mean(values):.{digits}f}"
     if len(values) > 1:
         text += f" ± {spread(values):.{digits}f}"
     title = html.escape(", ".join(v.run for v in values))
-    return f'<a href="runs.html#{values[0].run}" title="{title}">{text}</a> <small>n={len(values)}</small>'
+    link = f'<a href="runs.html#{values[0].run}" title="{title}">{text}</a>'
+    return f"{link} <small>n={len(values)}</small>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """HTML table that scrolls by itself on a narrow screen; cells are HTML already. Long names break at underscores."""
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """HTML table that scrolls by itself on a narrow screen; cells are HTML already. Long names
+    break at underscores."""
     top = "".join(f"<th>{h.replace('_', '_<wbr>')}</th>" for h in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in line)}</tr>" for line in lines)
     return f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
 
 
 def printed_table(held: Trial, paper: str, table_id: str) -> str:
-    """A paper's table as printed, and beside it our values at scale small and the verdict, in columns of their own."""
-    content = next(t for t in held.claims["papers"][paper]["tables"] if t["id"] == table_id)
+    """A paper's table as printed, beside it our values at scale small and the verdict."""
+    content = _printed(held, paper, table_id)
     scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
-    shown = [
-        c
-        for c in scores
-        if any(held.selector(paper, table_id, i, c) for i in range(len(content["rows"])))
-    ]
-    head = (
-        [html.escape(content["columns"][0]), "verdict"]
-        + [html.escape(c) for c in content["columns"][1:]]
-        + [f"ours, small: {html.escape(c)}" for c in shown]
-    )
-    rows = []
+    numbers = range(len(content["rows"]))
+    shown = [c for c in scores if any(held.measured(paper, table_id, i, c) for i in numbers)]
+    ours = [f"ours, small: {html.escape(c)}" for c in shown]
+    lines = []
     for i, row in enumerate(content["rows"]):
         cells = {
             c: held.cell(paper, table_id, i, c, row[c]) for c in scores if is_number(row.get(c))
         }
-        ours = [number(cells[c].values) if c in cells else "-" for c in shown]
+        values = [number(cells[c].values) if c in cells else "-" for c in shown]
+        verdict = badge(first_of({c.verdict for c in cells.values()} - {NOT_RUN}))
         first, *printed = (plain(row.get(c)) for c in content["columns"])
-        rows.append([first, badge(worst(cells.values())), *printed, *ours])
-    return table(head, rows)
+        lines.append([first, verdict, *printed, *values])
+    first, *rest = map(html.escape, content["columns"])
+    return table([first, "verdict", *rest, *ours], lines)
 
 
-def worst(cells: Iterable[Cell]) -> str:
-    """One word for a row: the least favourable of its decided cells."""
-    words = {c.verdict for c in cells}
-    return next((w for w in (FAILED, DIRECTION, REPRODUCED) if w in words), NOT_RUN)
+def _printed(held: Trial, paper: str, table_id: str) -> dict[str, Any]:
+    return next(t for t in held.claims["papers"][paper]["tables"] if t["id"] == table_id)
 
 
 def plain(value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, list):
-        return html.escape(", ".join(map(str, value)))
-    return (
-        {True: "yes", False: ""}.get(value, html.escape(str(value)))
-        if isinstance(value, bool)
-        else html.escape(str(value))
-    )
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return html.escape(text)
 
 
-def own_table(
-    held: Trial, what: str, rows: dict[str, dict[str, Any]], scores: dict[str, str]
-) -> str:
-    """A table of ours alone, that no paper has: named selectors of runs against named scores."""
-    cells = [[html.escape(name), *(number(values_of(selector, score, held.runs, "small")) for score in scores.values())]
-             for name, selector in rows.items()]  # fmt: skip
-    return table([what, *map(html.escape, scores)], cells)
+def own_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, str]) -> str:
+    """A table of ours alone, that no paper has: named rows of the plan against named scores."""
+    lines = [
+        [html.escape(name), *(number(held.value(row, score)) for score in scores.values())]
+        for name, row in ours.items()
+    ]
+    return table([what, *map(html.escape, scores)], lines)
 
 
-def taught_table(
-    held: Trial, what: str, rows: dict[str, dict[str, Any]], quality: dict[str, dict[str, float]]
-) -> str:
-    """PQ of students, and beside it that of the pseudo labels that taught them: `quality` has it, by run."""
-    kinds, cells = ("PQ", "PQ_th", "PQ_st"), []
-    for name, selector in rows.items():
-        own = [values_of(selector, f"val/{kind}", held.runs, "small") for kind in kinds]
-        seen = [v for v in own[0] if v.run in quality]
-        labels = [[replace(v, score=quality[v.run][kind]) for v in seen] for kind in kinds]
-        cells.append([html.escape(name), *map(number, own), *map(number, labels)])
-    return table(
-        [what, *(f"student {kind}" for kind in kinds), *(f"pseudo label {kind}" for kind in kinds)],
-        cells,
-    )
+def taught_table(held: Trial, what: str, ours: dict[str, str]) -> str:
+    """PQ of students, and beside it that of the pseudo labels that taught them."""
+    kinds, parts = ("PQ", "PQ_th", "PQ_st"), {"student": "val", "pseudo label": "labels"}
+    scores = {f"{who} {kind}": f"{part}/{kind}" for who, part in parts.items() for kind in kinds}
+    return own_table(held, what, ours, scores)
 
 
-def gains_table(
-    held: Trial, what: str, pairs: dict[str, tuple[dict[str, Any], dict[str, Any]]], score: str
-) -> str:
-    """How far the first of two rows of ours lies above the second: on the mean, and on each seed that both have."""
-    cells = []
+def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:
+    """How far the first of two rows of ours lies above the second: on the mean, and on each seed
+    that both have."""
+    lines = []
     for name, pair in pairs.items():
-        upper, lower = on_shared_seeds(
-            [values_of(selector, score, held.runs, "small") for selector in pair]
-        )
-        at = lambda row, seed: mean([v for v in row if v.seed == seed])  # noqa: E731
-        gains = [at(upper, seed) - at(lower, seed) for seed in sorted({v.seed for v in upper})]
-        line = (
-            [f"{statistics.fmean(gains):+.1f}", ", ".join(f"{gain:+.1f}" for gain in gains)]
-            if gains
-            else ["-", "-"]
-        )
-        cells.append([html.escape(name), *line])
-    return table([what, "mean", "seed by seed"], cells)
+        gains = gains_of(*on_shared_seeds([held.value(row, score) for row in pair]))
+        by_seed = ", ".join(f"{gain:+.1f}" for gain in gains)
+        average = f"{statistics.fmean(gains):+.1f}" if gains else "-"
+        lines.append([html.escape(name), average, by_seed or "-"])
+    return table([what, "mean", "seed by seed"], lines)
+
+
+def gains_of(upper: Sequence[Value], lower: Sequence[Value]) -> list[float]:
+    """Upper less lower, seed by seed."""
+    seeds = sorted({v.seed for v in upper})
+    above, below = ([[v for v in row if v.seed == s] for s in seeds] for row in (upper, lower))
+    return [mean(a) - mean(b) for a, b in zip(above, below)]
 
 
 def orders_table(held: Trial, paper: str | None = None) -> str:
     """What the papers say about orders, what we saw, and the verdict."""
-    rows = [r for r in held.order_rows() if paper in (None, r["paper"])]
-    return table(
-        ["claim", "paper says", "ours, small, in that order", "verdict"],
-        [[f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), in_order(r["values"]),
-          badge(r["verdict"])] for r in rows],
-    )  # fmt: skip
+    lines = [
+        [f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), in_order(r["values"]),
+         badge(r["verdict"])]
+        for r in held.order_rows() if paper in (None, r["paper"])
+    ]  # fmt: skip
+    return table(["claim", "paper says", "ours, small, in that order", "verdict"], lines)
 
 
-def in_order(rows: Sequence[Sequence[Value]]) -> str:
+def in_order(values: Sequence[Sequence[Value]]) -> str:
     """Our values of rows in the printed order, joined by the signs that are true of ours."""
-    text = number(rows[0])
-    for before, after in pairwise(rows):
+    text = number(values[0])
+    for before, after in pairwise(values):
         both = before and after
-        sign = "&lt;" if both and order_holds(before, after) else "&ge;" if both else ","
+        sign = ("&lt;" if mean(before) < mean(after) else "&ge;") if both else ","
         text += f" {sign} {number(after)}"
     return text
 
 
 def sweeps_table(held: Trial, paper: str) -> str:
-    """How far the rows of each sweep lie apart, printed and ours, beside what the seed alone does to one of them."""
-    lines = []
-    for order in (o for o in held.order_rows() if o["paper"] == paper and "seeds" in o):
-        place = (paper, order["table"])
-        printed = next(
-            t for t in held.claims["papers"][paper]["tables"] if t["id"] == order["table"]
-        )["rows"]
-        whole = [held.values(*place, r, order["column"], "small") for r in order["rows"]]
-        scores = [[printed[r][order["column"]] for r in order["rows"]]]
-        scores += [[mean(v) for v in order["values"]]] if all(order["values"]) else []
-        ranges = [f"{max(row) - min(row):.1f}" for row in scores] + ["-"] * (2 - len(scores))
-        repeated = [spread(values) for values in whole if len(values) > 1]
-        lines.append(
-            [html.escape(order["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"]
-        )
-    head = [
-        "sweep",
-        "best over worst row, printed",
-        "best over worst row, ours",
-        "spread of one row over seeds",
-    ]
-    return table(head, lines)
+    """How far the rows of each sweep lie apart, printed and ours, beside what the seed alone does
+    to one of them."""
+    sweeps = [o for o in held.order_rows() if o["paper"] == paper and "seeds" in o]
+    head = ["sweep", "best over worst row, printed", "best over worst row, ours",
+            "spread of one row over seeds"]  # fmt: skip
+    return table(head, [_sweep(held, sweep) for sweep in sweeps])
 
 
-def stale_runs(folder: Path, reasons: Callable[[Path], list[str]]) -> dict[str, list[str]]:
-    """Run id -> why a kept notebook's run no longer matches what made it, for those that do not."""
-    found = {run.id: reasons(run.folder) for run in kept_runs(folder) if "key" in run.result}
-    return {name: why for name, why in found.items() if why}
+def _sweep(held: Trial, sweep: dict[str, Any]) -> list[str]:
+    place, column = (sweep["paper"], sweep["table"]), sweep["column"]
+    printed = _printed(held, *place)["rows"]
+    whole = [held.values(*place, r, column) for r in sweep["rows"]]
+    ours = [mean(v) for v in sweep["values"]] if all(sweep["values"]) else []
+    repeated = [spread(values) for values in whole if len(values) > 1]
+    ranges = (_range([printed[r][column] for r in sweep["rows"]]), _range(ours))
+    return [html.escape(sweep["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"]
+
+
+def _range(scores: Sequence[float]) -> str:
+    return f"{max(scores) - min(scores):.1f}" if scores else "-"
+
+
+def states(folder: Path, state: Callable[[Path], str]) -> dict[str, str]:
+    """Run id -> "stale" or "carried" for the kept runs of notebooks that are not simply current."""
+    words = {run.id: state(run.folder) for run in kept_runs(folder) if "key" in run.result}
+    return {name: word for name, word in words.items() if word != "current"}
 
 
 def headline(scores: dict[str, float]) -> str:
     """The scores that tables ask for, and all others on demand."""
-    line = lambda name: f"{html.escape(name)} {scores[name]:.1f}"  # noqa: E731
-    first = [line(name) for name in HEADLINES if name in scores]
-    rest = [line(name) for name in scores if name not in HEADLINES]
-    more = (
-        f"<details><summary>{len(rest)} more</summary>{'<br>'.join(rest)}</details>" if rest else ""
-    )
-    return "<br>".join(first) + more
+    lines = {name: f"{html.escape(name)} {value:.1f}" for name, value in scores.items()}
+    rest = [line for name, line in lines.items() if name not in HEADLINES]
+    more = f"<details><summary>{len(rest)} more</summary>{'<br>'.join(rest)}</details>"
+    first = "<br>".join(lines[name] for name in HEADLINES if name in lines)
+    return first + (more if rest else "")
+
+
+def runs_table(folder: Path, words: dict[str, str] | None = None) -> str:
+    """Every kept run with an anchor of its own: what it is, how it ended, its scores, its files.
+
+    `words` has a word, "stale" or "carried", for runs whose code is not what it was.
+    """
+    lines = [_run_line(run, folder, (words or {}).get(run.id)) for run in kept_runs(folder)]
+    return table(["run", "stages", "settings", "state", "wall", "scores"], lines)
 
 
 def file_links(run: Run, runs: Path) -> str:
@@ -443,19 +417,14 @@ def file_links(run: Run, runs: Path) -> str:
     return " ".join(f'<a href="runs/{folder}/{name}">{html.escape(name)}</a>' for name in names)
 
 
-def runs_table(folder: Path, stale: dict[str, list[str]] | None = None) -> str:
-    """Every kept run with an anchor of its own: what it is, how it ended, its scores, where its files lie."""
-    rows = []
-    for run in kept_runs(folder):
-        recipe, result = run.read("recipe.json"), run.result
-        scores = flat(result.get("metrics", {}))
-        shown = headline(scores)
-        state = html.escape(run.status) + (
-            f" {badge('stale')}" if (stale or {}).get(run.id) else ""
-        )
-        settings = html.escape(", ".join(f"{k}={v}" for k, v in recipe.get("config", {}).items()))
-        what = f'<a id="{run.id}"></a><code>{run.id}</code><br>{file_links(run, folder)}'
-        kind = html.escape(recipe.get("method", result.get("kind", "")))
-        wall = f"{result.get('wall_s', 0):.0f} s"
-        rows.append([what, kind, str(recipe.get("seed", "")), settings, state, wall, shown])
-    return table(["run", "method", "seed", "settings", "state", "wall", "scores"], rows)
+def _run_line(run: Run, runs: Path, word: str | None) -> list[str]:
+    recipe, result = run.read("recipe.json"), run.result
+    stages = [stage["method"] for stage in recipe.get("stages", [])]
+    return [
+        f'<a id="{run.id}"></a><code>{run.id}</code><br>{file_links(run, runs)}',
+        html.escape(" > ".join(stages) or result.get("kind", "")),
+        html.escape(changed(recipe)),
+        html.escape(run.status) + (f" {badge(word)}" if word else ""),
+        f"{result.get('wall_s', 0):.0f} s",
+        headline(flat(result.get("metrics", {}))),
+    ]

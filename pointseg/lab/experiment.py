@@ -1,76 +1,111 @@
-"""One experiment from a recipe to its scores: data, training, evaluation, record.
+"""One experiment from a recipe to its scores: data, the stages of its chain, scores, record.
 
 python -m pointseg.lab.experiment RECIPE.json RUN_FOLDER      (the same under torchrun)
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from pointseg.data.supervision import ImageDataset, MaskDataset, collate
 from pointseg.lab import run_data as data
-from pointseg.lab.evaluation import SCORED, answers, label_train, score_pseudo_labels, score_val
-from pointseg.lab.models import save_model
-from pointseg.lab.progress import Progress
-from pointseg.lab.recipe import Recipe, method_class
+from pointseg.lab.chain import Chain
+from pointseg.lab.evaluation import (
+    SCORED,
+    SHOWN,
+    predictions,
+    score_labels,
+    score_predictions,
+    shown_labels,
+    shown_predictions,
+)
+from pointseg.lab.labels import Labelled, label_train
+from pointseg.lab.methods import method_class, scored_on
+from pointseg.lab.progress import read_log, write_log
+from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus, open_corpus
-from pointseg.lab.run_record import Interrupted, Run, StopFlag
-from pointseg.nets.start import load_first_stage
+from pointseg.lab.run_record import Run
 from pointseg.ops.processes import in_world, rank
-from pointseg.papers.method import Method
-from pointseg.structures import InputError
+from pointseg.structures import Prediction
 from pointseg.training.distributed import joined, torchrun
-from pointseg.training.loader import Feed, loaders
-from pointseg.training.loop import default_device, fit, seed_all
-
-BEFORE_STEPS = 2**31  # the "step" whose seed draws the first weights
 
 
 def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
-    """Trains, scores and leaves recipe.json, data.json, log.jsonl and metrics.json in the run's folder."""
+    """Trains, scores and leaves recipe, data, log and metrics in the run's folder."""
     run.folder.mkdir(parents=True, exist_ok=True)
     if processes > 1 and not in_world():
         return launched(recipe, run, processes)
     corpus = corpus_of(recipe)
-    recipe = recipe.for_images(len(corpus.supervision()))
     if rank() == 0:
         run.write("recipe.json", json.loads(recipe.to_json()))
         run.write("data.json", {**corpus.facts(), "sha256": data.data_hash(recipe)})
-    method, speed = trained(recipe, corpus.supervision(), run)
+    chain = Chain(corpus, run.stages)
+    taught = {k: chain.labels(k) for k in teaching(recipe)}
+    chain.model(len(recipe.stages) - 1)
     if rank() != 0:
         return {}
-    metrics = {**speed, "val": score_val(method, recipe, corpus)}
-    if method_class(recipe.method).SUPERVISION == "points":
-        metrics |= weak_part(method, recipe, corpus, run)
-    run.write("answers.json", answers(method, recipe, corpus))
+    metrics, shown = scores(chain, taught)
+    keep_log(chain, run)
+    run.write("answers.json", shown)
     run.write("metrics.json", metrics)
     return metrics
 
 
-def weak_part(method: Method, recipe: Recipe, corpus: Corpus, run: Run) -> dict[str, Any]:
-    """Quality of the pseudo labels, and the student that learns from them where the recipe names one."""
-    labelled = label_train(method, recipe, corpus, SCORED)
-    metrics: dict[str, Any] = (
-        {"pseudo": score_pseudo_labels(labelled, corpus)} if labelled.labels else {}
-    )
-    if recipe.student:
-        own = "student_labels" if hasattr(method, "student_labels") else "pseudo_labels"
-        taught, lesson = recipe.for_student(), label_train(method, recipe, corpus, name=own)
-        pupils = MaskDataset(lesson.dataset, data.augmentation(taught), taught.seed)
-        student, speed = trained(taught.for_images(len(pupils)), pupils, run, "student-")
-        metrics["student"] = {
-            **speed,
-            "val": score_val(student, taught, replace(corpus, recipe=taught)),
-        }
-    return metrics
+def teaching(recipe: Recipe) -> list[int]:
+    """The stages whose labels a later one learns from, in order."""
+    return sorted({s.learns_from for s in recipe.stages if isinstance(s.learns_from, int)})
+
+
+def scores(chain: Chain, taught: dict[int, Labelled]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the last stage is scored on, and the labels of the last one that makes any; and the
+    first few of both."""
+    recipe, corpus = chain.recipe, chain.corpus
+    last, metrics, shown = len(recipe.stages) - 1, {"stages": chain.record()}, {}
+    if "val" in scored_on(recipe.stage.method):
+        few: list[Prediction] = []
+        predicted = predictions(chain.method(last), recipe, corpus)
+        metrics[recipe.scored_on] = score_predictions(_noting(predicted, few), recipe, corpus)
+        shown[recipe.scored_on] = shown_predictions(few)
+    labelling = [k for k, s in enumerate(recipe.stages) if _labels(s.method)]
+    for k in labelling[-1:]:
+        labels = pseudo_labels(chain, k, taught)
+        metrics["labels"], shown["labels"] = score_labels(labels, corpus), shown_labels(labels)
+    return metrics, shown
+
+
+def pseudo_labels(chain: Chain, k: int, taught: dict[int, Labelled]) -> Labelled:
+    """The first labels of stage k, those that it taught where it has no others."""
+    if k in taught and not hasattr(method_class(chain.recipe.stages[k].method), "student_labels"):
+        return taught[k].first(SCORED)
+    return label_train(chain.method(k), chain.corpus.at(k), SCORED)
+
+
+def _labels(method: str) -> bool:
+    return "labels" in scored_on(method)
+
+
+def _noting(predicted: Iterator[Prediction], few: list[Prediction]) -> Iterator[Prediction]:
+    """The same stream, its first ones remembered."""
+    for one in predicted:
+        if len(few) < SHOWN:
+            few.append(one)
+        yield one
+
+
+def keep_log(chain: Chain, run: Run) -> None:
+    """The logs of all stages as one compressed file of the run."""
+    lines = [
+        {"stage": k, **line}
+        for k in range(len(chain.recipe.stages))
+        for line in read_log(chain.folder(k) / "log.jsonl")
+    ]
+    write_log(run.folder / "log.jsonl.gz", lines)
 
 
 def corpus_of(recipe: Recipe) -> Corpus:
@@ -82,52 +117,11 @@ def corpus_of(recipe: Recipe) -> Corpus:
     return open_corpus(recipe)
 
 
-def trained(
-    recipe: Recipe, dataset: ImageDataset, run: Run, prefix: str = ""
-) -> tuple[Method, dict[str, float]]:
-    """The method after its training, and how fast that went. Killed and called again, it goes on."""
-    seed_all(recipe.seed, BEFORE_STEPS)
-    method = recipe.build(dataset.categories)
-    if recipe.start:
-        load_first_stage(
-            method, run.sibling(recipe.start).scratch / "model.pt", first_stage(recipe)
-        )
-    feed = Feed(
-        dataset,
-        collate,
-        recipe.training.batch,
-        recipe.seed,
-        loaders(recipe.workers, default_device()),
-    )
-    progress = Progress(recipe.training.steps, run.folder, prefix=prefix)
-    settings = recipe.loop_settings(len(dataset))
-    records = fit(method, feed, settings, run.scratch / f"{prefix}checkpoints")
-    with StopFlag() as stop, contextlib.closing(records):
-        for record in records:
-            if rank() == 0:
-                progress(record)
-            if stop.asked:
-                break
-    if stop.asked and record.step + 1 < recipe.training.steps:
-        raise Interrupted(f"stopped after step {record.step}, resumable")
-    if rank() == 0:
-        save_model(run.scratch / f"{prefix}model.pt", method, recipe, dataset.categories)
-    return method, progress.speed
-
-
-def first_stage(recipe: Recipe) -> tuple[str, ...]:
-    """The parts of the recipe's method that a first stage trains."""
-    parts = getattr(method_class(recipe.method), "FIRST_STAGE", ())
-    if not parts:
-        raise InputError(f"start: {recipe.method} has no first stage to start from")
-    return parts
-
-
 def launched(recipe: Recipe, run: Run, processes: int) -> dict[str, Any]:
     """The same experiment by torchrun in so many processes of this machine."""
     run.write("recipe.json", json.loads(recipe.to_json()))
-    words = ["-m", "pointseg.lab.experiment", str(run.folder / "recipe.json"), str(run.folder)]
-    if torchrun(words, processes):
+    places = [str(run.folder / "recipe.json"), str(run.folder)]
+    if torchrun(["-m", "pointseg.lab.experiment", *places], processes):
         raise RuntimeError(
             f"{run.id}: a process of the distributed training failed; its log is above"
         )
@@ -138,7 +132,8 @@ def main(recipe: str, folder: str) -> int:
     """Exit code: 0 done, 130 interrupted."""
     try:
         with joined():
-            experiment(Recipe.from_json(Path(recipe).read_text()), Run(Path(folder)))
+            chosen = Recipe.from_json(Path(recipe).read_text())
+            experiment(chosen, Run(Path(folder)))
     except KeyboardInterrupt as problem:
         print(f"rank {os.environ.get('RANK', 0)}: {problem}", file=sys.stderr)
         return 130

@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-CHOICES = frozenset(
-    {"pointseg.lab.recipe"}
-)  # imports one of many by choice; who asks names the chosen one
-
-DRAWING = frozenset(
+# Modules that draw, print or keep records: they move no number.
+SILENT = frozenset(
     f"pointseg.{name}"
     for name in (
         "cli",
         "bookkit.equations",
         "bookkit.explorer",
         "bookkit.figures",
-        "bookkit.run_figures",
-        "lab.predict",
         "bookkit.report",
+        "bookkit.run_figures",
+        "lab.carry",
+        "lab.explain",
+        "lab.fingerprint",
+        "lab.notebook",
+        "lab.predict",
+        "lab.progress",
+        "lab.run_index",
+        "lab.run_record",
     )
 )
 
@@ -42,12 +46,12 @@ def code_hash(source: str) -> str:
     return digest.hexdigest()
 
 
-def library_hash(roots: Iterable[str] | None = None) -> str:
-    """sha256 over the modules that the named ones import, themselves included; over all of them when None.
+def library_hash(roots: Iterable[str]) -> str:
+    """sha256 over the modules that the named ones import, themselves included.
 
     Where networks are among them, the weights in the package count too.
     """
-    names = set(sources()) if roots is None else closure(roots)
+    names = closure(roots)
     lines = [f"{name} {_module_hash(name)}" for name in sorted(names)]
     weights = _weights() if any(name.startswith("pointseg.nets.") for name in names) else []
     return hashlib.sha256("\n".join([*lines, *weights]).encode()).hexdigest()
@@ -56,43 +60,42 @@ def library_hash(roots: Iterable[str] | None = None) -> str:
 def closure(roots: Iterable[str]) -> set[str]:
     """Names of our modules reachable by imports from the given ones, lazy imports included.
 
-    Those that only draw or print are left out: they move no number.
+    A method that is chosen by its name (lab/methods.py) is not among them: who asks names it.
     """
     reached: set[str] = set()
     waiting = [name for name in roots if name in sources()]
     while waiting:
         name = waiting.pop()
-        if name not in reached | DRAWING:
+        if name not in reached | SILENT:
             reached.add(name)
             waiting += _imports(name)
     return reached
 
 
-def imported(source: str, lazy: bool = True) -> set[str]:
-    """Our modules that a source imports; without `lazy` only at its top level."""
-    tree = ast.parse(source)
-    found: set[str] = set()
-    for node in ast.walk(tree) if lazy else tree.body:
+def imported(source: str) -> set[str]:
+    """Our modules that a source imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found & set(sources())
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names & set(sources())
 
 
 @cache
 def sources() -> dict[str, Path]:
     """Module name -> file, of the whole package."""
-    found = {}
+    files = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
 
 
 @cache
 def _imports(name: str) -> frozenset[str]:
-    return frozenset(imported(sources()[name].read_text(), lazy=name not in CHOICES))
+    return frozenset(imported(sources()[name].read_text()))
 
 
 @cache

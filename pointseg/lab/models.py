@@ -16,7 +16,7 @@ from pointseg.structures import Category, InputError
 def save_model(
     path: Path, method: torch.nn.Module, recipe: Recipe, categories: Sequence[Category]
 ) -> None:
-    """A trained method with what is needed to build it again: no optimiser, no counters."""
+    """The last method of a recipe after its training: no optimiser, no counters."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     named = [[category.id, category.name, category.is_thing] for category in categories]

@@ -1,11 +1,8 @@
-"""Notebooks with checked parameters, run once for each content of notebook, parameters, library and data."""
+"""Notebooks with checked parameters, run once for each content of notebook, parameters, code, data."""
 
 from __future__ import annotations
 
 import ast
-import base64
-import io
-import itertools
 import json
 import logging
 import os
@@ -14,21 +11,27 @@ import signal
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 
+from pointseg.lab.carry import is_carried
+from pointseg.lab.chain import code_of
 from pointseg.lab.fingerprint import code_hash, imported, library_hash, sha8
-from pointseg.lab.recipe import METHODS, method_class
-from pointseg.lab.run_record import RUNS, Interrupted, Run, StopFlag, flat, write_text
+from pointseg.lab.plan import folder_of, recipe_for
+from pointseg.lab.recipe import Recipe
+from pointseg.lab.run_data import data_hash
+from pointseg.lab.run_record import RUNS, SMOKE, Interrupted, Run, StopFlag, flat, write_text
 from pointseg.structures import InputError
 
 KERNEL = "python3"
 OUT = "out"  # the parameter that, where a notebook has it, receives the run's folder
 CHECKED = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list}
+PLAIN = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false",
+         "dict": "a table", "list": "a list"}  # fmt: skip
+EXPERIMENT = {"method", "data", "seed"}  # parameters of a notebook that describes an experiment
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,29 @@ class Parameter:
 
     name: str
     type: str
+    optional: bool
     default: Any
 
     def parse(self, given: Any) -> Any:
-        """The value for a text such as the command line gives, or for a value that has its type already."""
-        if isinstance(given, str) and self.type != "str":
-            try:
-                given = yaml.safe_load(given)
-            except yaml.YAMLError:
-                raise self._refusal(given) from None
-            if self.type == "float" and isinstance(given, str):  # YAML reads 1e-3 as a text
-                given = _as_float(given)
-        fits = isinstance(given, CHECKED[self.type]) and (
-            self.type == "bool" or not isinstance(given, bool)
-        )
-        if not fits:
+        """The value for a text such as the command line gives, or for a value of its type."""
+        if given is None and self.optional:
+            return None
+        value = self._read(given) if isinstance(given, str) and self.type != "str" else given
+        is_flag = isinstance(value, bool)
+        if not isinstance(value, CHECKED[self.type]) or is_flag != (self.type == "bool"):
             raise self._refusal(given)
-        return float(given) if self.type == "float" else given
+        return float(value) if self.type == "float" else value
+
+    def _read(self, given: str) -> Any:
+        try:
+            value = yaml.safe_load(given)
+            # YAML takes 1e-3 for a text
+            return float(value) if self.type == "float" and isinstance(value, str) else value
+        except (yaml.YAMLError, ValueError):
+            raise self._refusal(given) from None
 
     def _refusal(self, given: Any) -> InputError:
-        return InputError(f"parameter {self.name}: {given!r} is no {self.type}")
+        return InputError(f"{self.name}: expected {PLAIN[self.type]}, got {given!r}")
 
 
 @dataclass(frozen=True)
@@ -77,25 +83,23 @@ class Source:
     def parameters(self) -> dict[str, Parameter]:
         """What the cell tagged `parameters` declares."""
         tagged = [c for c in self.notebook.cells if "parameters" in c.metadata.get("tags", [])]
-        found = {}
-        for node in ast.parse(tagged[0].source).body if tagged else []:
-            parameter = _declared(node, self.path)
-            found[parameter.name] = parameter
-        return found
+        nodes = ast.parse(tagged[0].source).body if tagged else []
+        declared = [_declared(node, self.path) for node in nodes]
+        return {parameter.name: parameter for parameter in declared}
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a run's name is made from; four hashes that must still match for its page to be current."""
+    """What a result was made from; all of it must still match for its page to be current."""
 
     notebook: str
     parameters: dict[str, Any]
-    library: str
-    data: str
+    code: dict[str, str]  # hash of the library's code by method; else by the notebook's name
+    data: str | None
 
     @property
     def sha8(self) -> str:
-        return sha8(self.notebook, self.parameters, self.library, self.data)
+        return sha8(asdict(self))
 
 
 def read_notebook(path: Path) -> Source:
@@ -108,55 +112,49 @@ def read_notebook(path: Path) -> Source:
 
 
 def checked(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters with their values; an unknown name or a wrong type is refused before anything runs."""
+    """All parameters with their values; an unknown name or a wrong type is refused before
+    anything runs."""
     declared = {name: p for name, p in source.parameters.items() if name != OUT}
     for name in given:
         if name not in declared:
-            raise InputError(
-                f"{source.path}: no parameter '{name}'; there are {', '.join(declared) or 'none'}"
-            )
+            known = ", ".join(declared) or "none"
+            raise InputError(f"{source.path}: there is no parameter '{name}'; there are {known}")
     return {
         name: p.parse(given[name]) if name in given else p.default for name, p in declared.items()
     }
 
 
-def key_of(source: Source, values: Mapping[str, Any], data: str | None = None) -> Key:
-    """`values` are the checked parameters; the data's hash is computed unless it is given."""
-    roots = set(imported(source.code)) | method_modules(values)
-    return Key(
-        code_hash(source.code),
-        dict(values),
-        library_hash(roots),
-        data_of(values) if data is None else data,
+def recipe_of(values: Mapping[str, Any]) -> Recipe | None:
+    """The recipe of a notebook that describes an experiment, None for others."""
+    if not set(values) >= EXPERIMENT:
+        return None
+    points = {"kind": values.get("points"), "n": values.get("n"), "seed": values.get("points_seed")}
+    named = ("data", "layout", "scale", "seed", "stages", "training", "config", "settings")
+    return recipe_for(
+        values["method"],
+        points={name: value for name, value in points.items() if value is not None},
+        **{name: values.get(name) for name in named},
     )
 
 
-def method_modules(values: Mapping[str, Any]) -> set[str]:
-    """The modules of the methods that parameters name."""
-    names = [values.get(name) for name in ("method", "student")]
-    return {method_class(name).__module__ for name in names if name in METHODS}
+def key_of(source: Source, values: Mapping[str, Any], data: str | None = None) -> Key:
+    """`values` are the checked parameters; the data's hash is computed unless it is given."""
+    recipe = recipe_of(values)
+    if recipe is None:
+        code = {source.path.stem: library_hash(imported(source.code))}
+        return Key(code_hash(source.code), dict(values), code, None)
+    code = {stage.method: code_of(stage.method) for stage in recipe.stages}
+    return Key(code_hash(source.code), dict(values), code, data or data_hash(recipe))
 
 
-def data_of(values: Mapping[str, Any]) -> str:
-    """The data hash of a notebook that describes an experiment, "" of others."""
-    if "method" not in values or "data" not in values:
-        return ""
-    from pointseg.lab.recipe import from_parameters
-    from pointseg.lab.run_data import data_hash
-
-    return data_hash(from_parameters(values))
-
-
-def run_id(source: Source, key: Key) -> str:
-    """<method>-<data>-<scale>-s<seed>-<sha8>; a notebook without a method is called by its own name."""
+def folder_for(source: Source, key: Key) -> Path:
+    """Where a result belongs below runs/."""
+    recipe = recipe_of(key.parameters)
+    if recipe:
+        return folder_of(recipe)
     values = key.parameters
-    words = [
-        values.get("method") or source.path.stem,
-        Path(values.get("data", "")).name,
-        values.get("scale", ""),
-    ]
-    words.append(f"s{values['seed']}" if "seed" in values else "")
-    return "-".join([*(word for word in words if word), key.sha8])
+    paper = SMOKE if values.get("scale") == SMOKE else "notebooks"
+    return Path(paper) / f"{source.path.stem}-{key.sha8}" / f"s{values.get('seed', 0)}"
 
 
 def prepared(
@@ -165,48 +163,37 @@ def prepared(
     """The notebook, its key and the run that has or would have its result; nothing is executed."""
     source = read_notebook(path)
     key = key_of(source, checked(source, parameters))
-    return source, key, Run(Path(runs) / run_id(source, key))
+    return source, key, Run(Path(runs) / folder_for(source, key))
 
 
 def run_notebook(
     path: Path, parameters: Mapping[str, Any], force: bool = False, runs: Path = RUNS
 ) -> Path:
-    """Executes a notebook into runs/<id>/ and returns that folder; what has run already does not run again."""
+    """Executes a notebook into a folder of runs/ and returns that folder.
+
+    What has run already does not run again, unless what it was made from has changed.
+    """
     source, key, run = prepared(path, parameters, runs)
-    if run.status == "ok" and not force:
-        return run.folder
     if run.status == "running":
         raise InputError(f"{run.folder}: is running in process {run.result['pid']}")
-    if force:
+    if run.status == "ok" and not force:
+        outdated = differences(Key(**run.result["key"]), key)
+        if not outdated:
+            return run.folder
+        print(f"{run.folder}: {', '.join(outdated)} changed, it is made again", file=sys.stderr)
+    if run.status == "ok":
         shutil.rmtree(run.folder, ignore_errors=True)
-        shutil.rmtree(run.scratch, ignore_errors=True)
-    if run.status == "absent":
-        set_aside(run)
-    facts = {"notebook": Path(path).name, "key": vars(key)}
-    with run.recording(**facts):
+    with run.recording(notebook=Path(path).name, key=asdict(key), sha8=key.sha8):
         execute(source, key.parameters, run)
     return run.folder
 
 
-def set_aside(run: Run) -> None:
-    """Checkpoints without the record of their steps, which somebody has removed: nothing is resumed, nothing lost."""
-    if run.scratch.exists():
-        place = next(
-            p
-            for n in itertools.count(1)
-            if not (p := run.scratch.with_name(f"{run.id}.{n}")).exists()
-        )
-        run.scratch.rename(place)
-        print(
-            f"{run.folder} has no record: it starts anew; what it left behind is kept in {place}",
-            file=sys.stderr,
-        )
-
-
 def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
-    """Runs the cells in a kernel of their own. A signal reaches the kernel, which may end its step and save.
+    """Runs the cells in a kernel of their own. A signal reaches the kernel, which may end its step
+    and save.
 
-    What processes started by a cell say goes straight to the terminal; the kernel would catch it and say it twice.
+    What processes started by a cell say goes straight to the terminal; the kernel would catch it
+    and say it twice.
     """
     import papermill
     from jupyter_client import AsyncKernelManager
@@ -227,8 +214,9 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
     with Forwarded(started) as stop:
         try:
             papermill.execute_notebook(
-                source.notebook, str(executed), parameters=given, kernel_name=KERNEL, language="python",
-                progress_bar=False, stderr_file=sys.stderr, kernel_manager_class=Known,
+                source.notebook, str(executed), parameters=given, kernel_name=KERNEL,
+                language="python", progress_bar=False, stderr_file=sys.stderr,
+                kernel_manager_class=Known,
                 extra_arguments=["--IPKernelApp.log_level=40", "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
@@ -255,72 +243,72 @@ class Forwarded(StopFlag):
 
 
 def publish(executed: Path, target: Path) -> None:
-    """Moves an executed notebook into its run, without the places of this machine."""
+    """Moves an executed notebook into its run, without the places of this machine and without
+    pictures: what a page shows is a file of the run, or is drawn again from its numbers."""
     if not executed.exists():
         return
-    text = executed.read_text()
-    for place in {
-        sysconfig.get_paths()["purelib"],
-        sysconfig.get_paths()["stdlib"],
-        str(Path.cwd()),
-        str(Path.home()),
-    }:
+    notebook = json.loads(executed.read_text())
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            kinds = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+            for kind in kinds:
+                del output["data"][kind]
+    text = json.dumps(notebook, indent=1) + "\n"
+    paths = sysconfig.get_paths()
+    for place in (paths["purelib"], paths["stdlib"], str(Path.cwd()), str(Path.home())):
         text = text.replace(json.dumps(f"{place}/")[1:-1], "")
-    write_text(target, with_light_pictures(text))
+    write_text(target, text)
     executed.unlink()
 
 
-def with_light_pictures(text: str) -> str:
-    """A notebook whose pictures have few colours: a run keeps its notebook, and git keeps every run."""
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = few_colours(output["data"]["image/png"])
-    return json.dumps(notebook, indent=1) + "\n"
-
-
-def few_colours(png: str) -> str:
-    """A picture in base64, of 64 colours if that makes it smaller."""
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
-        picture.convert("RGB").quantize(64).save(buffer, format="png", optimize=True)
-    light = base64.b64encode(buffer.getvalue()).decode()
-    return min(light, png, key=len)
-
-
 def stale(folder: Path, notebooks: Path = Path("book")) -> list[str]:
-    """What of a run no longer matches: notebook, parameters, library or data; [] where the run is current."""
-    run = Run(Path(folder))
-    result = run.result
-    if "key" not in result:
-        return ["no key"]
-    recorded = Key(**result["key"])
-    path = Path(notebooks) / result["notebook"]
-    if not path.exists():
-        return ["notebook"]
-    source = read_notebook(path)
-    declared = set(source.parameters) - {OUT}
-    if declared != set(recorded.parameters):
-        return ["parameters"]
-    current = key_of(source, recorded.parameters, known_data(recorded))
-    return [
+    """What of a run no longer matches: notebook, parameters, code or data; [] where it is current,
+    also where its code was proven to give the same numbers (`pointseg carry`)."""
+    return differences(*_keys(folder, notebooks)) if _has_key(folder, notebooks) else ["no key"]
+
+
+def state(folder: Path, notebooks: Path = Path("book")) -> str:
+    """ "current", "stale", or "carried": current only because other code was proven to give the
+    same numbers."""
+    if stale(folder, notebooks):
+        return "stale"
+    recorded, current = _keys(folder, notebooks)
+    return "current" if recorded.code == current.code else "carried"
+
+
+def differences(recorded: Key, current: Key) -> list[str]:
+    """The parts of two keys that differ, code left out where it is carried."""
+    names = [
         name
-        for name in ("notebook", "library", "data")
-        if getattr(current, name) != getattr(recorded, name)
+        for name in ("notebook", "parameters", "data")
+        if getattr(recorded, name) != getattr(current, name)
     ]
+    methods = set(recorded.code) | set(current.code)
+    same = all(is_carried(m, recorded.code.get(m), current.code.get(m)) for m in methods)
+    return names if same else [*names, "code"]
 
 
-def known_data(recorded: Key) -> str:
-    """The data hash now; the recorded one where the data are not on this machine, for then nobody can tell."""
+def _has_key(folder: Path, notebooks: Path) -> bool:
+    result = Run(Path(folder)).result
+    return "key" in result and (Path(notebooks) / result["notebook"]).exists()
+
+
+def _keys(folder: Path, notebooks: Path) -> tuple[Key, Key]:
+    """The recorded key of a run and the one that it would have now."""
+    result = Run(Path(folder)).result
+    recorded = Key(**result["key"])
+    source = read_notebook(Path(notebooks) / result["notebook"])
+    declared = source.parameters
+    values = {name: p.default for name, p in declared.items() if name != OUT}
+    values |= {name: v for name, v in recorded.parameters.items() if name in values}
     try:
-        return data_of(recorded.parameters)
-    except InputError:
-        return recorded.data
+        return recorded, key_of(source, values)
+    except InputError:  # the data are not on this machine: nobody can tell
+        return recorded, key_of(source, values, recorded.data)
 
 
 def compare_results(one: Path, other: Path, rtol: float = 0.05, atol: float = 0.0) -> list[str]:
-    """Metrics of two runs that differ by more than the tolerances, one line each; speeds are no results."""
+    """Metrics of two runs that differ by more than the tolerances, one line each."""
     a, b = (measured(Path(folder)) for folder in (one, other))
     faults = [f"{name}: only in one of the two" for name in sorted(set(a) ^ set(b))]
     for name in sorted(set(a) & set(b)):
@@ -330,38 +318,26 @@ def compare_results(one: Path, other: Path, rtol: float = 0.05, atol: float = 0.
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """The metrics of a run that do not depend on the machine."""
-    speeds = ("images_per_s", "data_wait_share", "mem_gb")
-    metrics = flat(Run(folder).result.get("metrics", {}))
-    return {name: value for name, value in metrics.items() if name.split("/")[-1] not in speeds}
+    """The metrics of a run; what is kept of its stages is a matter of the machine."""
+    return flat(Run(folder).result.get("metrics", {}))
 
 
 def _declared(node: ast.stmt, path: Path) -> Parameter:
     target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
-    if (
-        not isinstance(node, ast.Assign | ast.AnnAssign)
-        or not isinstance(target, ast.Name)
-        or node.value is None
-    ):
+    assigned = isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+    if not assigned or not isinstance(target, ast.Name):
         raise InputError(
-            f"{path}: line {node.lineno} of its parameters cell is no 'name: type = value'"
+            f"{path}: parameters cell, line {node.lineno}: expected 'name: type = value'"
         )
     try:
         default = ast.literal_eval(node.value)
     except ValueError:
-        raise InputError(f"{path}: the default of parameter {target.id} is no literal") from None
-    named = (
-        ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else type(default).__name__
-    )
-    if named not in CHECKED:
+        raise InputError(f"{path}: parameter {target.id}: its default is not a literal") from None
+    typed = isinstance(node, ast.AnnAssign)
+    named = ast.unparse(node.annotation) if typed else type(default).__name__
+    kind = named.removesuffix(" | None")
+    if kind not in CHECKED:
         raise InputError(
-            f"{path}: parameter {target.id} has type {named}; there are {', '.join(CHECKED)}"
+            f"{path}: parameter {target.id} has type {kind}; there are {', '.join(CHECKED)}"
         )
-    return Parameter(target.id, named, default)
-
-
-def _as_float(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return Parameter(target.id, kind, named != kind, default)

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from pointseg.data.files import write_text
 from pointseg.data.images import read_image, segment_colours
 from pointseg.data.supervision import collate
-from pointseg.lab.evaluation import at_size
+from pointseg.lab.labels import at_size, autocast
 from pointseg.lab.models import load_model
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import viewing
 from pointseg.metrics import rle
 from pointseg.structures import Category, InputError, Prediction, Sample
-from pointseg.training.loop import default_device, uses_bf16
+from pointseg.training.loop import default_device
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SHOWN_SCORE = 0.5
@@ -80,14 +80,10 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 @torch.inference_mode()
 def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
     """What the method finds in one picture, at the picture's own size; where the method is, as a run evaluates it."""
-    seen, device = (
-        viewing(recipe)(sample, np.random.default_rng(0)),
-        next(method.parameters()).device,
-    )
-    batch = collate([seen]).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe.precision, device)):
-        [found] = method.predict(batch.images, batch.sizes)
-    return at_size(found, sample.image_id, sample.size)
+    batch = collate([viewing(recipe)(sample, np.random.default_rng(0))])
+    with autocast(method, recipe) as device:
+        [prediction] = method.predict(batch.to(device).images, batch.sizes)
+    return at_size(prediction, sample.image_id, sample.size)
 
 
 def results(prediction: Prediction, categories: Sequence[Category], png: Path) -> list[dict]:

@@ -141,7 +141,7 @@ def ship(
     out: Path | str,
     weights: Path = SHIPPED,
     runs: Path = RUNS,
-    name: str = "pretrain-bestiary-mae",
+    name: str = "pretraining/bestiary-mae/s0",
     note: str | None = None,
 ) -> Run:
     """The run's folder where the book looks, without what is large, after its weights have gone

@@ -1,14 +1,15 @@
-"""What a run is made from: one frozen value, and the one dial of scale that everything else derives from."""
+"""What a run is made from: one frozen value, a chain of stages on one choice of data and points."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from pointseg.lab.methods import FIRST, method_class, scored_on
 from pointseg.papers.method import Method
 from pointseg.structures import POINT_KINDS, Category, InputError, Training
 from pointseg.training.loop import Settings
@@ -16,90 +17,30 @@ from pointseg.training.loop import Settings
 
 @dataclass(frozen=True)
 class Scale:
-    """What one notch of the dial means for data and loop; a method reads the notch's name for its own width."""
+    """What one notch of the dial means for data and loop."""
 
     image_size: int  # pixels of the longer side
-    images: int  # Bestiary's training images; 0 = all the data there is
-    val: int  # images evaluated; 0 = all
+    images: int | None  # training images; None: all there are
+    scored_images: int | None  # images predictions are scored on; None: all there are
     steps: int  # optimiser steps where the method states none
     batch: int  # images a step over all processes
     checkpoint_every: int  # steps
+    first_stage: bool  # whether a chain begins with a stage that learns from points alone
 
 
 SCALES = {
-    "smoke": Scale(image_size=64, images=8, val=4, steps=4, batch=2, checkpoint_every=2),
-    "small": Scale(
-        image_size=128, images=4000, val=500, steps=3000, batch=32, checkpoint_every=250
+    "smoke": Scale(64, 8, 4, steps=4, batch=2, checkpoint_every=2, first_stage=True),
+    "small": Scale(128, 4000, 500, steps=3000, batch=32, checkpoint_every=250, first_stage=True),
+    "paper": Scale(
+        1333, None, None, steps=90_000, batch=16, checkpoint_every=1000, first_stage=False
     ),
-    "paper": Scale(image_size=1333, images=0, val=0, steps=90_000, batch=16, checkpoint_every=1000),
 }
-PRECISIONS = ("auto", "float32", "bf16")
-
-
-def _attentionshift() -> type[Method]:
-    from pointseg.papers.attentionshift.method import AttentionShift
-
-    return AttentionShift
-
-
-def _maskrcnn() -> type[Method]:
-    from pointseg.students.mask_rcnn_full import MaskRCNNFull
-
-    return MaskRCNNFull
-
-
-def _token_querying() -> type[Method]:
-    from pointseg.papers.attentionshift.token_querying import TokenQuerying
-
-    return TokenQuerying
-
-
-def _psps() -> type[Method]:
-    from pointseg.papers.psps import PSPS
-
-    return PSPS
-
-
-def _point2mask() -> type[Method]:
-    from pointseg.papers.point2mask import Point2Mask
-
-    return Point2Mask
-
-
-def _panoptic_full() -> type[Method]:
-    from pointseg.students.panoptic_full import PanopticFull
-
-    return PanopticFull
-
-
-def _points_alone() -> type[Method]:
-    from pointseg.papers.points_alone import PointsAlone
-
-    return PointsAlone
-
-
-def _point_semantics() -> type[Method]:
-    from pointseg.papers.point_semantics import PointSemantics
-
-    return PointSemantics
-
-
-METHODS: dict[str, Callable[[], type[Method]]] = {
-    "attentionshift": _attentionshift,
-    "token_querying": _token_querying,
-    "maskrcnn": _maskrcnn,
-    "psps": _psps,
-    "point2mask": _point2mask,
-    "panoptic_full": _panoptic_full,
-    "points_alone": _points_alone,
-    "point_semantics": _point_semantics,
+TEACHING = ("points", "boxes", "masks")
+CHOICES = {
+    "precision": ("auto", "float32", "bf16"),
+    "scored_on": ("tune", "val"),
+    "layout": ("auto", "panoptic", "coco", "voc", "voc-panoptic", "folder"),
 }
-
-
-def method_class(name: str) -> type[Method]:
-    if name not in METHODS:
-        raise InputError(f"method: there is no '{name}'; there are {', '.join(METHODS)}")
-    return METHODS[name]()
 
 
 @dataclass(frozen=True)
@@ -113,29 +54,69 @@ class PointChoice:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Stage:
+    """One training of a chain."""
+
     method: str
+    learns_from: str | int  # "points", "boxes", "masks"; a number: the labels of that stage
+    starts_from: int | str | None  # a stage, or a file of weights, that gives its first parts
+    training: Training
+    config: tuple[tuple[str, Any], ...]  # fields of the method's Config that differ, by name
+
+    def steps_for(self, images: int) -> int:
+        """Optimiser steps on that many training images."""
+        wanted = self.training
+        return wanted.steps or max(1, math.ceil(wanted.epochs * images / wanted.batch))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    stages: tuple[Stage, ...]
     data: str  # "bestiary" or the root of a dataset
+    layout: str  # "auto": what the last method's task asks for
     scale: str
     seed: int
     points: PointChoice
-    training: Training
-    config: tuple[tuple[str, Any], ...]  # fields of the method's Config that differ, sorted by name
     image_size: int
-    images: int
-    val: int
+    images: int | None  # of the training split; None: all
+    scored_images: int | None  # of the split that predictions are scored on; None: all
     checkpoint_every: int
-    student: str = ""  # a mask method, trained afterwards on the pseudo labels of this one
-    precision: str = "auto"  # auto = bf16 on CUDA, float32 on a CPU
+    train: str = "train"  # names of the splits
+    tune: str = "tune"
+    val: str = "val"
+    scored_on: str = "val"  # "tune" while something is being chosen
+    precision: str = "auto"  # auto: bf16 on CUDA, float32 on a CPU
     compile: bool = False
-    workers: int = -1  # processes that load images; -1 leaves it to the device
-    layout: str = "auto"
-    start: str = ""  # id of a run whose first stage this one starts from
-    train_split: str = "train"
-    val_split: str = "val"
+    workers: int | None = None  # processes that load images; None: the device decides
+
+    @property
+    def stage(self) -> Stage:
+        """The last stage, whose predictions are the run's."""
+        return self.stages[-1]
+
+    def build(self, categories: Sequence[Category]) -> Method:
+        """The last stage's method, untrained."""
+        cls, config = method_class(self.stage.method), dict(self.stage.config)
+        return cls.build(categories, self.scale, **config)
+
+    def loop_settings(self, images: int) -> Settings:
+        """What the loop knows of the last stage's training on that many images."""
+        training = replace(self.stage.training, steps=self.stage.steps_for(images))
+        return Settings(training, self.seed, self.precision, self.compile, self.checkpoint_every)
+
+    @property
+    def scored_split(self) -> str:
+        return self.tune if self.scored_on == "tune" else self.val
+
+    def head(self, k: int) -> Recipe:
+        """The chain up to stage k."""
+        return replace(self, stages=self.stages[: k + 1])
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "config": dict(self.config)}, indent=1, sort_keys=True)
+        values = asdict(self)
+        for stage in values["stages"]:
+            stage["config"] = dict(stage["config"])
+        return json.dumps(values, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -143,39 +124,16 @@ class Recipe:
         try:
             values = json.loads(text)
             values["points"] = PointChoice(**values["points"])
-            values["training"] = Training(**_tupled(values["training"]))
-            values["config"] = _frozen(values["config"])
+            values["stages"] = tuple(_stage_of(each) for each in values["stages"])
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"recipe: not readable ({error})") from None
 
     @property
     def sha8(self) -> str:
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
-
-    def for_images(self, count: int) -> Recipe:
-        """With the number of steps that its epochs make on that many training images."""
-        if self.training.steps:
-            return self
-        steps = math.ceil(self.training.epochs * count / self.training.batch)
-        return replace(self, training=replace(self.training, steps=max(1, steps)))
-
-    def loop_settings(self, count: int) -> Settings:
-        """What the loop knows of a training on that many images."""
-        training = self.for_images(count).training
-        return Settings(training, self.seed, self.precision, self.compile, self.checkpoint_every)
-
-    def build(self, categories: Sequence[Category]) -> Method:
-        return method_class(self.method).build(categories, self.scale, **dict(self.config))
-
-    def for_student(self) -> Recipe:
-        """The recipe of the student that learns from this method's pseudo labels."""
-        return make(
-            self.student, data=self.data, scale=self.scale, seed=self.seed, points=asdict(self.points),
-            image_size=self.image_size, images=self.images, val=self.val, precision=self.precision,
-            compile=self.compile, workers=self.workers, layout=self.layout, start=self.start,
-            train_split=self.train_split, val_split=self.val_split,
-        )  # fmt: skip
+        """Short hash of everything but the seed."""
+        text = replace(self, seed=0).to_json()
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def scale_of(name: str) -> Scale:
@@ -185,78 +143,126 @@ def scale_of(name: str) -> Scale:
 
 
 def make(
-    method: str,
+    method: str | None = None,
     *,
-    data: str = "bestiary",
+    stages: Sequence[Mapping[str, Any]] | None = None,
     scale: str = "smoke",
-    seed: int = 0,
-    points: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    points: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Recipe:
-    """A resolved recipe: the scale's sizes, then the method's own training, then whatever is given here."""
-    dial, cls = scale_of(scale), method_class(method)
-    stated = getattr(cls, "TRAINING", {}).get(scale, Training())
-    stated = _replaced("training", stated, training or {})
-    if not stated.steps and not stated.epochs:
-        stated = replace(stated, steps=dial.steps)
+    """A resolved recipe: the scale's sizes, each method's own training, then what is given here.
+
+    Without stages the method's usual chain; `training` and `config` change its last stage.
+    """
+    dial = scale_of(scale)
+    given = [dict(each) for each in stages or usual_chain(method, scale)]
+    given[-1]["training"] = {**given[-1].get("training", {}), **(training or {})}
+    given[-1]["config"] = {**given[-1].get("config", {}), **(config or {})}
     recipe = Recipe(
-        method=method, data=data, scale=scale, seed=seed,
+        stages=tuple(_resolved(k, each, scale) for k, each in enumerate(given)),
+        data="bestiary",
+        layout="auto",
+        scale=scale,
+        seed=0,
         points=_replaced("points", PointChoice(), points or {}),
-        training=replace(stated, batch=stated.batch or dial.batch),
-        config=_frozen(config or {}),
-        image_size=dial.image_size, images=dial.images, val=dial.val, checkpoint_every=dial.checkpoint_every,
-    )  # fmt: skip
+        image_size=dial.image_size,
+        images=dial.images,
+        scored_images=dial.scored_images,
+        checkpoint_every=dial.checkpoint_every,
+    )
     return _checked(_replaced("recipe", recipe, settings))
 
 
-def from_parameters(values: Mapping[str, Any]) -> Recipe:
-    """A recipe from the flat parameters of book/experiment.py; what is absent keeps its default."""
-    points = {"kind": values.get("points"), "n": values.get("n"), "seed": values.get("points_seed")}
-    named = ("data", "layout", "scale", "seed", "start", "student", "training", "config")
-    return make(
-        values["method"],
-        points={name: value for name, value in points.items() if value is not None},
-        **{name: values[name] for name in named if name in values},
-        **values.get("settings", {}),
+def usual_chain(method: str, scale: str) -> list[dict[str, Any]]:
+    """A method, behind the first stage of its task where the scale has one."""
+    method_class(method)  # refuses an unknown name
+    if method not in FIRST or not scale_of(scale).first_stage:
+        return [{"method": method}]
+    return [{"method": FIRST[method]}, {"method": method, "starts_from": 0}]
+
+
+def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
+    """Stage k of a chain with the values that its method and the scale state."""
+    known = {field.name for field in fields(Stage)}
+    for name in given:
+        _refuse_unknown(f"stage {k}", name, known)
+    if "method" not in given:
+        raise InputError(f"stage {k}: it names no method")
+    cls, dial = method_class(given["method"]), scale_of(scale)
+    stated = getattr(cls, "TRAINING", {}).get(scale, Training())
+    training = _replaced(f"stage {k}: training", stated, given.get("training", {}))
+    if not training.steps and not training.epochs:
+        training = replace(training, steps=dial.steps)
+    stage = Stage(
+        method=given["method"],
+        learns_from=given.get("learns_from", cls.SUPERVISION),
+        starts_from=given.get("starts_from"),
+        training=replace(training, batch=training.batch or dial.batch),
+        config=_frozen(given.get("config", {})),
     )
+    if training.schedule not in ("cosine", "step", "constant"):
+        raise InputError(f"stage {k}: schedule: there is no '{training.schedule}'")
+    return stage
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    choices = {
-        "points kind": (recipe.points.kind, POINT_KINDS),
-        "precision": (recipe.precision, PRECISIONS),
-        "schedule": (recipe.training.schedule, ("cosine", "step", "constant")),
-        "student": (recipe.student, ("", *METHODS)),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise InputError(
-                f"{name}: there is no '{value}'; there are {', '.join(filter(None, allowed))}"
-            )
+    _one_of("points kind", recipe.points.kind, POINT_KINDS)
+    for name, allowed in CHOICES.items():
+        _one_of(name, getattr(recipe, name), allowed)
+    for k, stage in enumerate(recipe.stages):
+        _check_links(k, stage, recipe.stages)
+    if recipe.compile and not hasattr(method_class(recipe.stage.method), "compiled_parts"):
+        raise InputError(f"compile: {recipe.stage.method} has no part to compile")
     return recipe
 
 
+def _check_links(k: int, stage: Stage, stages: Sequence[Stage]) -> None:
+    """A stage learns from what its method understands, and starts from an earlier one."""
+    source, start = stage.learns_from, stage.starts_from
+    for name, number in (("learns_from", source), ("starts_from", start)):
+        if isinstance(number, int) and not 0 <= number < k:
+            raise InputError(f"stage {k}: {name}: there is no earlier stage {number}")
+    if isinstance(source, int):
+        if "labels" not in scored_on(stages[source].method):
+            raise InputError(f"stage {k}: {stages[source].method} makes no labels to learn from")
+    elif source != method_class(stage.method).SUPERVISION:
+        raise InputError(f"stage {k}: {stage.method} cannot learn from {source}")
+    if start is not None and not getattr(method_class(stage.method), "FIRST_STAGE", ()):
+        raise InputError(f"stage {k}: {stage.method} has no parts that another stage could give")
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}: there is no '{value}'; there are {', '.join(allowed)}")
+
+
+def _refuse_unknown(what: str, name: str, known: set[str]) -> None:
+    if name not in known:
+        raise InputError(f"{what}: there is no '{name}'; there are {', '.join(sorted(known))}")
+
+
 def _replaced(what: str, value: Any, changes: Mapping[str, Any]) -> Any:
-    """A dataclass with changed fields; an unknown field is a fault of the one who asked."""
+    """A dataclass with changed fields; an unknown field or a value of another type is refused."""
     known = {field.name for field in fields(value)}
     for name in changes:
-        if name not in known:
-            raise InputError(f"{what}: there is no '{name}'; there are {', '.join(sorted(known))}")
-    return replace(value, **_tupled(changes))
-
-
-def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples and no infinity, frozen values no lists."""
-    return {name: _hashable(value) for name, value in values.items()}
+        _refuse_unknown(what, name, known)
+    return replace(value, **{name: _hashable(each) for name, each in changes.items()})
 
 
 def _hashable(value: Any) -> Any:
+    """JSON knows no tuples and no infinity, frozen values no lists."""
     if isinstance(value, list):
         return tuple(value)
     return float(value) if value in ("inf", "-inf") else value
 
 
 def _frozen(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(_tupled(config).items()))
+    return tuple(sorted((name, _hashable(value)) for name, value in config.items()))
+
+
+def _stage_of(values: Mapping[str, Any]) -> Stage:
+    training = {name: _hashable(value) for name, value in values["training"].items()}
+    rest = {"training": Training(**training), "config": _frozen(values["config"])}
+    return Stage(**{**values, **rest})

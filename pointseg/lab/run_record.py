@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
-import io
 import json
 import math
 import os
@@ -26,8 +24,7 @@ from pointseg.data.files import write_text
 from pointseg.structures import InputError
 
 RUNS = Path("runs")
-RUN_BYTES = 1_000_000
-ALL_BYTES = 60_000_000
+SMOKE = "smoke"  # the folder of runs that prove that things run and measure nothing
 PACKAGES = (
     "torch",
     "torchvision",
@@ -40,7 +37,7 @@ PACKAGES = (
     "papermill",
     "jupytext",
 )
-FIGURES = (".png", ".webp", ".svg", ".jpg", ".pdf")
+FAST_ARITHMETIC = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,27 +55,42 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """One folder of runs/, and its scratch folder for what is too large to keep, such as checkpoints."""
+    """One folder runs/<paper>/<row>/s<seed>."""
 
     folder: Path
 
     @property
     def id(self) -> str:
-        return self.folder.name
+        return "/".join(self.folder.parts[-3:])
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds runs/."""
+        return self.folder.absolute().parents[3]
+
+    @property
+    def stages(self) -> Path:
+        """Where its trained stages lie, with those of all other runs."""
+        return self.root / "work" / "stages"
 
     @property
     def scratch(self) -> Path:
-        return self.folder.parent.parent / "work" / self.id
+        """What is too large to keep; git does not see it."""
+        return self.root / "work" / "runs" / self.id
 
-    def sibling(self, name: str) -> Run:
-        """Another run of the same folder."""
-        return Run(self.folder.parent / name)
+    @property
+    def model(self) -> Path:
+        """The weights of the last stage, where they are still on this machine."""
+        return self.stage_folder(-1) / "model.pt"
+
+    def stage_folder(self, k: int) -> Path:
+        stages = self.metrics.get("stages") or [{"head": "absent"}]
+        return self.stages / stages[k]["head"]
 
     def write(self, name: str, value: Any) -> Path:
         """A value as a JSON file of the folder."""
-        return write_text(
-            self.folder / name, json.dumps(strict(value), indent=1, sort_keys=True) + "\n"
-        )
+        text = json.dumps(strict(value), indent=1, sort_keys=True)
+        return write_text(self.folder / name, text + "\n")
 
     def read(self, name: str) -> Any:
         """A JSON file of the folder, {} where there is none."""
@@ -93,19 +105,25 @@ class Run:
         return self.read("result.json")
 
     @property
+    def metrics(self) -> dict[str, Any]:
+        """Those of the result; while the run is going on, what it has written so far."""
+        return self.result.get("metrics") or self.read("metrics.json")
+
+    @property
     def status(self) -> str:
-        """ok, crashed, interrupted, running or absent; a run whose process is gone without a word has crashed."""
+        """ok, crashed, interrupted, running or absent; a run whose process is gone without a word
+        has crashed."""
         result = self.result
         status = result.get("status", "absent")
-        return "crashed" if status == "running" and not _alive(result.get("pid", 0)) else status
+        return "crashed" if status == "running" and not _alive(result.get("pid")) else status
 
     @contextmanager
     def recording(self, **facts: Any) -> Iterator[Run]:
-        """Keeps result.json true while the work inside runs, ends, fails or is told to stop."""
+        """Keeps result.json true while the work inside runs, ends, fails or is stopped."""
         self.folder.mkdir(parents=True, exist_ok=True)
         before, began = float(self.result.get("wall_s", 0.0)), time.perf_counter()
         self.write("env.json", environment())
-        opened = {"schema": 1, **facts, "started": _now(), "pid": os.getpid()}
+        opened = {"schema": 2, **facts, "started": _now(), "pid": os.getpid()}
         self.write("result.json", {**opened, "status": "running", "wall_s": before})
         status, error = "ok", ""
         try:
@@ -118,19 +136,15 @@ class Run:
         finally:
             del opened["pid"]
             wall = round(before + time.perf_counter() - began, 3)
-            self._close(
-                {**opened, "finished": _now(), "status": status, "error": error, "wall_s": wall}
-            )
-
-    def _close(self, result: dict[str, Any]) -> None:
-        result["trimmed"] = trim(self.folder)
-        self.write("result.json", {**result, "metrics": self.read("metrics.json")})
-        (self.folder / "metrics.json").unlink(missing_ok=True)
+            ended = {"finished": _now(), "status": status, "error": error, "wall_s": wall}
+            self.write("result.json", {**opened, **ended, "metrics": self.read("metrics.json")})
+            (self.folder / "metrics.json").unlink(missing_ok=True)
 
 
 def unrecorded(name: str) -> Run:
     """A run for somebody who tries things by hand: below work/, which git does not see."""
-    return Run(home() / "work" / "by-hand" / name)
+    root = home().absolute() / "work" / "by-hand" / name.replace("/", "-")
+    return Run(root / "runs" / "tried" / "by-hand" / "s0")
 
 
 @contextmanager
@@ -178,7 +192,8 @@ def _handling(numbers: list[int], handler: Any) -> Iterator[None]:
 
 
 def strict(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a number nobody could measure is null, an infinite setting is the text inf."""
+    """The same value for JSON, which has neither NaN nor infinity: what nobody could measure is
+    null, an infinite setting is the text inf."""
     if isinstance(value, dict):
         return {name: strict(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -189,7 +204,7 @@ def strict(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Where a number was made."""
+    """Where a number was made: the same recipe gives other digits on another processor."""
     cuda = torch.cuda.is_available()
     return {
         "git": _git("rev-parse", "HEAD"),
@@ -198,6 +213,8 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if cuda else _processor(),
+        "cpu": _processor(),
+        "instructions": _instructions(),
         "cuda": torch.version.cuda if cuda else None,
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
@@ -205,110 +222,29 @@ def environment() -> dict[str, Any]:
 
 
 def runs_in(folder: Path = RUNS) -> list[Run]:
-    return [Run(path.parent) for path in sorted(Path(folder).glob("*/result.json"))]
+    return [Run(path.parent) for path in sorted(Path(folder).glob("*/*/*/result.json"))]
 
 
 def kept_runs(folder: Path = RUNS) -> list[Run]:
-    """Without the smoke tier, which proves that things run and measures nothing."""
-    return [run for run in runs_in(folder) if run.read("recipe.json").get("scale") != "smoke"]
-
-
-def write_index(folder: Path = RUNS) -> Path:
-    """Writes runs/index.csv, one row a kept run; a function of the runs' files alone."""
-    rows = [_row(run) for run in kept_runs(folder)]
-    first = [
-        "run",
-        "status",
-        "method",
-        "data",
-        "scale",
-        "seed",
-        "points",
-        "steps",
-        "wall_s",
-        "device",
-        "git",
-    ]
-    metrics = sorted({name for row in rows for name in row} - set(first))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, first + metrics, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_text(Path(folder) / "index.csv", text.getvalue())
-
-
-def _row(run: Run) -> dict[str, Any]:
-    recipe, env, result = run.read("recipe.json"), run.read("env.json"), run.result
-    points = recipe.get("points", {})
-    facts = {name: recipe.get(name, "") for name in ("method", "data", "scale", "seed")}
-    return {
-        "run": run.id,
-        "status": run.status,
-        **facts,
-        "points": f"{points['kind']}-{points['n']}-s{points['seed']}" if points else "",
-        "steps": recipe.get("training", {}).get("steps", ""),
-        "wall_s": result.get("wall_s", ""),
-        "device": env.get("device", ""),
-        "git": env.get("git", "")[:8],
-        **flat(result.get("metrics", {})),
-    }
+    """Without the smoke tier."""
+    return [run for run in runs_in(folder) if run.folder.parts[-3] != SMOKE]
 
 
 def flat(tree: dict[str, Any], before: str = "") -> dict[str, float]:
     """Numbers of a nested dict under names such as val/AP; tables by class stay in result.json."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in tree.items():
         if isinstance(value, dict) and name not in ("per_class", "classes", "by_class"):
-            found |= flat(value, f"{before}{name}/")
+            numbers |= flat(value, f"{before}{name}/")
         elif isinstance(value, int | float):
-            found[before + name] = value
-    return found
+            numbers[before + name] = value
+    return numbers
 
 
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-
-
-def trim(folder: Path, limit: int = RUN_BYTES) -> list[str]:
-    """Brings a run under its budget: the largest figures go first, then pictures inside the notebook."""
-    figures = [path for path in folder.rglob("*") if path.suffix in FIGURES]
-    gone = []
-    for path in sorted(figures, key=lambda path: path.stat().st_size, reverse=True):
-        if size_of(folder) <= limit:
-            return gone
-        path.unlink()
-        gone.append(str(path.relative_to(folder)))
-    for path in folder.glob("*.ipynb"):
-        if size_of(folder) > limit:
-            write_text(path, _without_pictures(path.read_text()))
-            gone.append(f"pictures of {path.name}")
-    return gone
-
-
-def over_budget(folder: Path = RUNS) -> list[str]:
-    """Faults of size, one line each: a run beyond its megabyte, or all of them beyond their sixty."""
-    runs = [run.folder for run in runs_in(folder)]
-    faults = [
-        f"{run}: {size_of(run)} bytes, {RUN_BYTES} allowed"
-        for run in runs
-        if size_of(run) > RUN_BYTES
-    ]
-    if size_of(folder) > ALL_BYTES:
-        faults.append(f"{folder}: {size_of(folder)} bytes in all, {ALL_BYTES} allowed")
-    return faults
-
-
-def _without_pictures(text: str) -> str:
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            for kind in [kind for kind in output.get("data", {}) if kind.startswith("image/")]:
-                del output["data"][kind]
-    return json.dumps(notebook, indent=1)
-
-
-def _alive(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists() if sys.platform == "linux" else pid > 0
+def _alive(pid: int | None) -> bool:
+    if not pid:
+        return False
+    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True
 
 
 def _now() -> str:
@@ -332,8 +268,21 @@ def _version(package: str) -> str:
         return ""
 
 
-def _processor() -> str:
+def _cpuinfo(*names: str) -> str | None:
+    """The first value under one of these names in /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} x{os.cpu_count()}" if names else f"{platform.processor()} x{os.cpu_count()}"
+    for line in info.read_text().splitlines() if info.exists() else []:
+        name, _, value = line.partition(":")
+        if name.strip() in names:
+            return value.strip()
+    return None
+
+
+def _processor() -> str:
+    return f"{_cpuinfo('model name') or platform.processor()} x{os.cpu_count()}"
+
+
+def _instructions() -> list[str]:
+    """Those of the processor's instruction sets that decide how products are rounded."""
+    flags = (_cpuinfo("flags", "Features") or "").split()
+    return [name for name in FAST_ARITHMETIC if name in flags]

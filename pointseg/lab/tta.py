@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from pointseg.lab.evaluation import batches, resized
+from pointseg.lab.labels import batches, resized
 from pointseg.lab.run_data import Corpus
 from pointseg.metrics.scores import instance_scores
 from pointseg.papers.method import Method
@@ -69,5 +69,5 @@ def view_scores(
         for batch in batches(corpus.unmarked(), 20)
         for answer in answers_of_views(method, batch.images, batch.sizes, scales, flips)
     )
-    truths = (corpus.val.truth(i) for i in range(len(corpus.val)))
+    truths = (corpus.scored.truth(i) for i in range(len(corpus.scored)))
     return instance_scores(truths, found, corpus.categories)

@@ -59,13 +59,14 @@ class _Epochs(Dataset):
         return self.dataset[index]
 
 
-def loaders(asked: int, device: torch.device) -> int:
-    """Processes that load images: as many as asked for; -1 is none where the processor itself trains, else a few.
+def loaders(wanted: int | None, device: torch.device) -> int:
+    """Processes that load images: as many as wanted; by default none where the processor itself
+    trains, else a few.
 
     A GPU is through with a small batch before one process has made the next; the chapter on cost has the numbers.
     """
-    if asked >= 0:
-        return asked
+    if wanted is not None:
+        return wanted
     return min(BESIDE_A_GPU, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 

@@ -18,7 +18,7 @@ from pointseg.training.loop import fit
 
 METHODS = (
     "attentionshift",
-    "maskrcnn",
+    "mask_rcnn",
     "psps",
     "panoptic_full",
 )  # points and masks of things, of things and stuff
@@ -27,13 +27,15 @@ WAITING = 0.1  # share of a step, waiting included, that is still called fed
 
 def feed_recipes(scale: str, pictures: int) -> dict[str, Recipe]:
     """Recipes that differ in what they ask of a picture."""
-    return {name: make(name, scale=scale, images=pictures, val=1) for name in METHODS}
+    return {
+        name: make(stages=[{"method": name}], scale=scale, images=pictures, scored_images=1)
+        for name in METHODS
+    }
 
 
 def feed_of(recipe: Recipe, processes: int = 0) -> Feed:
-    return Feed(
-        open_corpus(recipe).supervision(), collate, recipe.training.batch, recipe.seed, processes
-    )
+    dataset, batch = open_corpus(recipe).supervision(), recipe.stage.training.batch
+    return Feed(dataset, collate, batch, recipe.seed, processes)
 
 
 def feed_works(recipes: dict[str, Recipe]) -> dict[str, Work]:
@@ -53,8 +55,8 @@ def waits(
     for name, recipe in recipes.items():
         for count in processes:
             feed = feed_of(recipe, count)
-            settings = recipe.loop_settings(len(feed.dataset))
             method = recipe.build(feed.dataset.categories)
+            settings = recipe.loop_settings(len(feed.dataset))
             records = fit(method, feed, settings, device=device)
             seen = list(islice(records, begun, begun + steps))
             share = sum(r.data_wait for r in seen) / sum(r.seconds for r in seen)

@@ -13,7 +13,7 @@ from torch import nn
 
 from pointseg.bookkit.cost.clock import Machine, Work, interleaved, operations, peak_bytes
 from pointseg.data.bestiary import draw
-from pointseg.lab.recipe import make, method_class
+from pointseg.lab.recipe import make
 from pointseg.nets.attention import attention_rows, rollout_rows
 from pointseg.nets.vit import TokenViT
 from pointseg.papers.attentionshift.method import AttentionShift
@@ -88,21 +88,17 @@ def vit_pieces(vit: TokenViT, network: str, size: tuple[int, int], rows: int, de
 def step_piece(name: str, scale: str, batch: Batch, categories: Sequence[Category], device: torch.device,
                precision: str = "auto", **config: Any) -> Piece:  # fmt: skip
     """One optimiser step of a method at a scale: forward, labels, losses, backward, update."""
-    recipe = make(
-        name,
-        scale=scale,
-        precision=precision,
-        training={"batch": len(batch), "steps": 10_000},
-        config=config,
-    )
-    method = method_class(name).build(categories, scale, **config)
+    training = {"batch": len(batch), "steps": 10_000}
+    stage = {"method": name, "training": training, "config": config}
+    recipe = make(stages=[stage], scale=scale, precision=precision)
+    method = recipe.build(categories)
     trainer = Trainer(method, recipe.loop_settings(len(batch)), device)
     size = tuple(batch.images.shape[-2:])
     vit = getattr(getattr(method, "student", None), "vit", None)
     tokens = token_count(vit, size) if vit else 0
     weights = weight_bytes(method)
     moved = PASSES_OF_A_STEP * weights + batch.images.nbytes
-    told = "bf16" if uses_bf16(recipe.precision, device) else "float32"
+    told = "bf16" if uses_bf16(precision, device) else "float32"
     return Piece(
         f"{name} step",
         scale,

@@ -31,7 +31,7 @@ from pointseg.bookkit.cost.network import (
     vit_pieces,
 )
 from pointseg.data.bestiary import CATEGORIES
-from pointseg.lab.recipe import method_class
+from pointseg.lab.methods import method_class
 from pointseg.nets.start import starting_backbone
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED
@@ -164,7 +164,7 @@ def feeding_rows(extent: Extent, patience: Patience) -> list[dict[str, Any]]:
     recipes = feed_recipes(*extent.fed)
     spent = interleaved(feed_works(recipes), patience.repeats, patience.budget_s)
     return [
-        {"method": name, "images": recipe.training.batch, "ms": 1e3 * spent[name].cpu_min_s,
+        {"method": name, "images": recipe.stage.training.batch, "ms": 1e3 * spent[name].cpu_min_s,
          "cpu_median_ms": 1e3 * spent[name].cpu_median_s, "repeats": spent[name].repeats}
         for name, recipe in recipes.items()
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from pointseg.bookkit.diagnostics.key_points import (
     share_on_object,
     token_truth,
 )
-from pointseg.lab.evaluation import batches
+from pointseg.lab.labels import batches
 from pointseg.lab.run_data import Corpus
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.structures import Batch, Truth

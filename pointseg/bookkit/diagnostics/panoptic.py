@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pointseg.lab.evaluation import label_train
-from pointseg.lab.recipe import Recipe
+from pointseg.lab.labels import label_train
 from pointseg.lab.run_data import Corpus
 from pointseg.metrics.scores import panoptic_scores
 from pointseg.papers.method import PointSupervised
@@ -17,23 +16,24 @@ from pointseg.structures import Batch
 
 
 def pseudo_panoptic_quality(
-    method: PointSupervised, recipe: Recipe, corpus: Corpus, count: int
+    method: PointSupervised, corpus: Corpus, count: int
 ) -> dict[str, float]:
     """PQ of the pseudo labels of the first training pictures with points, held against their true segments."""
-    labelled = label_train(method, recipe, corpus, count)
-    truths = (corpus.train.truth(row) for row in labelled.dataset.rows)
-    return panoptic_scores(truths, labelled.labels, corpus.categories)
+    labelled = label_train(method, corpus, count)
+    truths = (corpus.train.truth(row) for row in labelled.rows)
+    labels = (labelled.labels(i) for i in range(len(labelled)))
+    return panoptic_scores(truths, labels, corpus.categories)
 
 
 def quality_by_solver(
-    method: Point2Mask, recipe: Recipe, corpus: Corpus, count: int
+    method: Point2Mask, corpus: Corpus, count: int
 ) -> dict[str, dict[str, float]]:
     """The same network's pseudo labels by the nearest point, by the paper's rounds, and at the optimum of transport."""
     labeller, quality = method.labeller, {}
     config = labeller.config
     for solver in ("none", "sinkhorn", "converged"):
         labeller.config = replace(config, solver=solver)
-        quality[solver] = pseudo_panoptic_quality(method, recipe, corpus, count)
+        quality[solver] = pseudo_panoptic_quality(method, corpus, count)
     labeller.config = config
     return quality
 

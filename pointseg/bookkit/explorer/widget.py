@@ -203,7 +203,7 @@ def _trained(model: Path) -> TokenViT:
     method, recipe, _ = load_model(model)
     vit = getattr(getattr(method, "student", None), "vit", None)
     if not isinstance(vit, TokenViT):
-        raise InputError(f"{model}: {recipe.method} has no ViT to look into")
+        raise InputError(f"{model}: {recipe.stage.method} has no ViT to look into")
     return vit
 
 

@@ -1,0 +1,42 @@
+"""The methods by name, each imported only when somebody asks for it."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from pointseg.papers.method import Method
+from pointseg.structures import InputError
+
+PLACES = {
+    "attentionshift": "pointseg.papers.attentionshift.method:AttentionShift",
+    "token_querying": "pointseg.papers.attentionshift.token_querying:TokenQuerying",
+    "mask_rcnn": "pointseg.students.mask_rcnn_full:MaskRCNNFull",
+    "psps": "pointseg.papers.psps:PSPS",
+    "point2mask": "pointseg.papers.point2mask:Point2Mask",
+    "points_alone": "pointseg.papers.points_alone:PointsAlone",
+    "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
+    "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
+}
+# What a method's chain begins with at the scales that have a first stage: points alone teach features.
+FIRST = {
+    "attentionshift": "token_querying",
+    "mask_rcnn": "token_querying",
+    "psps": "point_semantics",
+    "point2mask": "point_semantics",
+    "points_alone": "point_semantics",
+    "panoptic_full": "point_semantics",
+}
+
+
+@cache
+def method_class(name: str) -> type[Method]:
+    if name not in PLACES:
+        raise InputError(f"method: there is no '{name}'; there are {', '.join(PLACES)}")
+    module, attribute = PLACES[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def scored_on(name: str) -> tuple[str, ...]:
+    """What a method can be scored on: "val" (its predictions), "labels" (its pseudo labels)."""
+    return tuple(method_class(name).SCORES)

@@ -1,0 +1,129 @@
+"""Moves and renames are carried, changed arithmetic is not: shown on planted changes of a tiny method."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pointseg.lab import carry
+from pointseg.lab.battery import leaves
+from pointseg.structures import InputError
+
+METHOD = '''
+"""A method of one convolution."""
+import torch
+from torch import nn
+from pointseg.structures import Instances, Prediction, Training
+
+
+class Small(nn.Module):
+    KEY, SUPERVISION, TASK, TRAINING, SCORES = "X", "points", "instances", {}, ("val", "labels")
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+
+    @classmethod
+    def build(cls, categories, scale):
+        return cls()
+
+    def losses(self, batch, step):
+        scores = self.layer(batch.images)
+        return {"fit": (scores - 1).pow(2).mean()}
+
+    def answer(self, maps, sizes):
+        masks = [maps[row, :, :h, :w] > 0 for row, (h, w) in enumerate(sizes)]
+        zero = torch.zeros(2, dtype=torch.int64)
+        return [Instances(m, torch.ones(2), zero, torch.zeros(2, 4)) for m in masks]
+
+    def predict(self, images, sizes):
+        answers = self.answer(self.layer(images), sizes)
+        return [Prediction(row, instances=one) for row, one in enumerate(answers)]
+
+    def pseudo_labels(self, batch):
+        answers = self.answer(self.layer(batch.images), batch.sizes)
+        return [
+            Instances(a.masks[:1].repeat(len(t), 1, 1), torch.ones(len(t)), t.label, torch.zeros(len(t), 4))
+            for a, t in zip(answers, [p.things() for p in batch.points])
+        ]
+'''
+
+
+@pytest.fixture(scope="module")
+def project(root, tmp_path_factory):
+    """A repository with the library and one more method, committed."""
+    place = tmp_path_factory.mktemp("project")
+    skip = shutil.ignore_patterns("__pycache__", "weights")
+    shutil.copytree(root / "pointseg", place / "pointseg", ignore=skip)
+    (place / "pointseg" / "papers" / "small.py").write_text(METHOD)
+    table = place / "pointseg" / "lab" / "methods.py"
+    entry = 'PLACES = {\n    "small": "pointseg.papers.small:Small",'
+    table.write_text(table.read_text().replace("PLACES = {", entry))
+    carry.git(place, "init", "--quiet")
+    carry.git(place, "add", "-A")
+    carry.git(place, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "base")
+    return place
+
+
+@pytest.fixture(scope="module")
+def before(project):
+    return carry.outcome(project, ["small"])["small"]
+
+
+def changed(project, old, new):
+    """What the battery says with one text of the method replaced by another."""
+    file = project / "pointseg" / "papers" / "small.py"
+    assert old in METHOD
+    file.write_text(METHOD.replace(old, new))
+    return carry.outcome(project, ["small"])["small"]
+
+
+def test_a_rename_gives_other_code_and_the_same_numbers(project, before):
+    after = changed(project, "layer", "first")
+    assert after["code"] != before["code"]
+    assert (after["battery"], after["outputs"]) == (before["battery"], before["outputs"])
+
+
+def test_planted_arithmetic_comes_out_red(project, before):
+    after = changed(project, "(scores - 1)", "(scores - 1.001)")
+    assert after["battery"] == before["battery"] and after["outputs"] != before["outputs"]
+
+
+def test_the_command_checks_the_commit_out_and_records_what_is_equal(
+    project, tmp_path, monkeypatch
+):
+    file = project / "pointseg" / "papers" / "small.py"
+    file.write_text(METHOD.replace("layer", "first"))
+    monkeypatch.chdir(project)
+    assert carry.carry("HEAD", ["small"], tmp_path) == ["equal    small"]
+    (row,) = carry.read_carried(tmp_path)
+    assert carry.is_carried("small", row["old"], row["new"], tmp_path)
+    assert not carry.is_carried("small", row["new"], row["old"], tmp_path)
+    assert row["commit"].endswith("+") and not row["base"].endswith("+")
+    assert "worktree" not in carry.git(project, "worktree", "list").split("\n", 1)[1]
+
+
+def test_a_commit_without_a_battery_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="that commit has no pointseg/lab/battery"):
+        carry.outcome(tmp_path)
+    words = [sys.executable, "-m", "pointseg", "carry", "no-such-commit"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_steps_are_carried_one_after_another(tmp_path):
+    rest = {"battery": "b", "base": "1", "commit": "2"}
+    steps = [("m", "a", "b"), ("m", "b", "c"), ("other", "c", "d")]
+    carry.write_carried(
+        [{"method": m, "old": old, "new": new, **rest} for m, old, new in steps], tmp_path
+    )
+    assert carry.is_carried("m", "a", "c", tmp_path) and carry.is_carried("m", "a", "a", tmp_path)
+    assert not carry.is_carried("m", "c", "d", tmp_path)
+    assert not carry.is_carried("m", None, "a", tmp_path)
+
+
+def test_numbers_are_compared_without_their_names():
+    assert sorted(leaves({"a": [1, 2.5], "b": {"c": None}})) == sorted(
+        leaves([None, [2.5], {"x": 1}])
+    )
