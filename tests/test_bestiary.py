@@ -183,15 +183,15 @@ def is_cut(mask: np.ndarray) -> bool:
 
 
 def test_hard_cases_occur_in_their_shares(scenes):
-    seen = Counter()
+    counts = Counter()
     for scene in scenes:
         masks, labels = thing_masks(scene)
-        seen["split"] += any(is_split(mask) for mask in masks)
-        seen["touching"] += touches_its_kind(masks, labels)
-        seen["cut"] += any(is_cut(mask) for mask in masks)
-        seen["crowd"] += bool(scene.truth.is_crowd.any())
-        seen["void"] += bool(scene.truth.void.any())
-    share = {name: count / len(scenes) for name, count in seen.items()}
+        counts["split"] += any(is_split(mask) for mask in masks)
+        counts["touching"] += touches_its_kind(masks, labels)
+        counts["cut"] += any(is_cut(mask) for mask in masks)
+        counts["crowd"] += bool(scene.truth.is_crowd.any())
+        counts["void"] += bool(scene.truth.void.any())
+    share = {name: count / len(scenes) for name, count in counts.items()}
     limits = {
         "split": (0.08, 0.35),
         "touching": (0.1, 0.35),

@@ -36,13 +36,15 @@ def test_coco_instances_read_back_the_same_masks(folder, capsys):
         assert len(ids) == len(set(ids))
         for number, scene in enumerate(drawn(split, count), first):
             truth = scene.truth.pick(scene.truth.is_thing)
-            found = coco.loadAnns(coco.getAnnIds(number))
-            assert [coco.annToMask(a).sum() for a in found] == [a["area"] for a in found]
-            assert np.array_equal(np.stack([coco.annToMask(a) for a in found]), truth.masks.numpy())
-            assert [a["category_id"] for a in found] == [
+            loaded = coco.loadAnns(coco.getAnnIds(number))
+            assert [coco.annToMask(a).sum() for a in loaded] == [a["area"] for a in loaded]
+            assert np.array_equal(
+                np.stack([coco.annToMask(a) for a in loaded]), truth.masks.numpy()
+            )
+            assert [a["category_id"] for a in loaded] == [
                 CATEGORIES[x].id for x in truth.label.tolist()
             ]
-            assert [a["iscrowd"] for a in found] == truth.is_crowd.int().tolist()
+            assert [a["iscrowd"] for a in loaded] == truth.is_crowd.int().tolist()
     capsys.readouterr()
 
 
@@ -176,11 +178,11 @@ def test_another_recipe_or_foreign_content_is_refused(folder, tmp_path):
     "failure", [KeyboardInterrupt(), OSError(28, "No space left on device"), RuntimeError("bug")]
 )
 def test_an_interrupted_write_leaves_nothing(failure, tmp_path, monkeypatch):
-    seen = []
+    written = []
 
     def fail_on_third(scene):
-        seen.append(scene)
-        if len(seen) == 3:
+        written.append(scene)
+        if len(written) == 3:
             raise failure
         return ""
 

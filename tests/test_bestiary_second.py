@@ -20,7 +20,7 @@ from pointseg.data.gauge import covered_tokens, touching
 from pointseg.structures import InputError
 
 # As the first edition's: it guards that images are the same on every platform, for ever.
-REFERENCE = "fa03ce9c3307f00ecd71ac59561ea7e2c62b492d194b64f7567803c6d5afa210"
+REFERENCE = "c441bd6f4e971916364132a7453b48599852cf445c3cecdee8cc3d04be2ad8ce"
 SECOND = EDITIONS[2]
 
 

@@ -95,7 +95,7 @@ def measure(dataset: Dataset, stride: int, count: int) -> dict:
         "colour_auc": colour_auc(readings),
         "colour_images": count // 2,
         "touching": share(np.array([t for reading in readings for t in reading.touching])),
-        "parts": float(np.mean(parts)) if parts else None,
+        "parts": share(np.array(parts)),
         "sizes": size_mix(areas),
     }
     measures["gates"] = {gate.name: gate.verdict(measures[gate.name]) for gate in GATES}
@@ -110,8 +110,9 @@ def quantiles(values: np.ndarray) -> dict[str, float] | None:
     return dict(zip(map(str, QUANTILES), np.percentile(values, QUANTILES).round(1).tolist()))
 
 
-def share(flags: np.ndarray) -> float | None:
-    return float(flags.mean()) if len(flags) else None
+def share(values: np.ndarray) -> float | None:
+    """The mean: of flags, the share that is true."""
+    return round(float(values.mean()), 4) if len(values) else None
 
 
 def size_mix(areas: np.ndarray) -> dict[str, float] | None:
@@ -119,7 +120,7 @@ def size_mix(areas: np.ndarray) -> dict[str, float] | None:
     if not len(areas):
         return None
     kinds = np.bincount(np.digitize(areas, COCO_SIZES), minlength=3) / len(areas)
-    return dict(zip(("small", "medium", "large"), kinds.tolist()))
+    return dict(zip(("small", "medium", "large"), kinds.round(4).tolist()))
 
 
 def read_image(dataset: Dataset, row: int, stride: int) -> Reading:
@@ -194,7 +195,8 @@ def colour_codes(readings: list[Reading]) -> tuple[np.ndarray, np.ndarray]:
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Chance that a positive scores above a negative; ties count half."""
     n, total = int(positive.sum()), len(positive)
-    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * (total - n)))
+    above = rankdata(scores)[positive].sum() - n * (n + 1) / 2
+    return round(float(above / (n * (total - n))), 4)
 
 
 def table(measures: dict[str, dict]) -> list[str]:

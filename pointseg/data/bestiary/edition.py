@@ -56,14 +56,14 @@ class Light:
 class Individual:
     """How an individual departs from its class."""
 
-    turn: float = 0.13  # of its hues, all together, at most; a part adds half of it
-    swap: float = 0.25  # chance of a part to wear another look's colours; of a pattern likewise
-    saturation: Range = (0.45, 1.0)
-    brightness: Range = (0.6, 1.2)
-    earth: float = 0.3  # share of a colour of the ground at most
+    turn: float = 0.06  # of its hues, all together, at most; a part adds half of it
+    swap: float = 0.12  # chance of a part to wear another look's colours; of a pattern likewise
+    saturation: Range = (0.5, 1.05)
+    brightness: Range = (0.65, 1.2)
+    earth: float = 0.25  # share of a colour of the ground at most
     pitch: Range = (0.7, 1.5)
     girth: Range = (0.82, 1.22)
-    pose: float = 1.7  # factor on the range of every joint
+    pose: float = 1.5  # factor on the range of every joint
     kin: float = 0.6  # chance to look like the herd
 
 

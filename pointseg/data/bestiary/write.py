@@ -112,14 +112,14 @@ def already_made(out: Path, request: Request) -> bool:
     if not any(out.iterdir()):
         return False
     try:
-        found = json.loads((out / RECIPE_FILE).read_text())["recipe"]
+        present = json.loads((out / RECIPE_FILE).read_text())["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{out}: is not empty and holds no Bestiary; choose another folder"
         ) from None
-    if found != recipe_of(request):
+    if present != recipe_of(request):
         raise InputError(
-            f"{out}: holds a Bestiary of another recipe ({found}); choose another folder"
+            f"{out}: holds a Bestiary of another recipe ({present}); choose another folder"
         )
     return True
 
