@@ -39,7 +39,7 @@ from pointseg.bookkit import report
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.bookkit.explorer import page, transport
 from pointseg.bookkit.explorer.bundle import write_script
-from pointseg.papers.point2mask import Point2Mask, unit_numbers
+from pointseg.papers.point2mask import CONFIGS, Point2Mask, unit_numbers
 from pointseg.bookkit.diagnostics.labels import accuracy, maps_of_truth, one_point_each, rounds_study
 from pointseg.ops.paths import grid_cells, path_between
 from pointseg.ops.transport import converged_potentials
@@ -87,7 +87,7 @@ def labelled(index, solver):
 def problem(index):
     """Step prices, path costs [n, h, w], and units of the things of a picture."""
     paths = solvers["nearest"].labeller.paths(maps[index], images[index], points[index])
-    return paths.prices, paths.distance, unit_numbers(paths, paths.semantic), paths.semantic.stuff()
+    return paths.prices, paths.distance, unit_numbers(paths, paths.semantic, CONFIGS["small"]), paths.semantic.stuff()
 
 
 # %% [markdown]

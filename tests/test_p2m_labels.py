@@ -151,7 +151,7 @@ def test_unit_numbers_count_the_cells_nearest_to_the_centroids():
     distance, likelihood = shortest_paths(prices, cells), torch.ones(1, *stuff.shape)
     semantic = SemanticMap(torch.stack([(~stuff).float(), stuff.float()]), torch.tensor([0, 2]), 2)
     paths = PathEvidence(size, semantic, prices, points, distance, torch.arange(4))
-    units = unit_numbers(paths, semantic)
+    units = unit_numbers(paths, semantic, CONFIGS["smoke"])
     assert units.sum() == (~stuff).sum()
     before = torch.where(stuff, -1, likely_nearest(distance, likelihood, torch.zeros(4).long()))
     centres = centroids(before, points, torch.arange(4), size)
@@ -208,7 +208,8 @@ def test_ten_points_of_a_target_act_as_one():
 def test_semantic_map_knows_only_classes_with_a_point_and_is_sure_at_points():
     points = points_of((8, 60, 0, 1), (30, 4, 2, 3))
     grown = dilated_points([points], (1, 16, 16), 5.0, (64, 64))[0]
-    semantic = semantic_map(torch.rand(3, 16, 16), points, grown, 2)
+    certain = grown == torch.tensor([0, 2])[:, None, None]
+    semantic = semantic_map(torch.rand(3, 16, 16), points, certain, 2)
     assert semantic.classes.tolist() == [0, 2] and semantic.prob.shape == (2, 16, 16)
     assert semantic.prob[0, 15, 2] == 1 and semantic.prob[1, 1, 7] == 1
     assert (semantic.prob.sum(0) < 1).any()  # what an absent class holds is given to nobody

@@ -15,8 +15,9 @@ from pointseg.ops.semantic_losses import PointMasks, PseudoLabel, dilated_points
 from pointseg.ownership import NOBODY, owner
 from pointseg.structures import IGNORE, Panoptic, Points
 
-# Where logits become probabilities and squares about points are drawn: on the logits' own grid, or
-# at the image's size, as the official codes do.
+# Where logits become probabilities and squares about points are drawn: on the logits' own grid, in
+# which a cell is of the class of its nearest point; or at the image's size, each class for itself,
+# as the official codes do.
 SemanticSize = Literal["map", "image"]
 
 
@@ -58,14 +59,13 @@ class SemanticMap:
         return self.prob[~stuff] + self.prob[stuff].sum(0), torch.searchsorted(self.classes, label)
 
 
-def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> SemanticMap:
-    """P^s from logits [C, h, w], certain at the grown points: grown [h, w] class or IGNORE.
+def semantic_map(logits: Tensor, points: Points, certain: Tensor, things: int) -> SemanticMap:
+    """P^s from logits [C, h, w]; `certain` [P, h, w] where a class present grows from a point.
 
     UNSTATED [P2M Sec. 3.3], [PSPS]: the softmax runs over all classes and is not normalised again
     over those present, as in the official codes.
     """
     classes = points.label.unique()
-    certain = grown == classes[:, None, None]
     prob = torch.maximum(logits.softmax(0)[classes], certain.to(logits.dtype))
     return SemanticMap(prob, classes, things)
 
@@ -73,10 +73,12 @@ def semantic_map(logits: Tensor, points: Points, grown: Tensor, things: int) -> 
 def point_semantics(logits: Tensor, points: Points, things: int, size: tuple[int, int],
                     side: float, at: SemanticSize) -> SemanticMap:  # fmt: skip
     """P^s of logits [C, h, w] of an image of `size`; squares of `side` pixels about points are certain."""
-    if at == "image":
-        logits = resized(logits, size)
-    grown = dilated_points([points], (1, *logits.shape[-2:]), side, size)[0]
-    return semantic_map(logits, points, grown, things)
+    if at == "map":
+        grown = dilated_points([points], (1, *logits.shape[-2:]), side, size)[0]
+        return semantic_map(logits, points, grown == points.label.unique()[:, None, None], things)
+    kinds = [points.pick(points.label == c) for c in points.label.unique()]
+    grown = dilated_points(kinds, (len(kinds), *size), side, size)
+    return semantic_map(resized(logits, size), points, grown != IGNORE, things)
 
 
 def likelihood_cost(distance: Tensor, likelihood: Tensor, row: Tensor) -> Tensor:

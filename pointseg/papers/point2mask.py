@@ -123,7 +123,7 @@ def centroids(owner: Tensor, points: Points, first: Tensor, size: tuple[int, int
     return centre
 
 
-def unit_numbers(paths: PathEvidence, counted: SemanticMap) -> Tensor:
+def unit_numbers(paths: PathEvidence, counted: SemanticMap, config: Config) -> Tensor:
     """[n] how many units each thing supplies: cells of `counted` nearest to its centroid.
 
     Centroids change counts, never the cost. UNSTATED [P2M Sec. 3.3]: the official code's way.
@@ -132,7 +132,8 @@ def unit_numbers(paths: PathEvidence, counted: SemanticMap) -> Tensor:
     likelihood = counted.likelihood(paths.label)
     before = likely_nearest(resized(paths.distance, grid), *likelihood).masked_fill(stuff, NOBODY)
     centres = centroids(before, paths.things, paths.first, paths.size)
-    again = shortest_paths(paths.prices, grid_cells(centres, paths.size, paths.grid))
+    cells = start_cells(centres, paths.size, paths.grid, config.path_stride, config.start_cell)
+    again = shortest_paths(paths.prices, cells)
     after = likely_nearest(resized(again, grid), *likelihood)[~stuff]
     return after.bincount(minlength=len(paths.distance)).to(paths.distance.dtype)
 
@@ -221,7 +222,8 @@ class Labeller(nn.Module):
         demand = F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]
         if not demand.any():
             return nearest
-        return transported(paths.distance, unit_numbers(paths, counted), demand, self.config)
+        units = unit_numbers(paths, counted, self.config)
+        return transported(paths.distance, units, demand, self.config)
 
     def losses(
         self, evidence: PanopticEvidence, labels: PanopticLabels, batch: Batch

@@ -154,7 +154,7 @@ def full_size_owner(problem: LabelProblem, labeller: point2mask.Labeller) -> Ten
     """[H, W] thing of each pixel, with units counted and transport solved among all pixels."""
     paths = labeller.paths(problem.maps, problem.image, problem.points)
     cost, stuff = resized(paths.distance, paths.size), paths.fine.stuff()
-    units = point2mask.unit_numbers(paths, paths.fine)
+    units = point2mask.unit_numbers(paths, paths.fine, labeller.config)
     price = point2mask.transported(cost, units, (~stuff).to(cost.dtype), labeller.config)
     return paths.labelled(cost, price, problem.points).label.things
 

@@ -75,7 +75,7 @@ def transport_record(
     distance, first = nearest_of_each(lengths, things.target)
     counted = semantic.enlarged((COUNT_FINER * grid[0], COUNT_FINER * grid[1]))
     paths = PathEvidence(size, semantic, prices, things, distance, first)
-    units = unit_numbers(paths, counted)
+    units = unit_numbers(paths, counted, SMALL)
     steps = zip(
         ("semantic", "boundary", "manifold"), (semantic_step, boundary_step, manifold_step), planes
     )
