@@ -5,7 +5,8 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 
-from pointseg.lab.recipe import METHODS, method_class
+from pointseg.lab.methods import PLACES as METHODS
+from pointseg.lab.methods import method_class
 from pointseg.ownership import NOBODY
 from pointseg.papers.method import targets_of
 from pointseg.structures import Answer, Batch, Category, Instances, Points
@@ -79,6 +80,14 @@ def only_the_points_classes(method, batch):
         assert set(labelled.label.tolist()) <= set(points.label.tolist())
 
 
+def boxes_hold_their_points(method, batch):
+    for points, labelled in zip(batch.points, method.pseudo_labels(batch)):
+        things = points.things()
+        rows = [things.target.tolist().index(t) for t in targets_of(things).tolist()]
+        xy, box = things.xy[rows], labelled.boxes
+        assert ((xy >= box[:, :2]) & (xy <= box[:, 2:])).all()
+
+
 def tensors_of(record):
     if isinstance(record, torch.Tensor):
         yield record
@@ -124,6 +133,7 @@ def constants_on_prices_change_nothing(method, batch):
 CHECKS = {
     "points keep their own pixel": points_keep_their_pixel,
     "no target of a point is empty": no_target_is_empty,
+    "boxes hold their points": boxes_hold_their_points,
     "labels use only the points' classes": only_the_points_classes,
     "no gradient through assign": no_gradient_through_assign,
     "at a price of zero the nearest owns": nearest_at_price_zero,
@@ -169,6 +179,23 @@ def without_points(labeller):
         return replace(image, label=bare)
 
     labeller.label_paths = erased  # fmt: skip
+
+
+def elsewhere(labeller):
+    """Boxes in a corner."""
+    assigned = type(labeller).assign
+    corner = lambda labels: [  # noqa: E731
+        Instances(torch.ones(2, 9, 9).bool(), torch.ones(2), torch.zeros(2).long(), torch.zeros(2, 4))
+        for _ in labels.images]  # fmt: skip
+    labeller.assign = lambda *given: Moved(corner(assigned(labeller, *given)))  # fmt: skip
+
+
+class Moved:
+    def __init__(self, labelled):
+        self.labelled = labelled
+
+    def pseudo_labels(self):
+        return self.labelled
 
 
 def another_class(labeller):
@@ -239,6 +266,7 @@ class Bent(torch.Tensor):
 PLANTED = {
     "points keep their own pixel": without_points,
     "no target of a point is empty": without_points,
+    "boxes hold their points": elsewhere,
     "labels use only the points' classes": another_class,
     "no gradient through assign": attached,
     "at a price of zero the nearest owns": farthest,
@@ -250,5 +278,11 @@ PLANTED = {
 def test_every_check_is_red_on_a_planted_fault(declared_property):
     method = built("psps")
     PLANTED[declared_property](method.labeller)
+    batch = batch_with_points()
+    if PLANTED[declared_property] is elsewhere:  # boxes are of things only
+        two = Points(
+            torch.full((2, 2), 40.0), torch.zeros(2).long(), torch.arange(2), torch.ones(2).bool()
+        )
+        batch = replace(batch, points=[two, two])
     with pytest.raises(AssertionError):
-        CHECKS[declared_property](method, batch_with_points())
+        CHECKS[declared_property](method, batch)

@@ -23,7 +23,7 @@ class MaskRCNNFull(nn.Module):
     SUPERVISION: ClassVar[str] = "masks"
     SCORES: ClassVar[tuple[str, ...]] = ("val",)
     FIRST_STAGE: ClassVar[tuple[str, ...]] = ("student.vit",)
-    PROPERTIES: ClassVar[tuple[str, ...]] = ("names of losses", "two processes")
+    PROPERTIES: ClassVar[tuple[str, ...]] = ()
     ANSWER: ClassVar[Answer] = Answer("ground truth", "-", "-", "-", "masks", "Mask R-CNN")
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),

@@ -139,7 +139,11 @@ class AttentionShift(PointSupervised):
     SUPERVISION: ClassVar[str] = "points"
     SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
     FIRST_STAGE: ClassVar[tuple[str, ...]] = TokenQuerying.FIRST_STAGE
-    PROPERTIES: ClassVar[tuple[str, ...]] = ("names of losses", "two processes", "own point")
+    PROPERTIES: ClassVar[tuple[str, ...]] = (
+        "boxes hold their points",
+        "labels use only the points' classes",
+        "no gradient through assign",
+    )
     ANSWER: ClassVar[Answer] = Answer(
         cost="1 - A^I of Eq. 1; inside an object key-points own tokens by Eq. 2",
         price="0",

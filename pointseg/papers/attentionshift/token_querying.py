@@ -23,7 +23,7 @@ class TokenQuerying(PointSupervised):
     FIRST_STAGE: ClassVar[tuple[str, ...]] = (
         "student.vit", "labeller.points", "labeller.classifier"
     )  # fmt: skip
-    PROPERTIES: ClassVar[tuple[str, ...]] = ("names of losses", "two processes")
+    PROPERTIES: ClassVar[tuple[str, ...]] = ()
     LOSSES: ClassVar[dict[str, Loss]] = {
         "point_class": Loss(),
         "point_place": Loss(10.0),  # UNSTATED [AS Sec. 4]: weight of l_L1, official code
