@@ -21,7 +21,7 @@
 # The buttons above the picture are the stages, from left to right in the order in which they are computed.
 
 # %% tags=["parameters"]
-candidates: int = 24  # pictures among which the clearest cases are looked for
+candidates: int = 24  # pictures among which the clearest cases are searched
 size: int = 128
 assets: str = "_assets/explorer"
 
@@ -44,7 +44,7 @@ chosen = failures.find_cases(
 for old in Path(assets).glob("picture*.js"):
     old.unlink()
 starts = {case.picture: case.point for case in chosen.values()}
-pictures = []
+entries = []
 for i, point in starts.items():
     names = {CATEGORIES[k].name for k, thing in
              zip(scenes[i].truth.label.tolist(), scenes[i].truth.is_thing)
@@ -53,9 +53,9 @@ for i, point in starts.items():
     bundle = make_bundle(
         vit, scenes[i].image, title, scenes[i].truth, CATEGORIES)
     write_script(bundle, Path(assets), f"picture{i}")
-    pictures.append({"name": f"picture{i}", "title": title, "start": point})
+    entries.append({"name": f"picture{i}", "title": title, "start": point})
 rows = {i: row for row, i in enumerate(starts)}
-display(HTML(page.embed(pictures, failures.presets(chosen, rows))))
+display(HTML(page.embed(entries, failures.presets(chosen, rows))))
 
 # %% [markdown]
 # ## What to try

@@ -53,15 +53,15 @@ held_out = [scene for scene in held_out if len(scene.points)]
 #
 # It was pretrained as a masked autoencoder on pictures of Bestiary's split `pretrain`, without any label and without
 # any picture that is trained on or evaluated later. Three quarters of the patches are hidden, the encoder sees the
-# rest, and a small decoder has to paint what is missing. Three details differ from the original recipe:
+# rest, and a small decoder has to predict what is missing. Three details differ from the original recipe:
 #
 # - The stem is convolutional, so a visible token's pixels reach into its neighbours. Hidden pixels are therefore
 #   set to the mean colour *before* the stem. A test changes every hidden pixel and finds the encoder's output equal
 #   to the bit.
 # - Normalised pixels leave out a patch's colour. The decoder also names each hidden patch's mean colour.
-# - Painting alone soon has nothing left to teach but the grain of textures. After the first {glue:text}`alone`
-#   views a slow copy of the encoder is shown the *whole* picture, and the decoder must also say what that copy thinks
-#   of each hidden patch. Its thoughts are standardised over the pictures at each place, so a place alone tells nothing.
+# - Predicting pixels soon teaches nothing more than the grain of textures. After the first {glue:text}`alone`
+#   views a slowly moving copy of the encoder sees the *whole* picture, and the decoder must also predict that copy's
+#   features of each hidden patch. They are standardised over the pictures at each place, so a place alone tells nothing.
 #
 # The record beside the weights says how they were made.
 
@@ -81,14 +81,14 @@ for name in ("command", "views", "images", "device", "seconds"):
 vit = read_backbone(queries=4, anchored=True).eval()
 scene = held_out[picture]
 with torch.no_grad():
-    seen = vit(scene.image[None], features=range(vit.depth), trace=True)
-print("picture", tuple(scene.image.shape), "-> grid", seen.grid, "of tokens of width", vit.dim)
-print("prefix tokens", seen.trace.prefix, "| patches", seen.tokens.shape[1], "| queries", seen.queries.shape[1])
+    outputs = vit(scene.image[None], features=range(vit.depth), trace=True)
+print("picture", tuple(scene.image.shape), "-> grid", outputs.grid, "of tokens of width", vit.dim)
+print("prefix tokens", outputs.trace.prefix, "| patches", outputs.tokens.shape[1], "| queries", outputs.queries.shape[1])
 
 # %% tags=["remove-cell"]
 point = scene.points[thing]
 column, row = (point / vit.stride).long().tolist()
-token = seen.trace.prefix + row * seen.grid[1] + column
+token = outputs.trace.prefix + row * outputs.grid[1] + column
 
 # %% mystnb={"image": {"alt": "The picture, its grid of tokens, and the token that is followed"}} tags=["remove-input"]
 figure, axes = figures.multiples(["the picture and a point", "its tokens"], columns=2, size=3.2)
@@ -105,13 +105,13 @@ _ = axes[1].add_patch(plt.Rectangle(corner, vit.stride, vit.stride, fill=False, 
 # ## Attention, layer by layer and head by head
 #
 # In every block each token spreads one unit of attention over all tokens, once per head. Fused attention never keeps
-# these numbers. They are formed again from what the block was given, and only for the rows that are asked for. Here is
+# these numbers. They are computed again from the block's input, and only for the rows that are needed. Here is
 # the row of the token under the point: blocks from left to right, heads from top to bottom.
 
 # %%
 rows = torch.tensor([token])
-layers = [attention_rows(vit, seen.trace, block, rows)[0, :, 0] for block in range(vit.depth)]
-to_map = lambda row: row[..., seen.trace.patches].unflatten(-1, seen.grid)  # noqa: E731
+layers = [attention_rows(vit, outputs.trace, block, rows)[0, :, 0] for block in range(vit.depth)]
+to_map = lambda row: row[..., outputs.trace.patches].unflatten(-1, outputs.grid)  # noqa: E731
 print(f"{len(layers)} blocks, each row of {layers[0].shape[0]} heads sums to", layers[0].sum(-1).tolist())
 
 # %% mystnb={"image": {"alt": "Attention of one token in every block and head"}} tags=["remove-input"]
@@ -134,19 +134,19 @@ for index, axis in enumerate(axes):
 # mean $A$, and multiplies from the last block downwards. The product says where a token's final state comes from.
 # AttentionShift takes the rows of its query tokens from this product at several depths {cite}`attentionshift`.
 #
-# Only the asked rows are wanted. So the chain keeps a few rows $r$ and computes $r \hat A$ block by block,
+# Only a few rows are needed. So the chain keeps a few rows $r$ and computes $r \hat A$ block by block,
 # with the matrix $\hat A$ in existence a few hundred rows at a time. The result is that of the dense products.
 
 # %%
-rolled = rollout_rows(vit, seen.trace, rows)[:, 0, 0]
+rolled = rollout_rows(vit, outputs.trace, rows)[:, 0, 0]
 print("depths:", len(rolled), " sums:", [round(float(total), 4) for total in rolled.sum(-1)])
 
 # %% mystnb={"image": {"alt": "Roll-out of one token over one to six blocks"}} tags=["remove-input"]
 figure, axes = figures.multiples([f"depth {depth + 1}" for depth in range(len(rolled))], columns=6, size=1.9)
 for axis, chain in zip(axes, rolled):
-    own = to_map(chain).clone()
-    own[row, column] = 0  # the identity's share would outshine the rest
-    figures.heat(axis, scene.image, own.sqrt())
+    shares = to_map(chain).clone()
+    shares[row, column] = 0  # the identity's share would outshine the rest
+    figures.heat(axis, scene.image, shares.sqrt())
     figures.points(axis, [point], size=14)
 
 # %% [markdown]
@@ -157,15 +157,15 @@ for axis, chain in zip(axes, rolled):
 # first is what the network does with a token that has a place and no content; training on points changes it.
 
 # %%
-asked = seen.trace.query_start + torch.arange(4)
-sight = rollout_rows(vit, seen.trace, asked, depth=1)[0, 0]
-places = vit.anchors * scene.image.shape[-1]
+queries = outputs.trace.query_start + torch.arange(4)
+sight = rollout_rows(vit, outputs.trace, queries, depth=1)[0, 0]
+anchors = vit.anchors * scene.image.shape[-1]
 
 # %% mystnb={"image": {"alt": "Attention of four fresh query tokens in the last block"}} tags=["remove-input"]
 figure, axes = figures.multiples([f"query {index + 1}" for index in range(4)], columns=4, size=2.2)
-for axis, chain, place in zip(axes, sight, places):
+for axis, chain, anchor in zip(axes, sight, anchors):
     figures.heat(axis, scene.image, to_map(chain))
-    figures.points(axis, [place], marker="s")
+    figures.points(axis, [anchor], marker="s")
 
 # %% [markdown]
 # ## Features grow with training
@@ -253,8 +253,8 @@ figure.tight_layout()
 # The class of a single token is told in {glue:text}`token_class_end` of cases, untrained in
 # {glue:text}`token_class_start`; most of that comes late, when the other scores hardly rise any more. Part purity of
 # the plain features hardly rises: parts lie apart, so clusters of places alone already separate them; only with the place
-# taken off does it say something. The curve of the loss would have told none of this. It jumps where the slow copy begins
-# to be asked, because a second term is added.
+# taken off does it say something. The curve of the loss shows none of this. It jumps where the slow copy's
+# features begin to be predicted, because a second term is added.
 #
 # ## Your own backbone
 #

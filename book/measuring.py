@@ -67,9 +67,9 @@ def disturbed(truth, amount, rng):
     """(Instances, Panoptic) of one picture."""
     truth = truth.pick(~truth.is_crowd)
     field, things = fields(truth, amount, rng), truth.is_thing
-    found = field[things] > 0
-    masks = torch.cat([found, found.roll((9, 9), (1, 2))])
-    scores = torch.as_tensor(rng.random(len(masks))) * torch.tensor([1.0, 0.7]).repeat_interleave(len(found))
+    guesses = field[things] > 0
+    masks = torch.cat([guesses, guesses.roll((9, 9), (1, 2))])
+    scores = torch.as_tensor(rng.random(len(masks))) * torch.tensor([1.0, 0.7]).repeat_interleave(len(guesses))
     label = truth.label[things].repeat(2)
     instances = Instances(masks, scores, label, torch.zeros(len(masks), 4))
     return instances, Panoptic(field.argmax(0) + 1, truth.label)
@@ -77,9 +77,9 @@ def disturbed(truth, amount, rng):
 
 # %% tags=["remove-cell"]
 amounts = (0, 0.5, 1, 1.5, 2, 3, 4)
-found = {a: [disturbed(t, a, np.random.default_rng([seed, i])) for i, t in enumerate(truths)] for a in amounts}
-instances = {a: [one for one, _ in pairs] for a, pairs in found.items()}
-panoptics = {a: [one for _, one in pairs] for a, pairs in found.items()}
+disturbances = {a: [disturbed(t, a, np.random.default_rng([seed, i])) for i, t in enumerate(truths)] for a in amounts}
+instances = {a: [one for one, _ in pairs] for a, pairs in disturbances.items()}
+panoptics = {a: [one for _, one in pairs] for a, pairs in disturbances.items()}
 
 # %% mystnb={"image": {"alt": "A creature whose mask is disturbed more and more, with the IoU"}} tags=["remove-input"]
 scene = draw(seed, "val", 0, size)

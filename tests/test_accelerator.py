@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pointseg.bookkit.cost.network import blots, step_piece, vit_pieces
 from support.fake_gpu import Elsewhere, pretended_gpu
 
-from pointseg.bookkit.cost.network import blots, step_piece, vit_pieces
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.data.supervision import MaskDataset, collate
 from pointseg.lab import recipe as recipes

@@ -26,8 +26,8 @@ def report(root: str) -> str:
     # safetensors opens files without an audit event
     read = OPENED.keys() | modules | set((Path(root) / "pointseg" / "weights").glob("*"))
     listed = LISTED - {path.parent for path in written}
-    found = {"files": read - written, "written": written, "folders": filter(Path.is_dir, listed)}
-    return json.dumps({kind: names(paths, root) for kind, paths in found.items()})
+    kinds = {"files": read - written, "written": written, "folders": filter(Path.is_dir, listed)}
+    return json.dumps({kind: names(paths, root) for kind, paths in kinds.items()})
 
 
 def names(paths: Iterable[Path], root: str) -> list[str]:

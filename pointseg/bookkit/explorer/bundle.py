@@ -33,17 +33,17 @@ def make_bundle(
     attention: bool = True,
 ) -> Record:
     """One picture uint8 [h, w, 3] as JSON; without `attention` its maps have to be asked for."""
-    seen = run(vit, image)
+    outputs = run(vit, image)
     height, width = image.shape[:2]
-    tokens = seen.tokens[0].float()
+    tokens = outputs.tokens[0].float()
     record = {
         "title": title, "width": width, "height": height, "image": picture_url(image),
-        "grid": list(seen.grid), "stride": vit.stride, "dim": vit.dim, "prefix": seen.trace.prefix,
+        "grid": list(outputs.grid), "stride": vit.stride, "dim": vit.dim, "prefix": outputs.trace.prefix,
         "blocks": vit.depth, "heads": vit.blocks[0].attn.num_heads,
         "features": halves(tokens), "plane": plane(tokens),
         "truth": None if truth is None else truth_record(truth, categories),
     }  # fmt: skip
-    return record | (attention_record(vit, seen) if attention else {})
+    return record | (attention_record(vit, outputs) if attention else {})
 
 
 def run(vit: TokenViT, image: np.ndarray) -> ViTOutput:
@@ -51,9 +51,9 @@ def run(vit: TokenViT, image: np.ndarray) -> ViTOutput:
     return vit.eval()(pixels.to(vit.mean.device), trace=True)
 
 
-def attention_record(vit: TokenViT, seen: ViTOutput) -> Record:
+def attention_record(vit: TokenViT, outputs: ViTOutput) -> Record:
     """Queries and keys of every block, a byte a number and a scale for each head of each token."""
-    pairs = [block_queries_keys(vit, seen.trace, block) for block in range(vit.depth)]
+    pairs = [block_queries_keys(vit, outputs.trace, block) for block in range(vit.depth)]
     stacked = [torch.stack([pair[side][0].transpose(0, 1) for pair in pairs]) for side in (0, 1)]
     names = zip(("queries", "keys"), stacked)
     return {"size": stacked[0].shape[-1]} | {name: quantised(values) for name, values in names}

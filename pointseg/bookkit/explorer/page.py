@@ -32,27 +32,27 @@ const url = URL.createObjectURL(new Blob([MODULE], { type: "text/javascript" }))
 
 
 def embed(
-    pictures: Sequence[dict[str, Any]],
+    entries: Sequence[dict[str, Any]],
     presets: Sequence[dict[str, Any]] = (),
     folder: str = "_static/explorer/",
     name: str = "key-point-explorer",
     start: dict[str, Any] | None = None,
     module: str | None = None,
 ) -> str:
-    """HTML for a page that has the pictures' scripts (`write_script`) in `folder`, relative to the page.
+    """HTML for a page that has the entries' scripts (`write_script`) in `folder`, relative to the page.
 
     A picture is {"name": of its script, "title", "start": [x, y]}; a preset is {"title", "text", "state"}. `start` and
     `module` are the state and the text of another explorer made of the same parts.
     """
     state = (STATE if start is None else start) | {
-        "pictures": list(pictures),
+        "pictures": list(entries),
         "presets": list(presets),
         "links": True,
         "kept": [],
         "preset": "",
     }
-    if pictures and "start" in pictures[0]:
-        state["point"] = pictures[0]["start"]
+    if entries and "start" in entries[0]:
+        state["point"] = entries[0]["start"]
     given = f"const [ID, STATE, FOLDER, MODULE] = {_literal([name, state, folder, module or module_text()])};\n"
     script = f"(async () => {{\n{given}{_START}}})();"
     silent = "<noscript>The explorer computes in this page and needs JavaScript for it.</noscript>"
