@@ -4,26 +4,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pointseg.students.panoptic_segformer.training import canvas_padding
 from support.grid_targets import points_of
 
-from pointseg.papers.epld.branch import DistanceBranch
-from pointseg.papers.epld.method import Config, Distance
-from pointseg.structures import IGNORE, Batch
-from pointseg.students.panoptic_segformer.network import SMALL, PanopticSegFormer
+from pointseg.papers.epld.method import EPLD
+from pointseg.structures import IGNORE, Batch, Category
+from pointseg.students.panoptic_full import PanopticFull
 
-THINGS, STUFF, CANVAS = 2, 2, (64, 64)
+CANVAS = (64, 64)
+CATEGORIES = [
+    Category(k, name, k < 3) for k, name in enumerate(("disc", "square", "sky", "sea"), 1)
+]
 
 
-def labeller(**choices):
+def method(**choices):
     torch.manual_seed(0)
-    config = Config(**{"layers": 3} | choices)
-    return Distance(DistanceBranch(32, 4, THINGS + STUFF, True, config), THINGS, config)
-
-
-def network():
-    torch.manual_seed(0)
-    return PanopticSegFormer(THINGS, STUFF, replace(SMALL, width=32, heads=4))
+    return EPLD.build(CATEGORIES, "smoke", **choices)
 
 
 def batch_of(*points, sizes=None):
@@ -36,10 +31,10 @@ def batch_of(*points, sizes=None):
 
 
 def read(batch, **choices):
-    memory = network().encode(batch.images, canvas_padding(batch.sizes, CANVAS, None))
-    net = labeller(**choices)
-    evidence = net.evidence(memory, batch)
-    return net, evidence, net.assign(evidence, batch)
+    """(labeller, its evidence, its labels) on features of an untrained student."""
+    whole = method(**choices)
+    evidence = whole.labeller.evidence(whole.student.features(batch.images, batch.sizes), batch)
+    return whole.labeller, evidence, whole.labeller.assign(evidence, batch)
 
 
 SCENE = points_of((10, 10, 0, 1), (50, 20, 1, 2), (30, 60, 2, 3), (5, 50, 3, 4))
@@ -59,15 +54,17 @@ def test_every_pixel_has_an_owner_and_every_point_its_own_cell():
 def test_targets_hold_masks_boxes_and_stuff_of_the_label():
     batch = batch_of(SCENE, sizes=[(64, 40)])
     _, _, labels = read(batch_of(points_of((10, 10, 0, 1), (30, 60, 3, 4)), sizes=[(64, 40)]))
-    (target,) = labels.targets(batch)
+    targets = labels.targets(batch)
+    (target,) = targets.images
     owner = labels.owner[0]
     assert target.thing_label.tolist() == [0]
     assert torch.equal(target.things[0], owner == 0)
     assert (target.stuff[owner == 1] == 1).all() and (target.stuff[owner != 1] == IGNORE).all()
     assert torch.equal(target.known, owner >= 0) and not target.known[:, 40:].any()
-    assert labels.thing_share() == 0.5
+    assert targets.thing_share() == 0.5
 
 
+TERMS = {"partial", "class", "self_training", "colour_prior"}
 BAD = {
     "no points": [points_of()],
     "one target": [points_of((10, 10, 0, 1))],
@@ -87,12 +84,12 @@ def test_odd_images_are_labelled_and_learnt_from(case, beside):
     batch = batch_of(*points, sizes=[(48, 64)] + [CANVAS] * len(beside))
     net, evidence, labels = read(batch)
     losses = net.losses(evidence, labels, batch)
-    assert set(losses) == {"partial", "class", "self_training", "colour_prior"}
+    assert set(losses) == TERMS
     assert all(torch.isfinite(loss) and loss >= 0 for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
-    assert len(labels.targets(batch)) == len(labels.panoptic(batch)) == len(points)
-    shown = labels.panoptic(batch)[0]
+    assert len(labels.targets(batch).images) == len(labels.pseudo_labels()) == len(points)
+    shown = labels.pseudo_labels()[0]
     assert shown.segments.shape == (48, 64)
     assert shown.segments.max() <= len(shown.label) == int(labels.table.present[0].sum())
     assert (shown.segments > 0).all() == bool(len(points[0]))
@@ -142,19 +139,60 @@ def test_learning_lowers_every_term_and_labels_become_better():
     image[:, 0, :, :24] = 1
     image[:, 2, :, 24:] = 1
     batch = Batch(image, [CANVAS], ["halves"], [points_of((8, 30, 0, 1), (50, 30, 1, 2))])
-    student, net = network(), labeller(layers=6)
-    weights = [*student.backbone.parameters(), *student.encoder.parameters(), *net.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=2e-3)
+    whole = method(layers=6, warmup_steps=10)
+    optimizer = torch.optim.AdamW(whole.parameters(), lr=2e-3)
     totals = []
-    for _ in range(40):
-        evidence = net.evidence(student.encode(batch.images), batch)
-        labels = net.assign(evidence, batch)
-        loss = sum(net.losses(evidence, labels, batch).values())
+    for step in range(40):
+        losses = whole.losses(batch, step)
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(whole.parameters(), 1.0)
         optimizer.step()
-        totals.append(loss.item())
-    truth = (torch.arange(64) >= 24).long().expand(1, 64, 64)
+        totals.append(sum(losses[name].item() for name in TERMS))
+    shown = whole.pseudo_labels(batch)[0].segments - 1
+    truth = (torch.arange(64) >= 24).long().expand(64, 64)
     assert totals[-1] < totals[0] / 3
-    assert (labels.owner == truth).float().mean() > 0.9
+    assert (shown == truth).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_odd_images_pass_through_the_student_as_well(case):
+    """[EPLD Eq. 12] The student's losses are there beside the labeller's; all sum to a number."""
+    whole = method(student={"queries": 250, "start": "learnt"}, warmup_steps=1)
+    losses = whole.losses(batch_of(*BAD[case], SCENE, sizes=[(48, 64), CANVAS]), 1)
+    assert set(losses) > TERMS
+    total = sum(losses.values())
+    assert total.isfinite()
+    total.backward()
+
+
+def test_eq12_the_student_s_losses_grow_over_the_warm_up_the_labeller_s_do_not():
+    """[EPLD Eq. 12] The total is a plain sum of both."""
+    whole, batch = method(warmup_steps=10), batch_of(SCENE)
+    at = {step: whole.losses(batch, step) for step in (0, 5, 10, 20)}
+    for name in at[0]:
+        values = [at[step][name].item() for step in (0, 5, 10, 20)]
+        grown = [values[-1]] * 4 if name in TERMS else [0, values[-1] / 2, values[-1], values[-1]]
+        assert values == pytest.approx(grown, rel=1e-5)
+
+
+def test_inference_has_the_modules_and_the_output_of_the_supervised_student_alone():
+    """[EPLD Sec. 3.1] The labeller can be thrown away: nothing else is in the student."""
+    whole, full = method().eval(), PanopticFull.build(CATEGORIES, "smoke").eval()
+    names = {name: p.shape for name, p in full.student.state_dict().items()}
+    assert {name: p.shape for name, p in whole.student.state_dict().items()} == names
+    full.student.load_state_dict(whole.student.state_dict())
+    images, sizes = torch.rand(2, 3, *CANVAS), [CANVAS, (40, 51)]
+    whole.labeller = None
+    for one, other in zip(whole.predict(images, sizes), full.predict(images, sizes)):
+        assert torch.equal(one.panoptic.segments, other.panoptic.segments)
+        assert torch.equal(one.panoptic.scores, other.panoptic.scores)
+
+
+def test_everything_learns_and_the_labeller_at_the_full_rate():
+    whole = method(warmup_steps=1)
+    whole.losses(batch_of(SCENE), 1)
+    groups = whole.param_groups(1e-3, 1e-2)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert {id(p) for p in whole.parameters() if p.requires_grad} == set(rates)
+    assert {rates[id(p)] for p in whole.labeller.parameters()} == {1e-3}

@@ -15,6 +15,7 @@ PLACES = {
     "psps": "pointseg.papers.psps:PSPS",
     "point2mask": "pointseg.papers.point2mask:Point2Mask",
     "points_alone": "pointseg.papers.points_alone:PointsAlone",
+    "epld": "pointseg.papers.epld.method:EPLD",
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }

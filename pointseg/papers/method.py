@@ -77,6 +77,7 @@ class PointSupervised(nn.Module):
         self.labeller, self.student, self.warmup_steps = labeller, student, warmup_steps
 
     def losses(self, batch: Batch, step: int) -> Losses:
+        """Of labeller and student, weighted; their sum is the total. [EPLD Eq. 12]"""
         features = self.student.features(batch.images, batch.sizes)
         evidence = self.labeller.evidence(features, batch)
         labels = self.labeller.assign(evidence, batch)
