@@ -8,7 +8,7 @@ import torch
 from pointseg.nets.start import load_first_stage
 from pointseg.papers.attentionshift.config import SCALES, Config
 from pointseg.papers.attentionshift.instance_map import InstanceMaps, unit_range
-from pointseg.papers.attentionshift.labels import label_path
+from pointseg.papers.attentionshift.labeller import label_path
 from pointseg.papers.attentionshift.masks import background_tokens
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.papers.attentionshift.querying import Objects

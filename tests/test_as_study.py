@@ -13,7 +13,7 @@ from pointseg.bookkit.diagnostics.key_points import (
     share_on_object,
     token_truth,
 )
-from pointseg.papers.attentionshift.labels import KeyPoints, Labels
+from pointseg.papers.attentionshift.labeller import KeyPoints, Labels
 from pointseg.papers.attentionshift.shift import shift
 from pointseg.papers.attentionshift.tokens import Region, Tokens
 

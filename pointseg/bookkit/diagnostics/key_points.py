@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.papers.attentionshift.labels import Labels
+from pointseg.papers.attentionshift.labeller import Labels
 from pointseg.papers.attentionshift.shift import cells_of
 from pointseg.papers.attentionshift.tokens import Tokens
 

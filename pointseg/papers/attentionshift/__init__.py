@@ -5,7 +5,7 @@
 [AS Sec. 3.2]  shift.py         Key-point shift: Eq. 2 to Eq. 7
                filtering.py     Key-point filtering: Alg. 1
 [AS Sec. 4]    masks.py         Pseudo boxes, and points that teach masks
-               labels.py        The label path: all of the above for a batch of objects
+               labeller.py      All of the above for a batch: evidence, labels, losses
                method.py        Labeller and Mask R-CNN put together
 Beside it: config.py, every switch of the tables; tokens.py, the two products that all of it needs;
 token_querying.py, the first stage.

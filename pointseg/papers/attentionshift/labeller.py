@@ -1,5 +1,7 @@
-"""The label path: from a self-attention map to the boxes, key-points and mask points that teach.
-[AS Sec. 3, 4]"""
+"""What points own: evidence, labels and losses of AttentionShift's labeller. [AS Sec. 3, 4]
+
+The label path leads from a self-attention map to the boxes, key-points and mask points that teach.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointseg.nets.roi_heads import DepthChooser
+from pointseg.nets.vit import TokenViT
 from pointseg.ops.components import tokens_in_boxes
-from pointseg.ops.processes import child, uniform
+from pointseg.ops.processes import child, draws_of, normaliser, uniform
 from pointseg.papers.attentionshift.config import Config
 from pointseg.papers.attentionshift.filtering import Filtered, filter_keypoints
-from pointseg.papers.attentionshift.instance_map import instance_maps
+from pointseg.papers.attentionshift.instance_map import instance_maps, unit_range
 from pointseg.papers.attentionshift.masks import (
     MaskPoints,
     background_tokens,
     drawn_tokens,
     pseudo_boxes,
 )
-from pointseg.papers.attentionshift.querying import Objects, PointTargets
+from pointseg.papers.attentionshift.querying import (
+    Objects,
+    PointBranch,
+    PointTargets,
+    Queried,
+    in_full_precision,
+    point_maps,
+    rollout_maps,
+)
 from pointseg.papers.attentionshift.shift import (
     Shifted,
     nearest_tokens,
@@ -29,11 +41,31 @@ from pointseg.papers.attentionshift.shift import (
     shift,
     spread_seeds,
 )
-from pointseg.papers.attentionshift.tokens import Region, Tokens, token_centres
+from pointseg.papers.attentionshift.tokens import Region, Tokens, token_centres, valid_tokens
 from pointseg.structures import Batch, Instances
-from pointseg.students.mask_rcnn import Targets
+from pointseg.students.mask_rcnn import Features, Targets
 
 RANDOM_SEEDS, BACKGROUND, WITHIN = range(3)  # what an object's random numbers are drawn for
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the label path starts from, and what the point branch is taught with."""
+
+    queried: Queried
+    tokens: Tokens  # Phi, a row an image; no gradient comes back from it
+    maps: Tensor  # [n, depths, T] self-attention maps in 0..1
+    class_share: Tensor  # [n, depths, C] of each depth's box in saying that it is of a class
+    depth: Tensor  # [n] the depth chosen
+
+    @property
+    def objects(self) -> Objects:
+        return self.queried.objects
+
+    @property
+    def attention(self) -> Tensor:
+        """[n, T] A^S at the chosen depth."""
+        return self.maps[torch.arange(len(self.depth), device=self.depth.device), self.depth]
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,84 @@ class Labels:
         xy = torch.cat([points.xy, token_centres(token, objects.grid, objects.stride)])
         label, order = torch.cat([points.label, objects.label[owner]]), image.argsort(stable=True)
         return PointTargets(xy[order], label[order], image[order])
+
+
+class Labeller(PointBranch):
+    """Points and attention in, pseudo boxes and key-points out. [AS Sec. 3]"""
+
+    def __init__(self, vit: TokenViT, classes: int, config: Config):
+        super().__init__(vit, classes, config.place_weight, config.warmup)
+        self.config = config
+        chooser = DepthChooser(vit.dim, classes, config.student.width)
+        self.chooser = chooser if config.depth is None else None
+
+    @in_full_precision
+    def evidence(self, features: Features, batch: Batch) -> Evidence:
+        """A^S at every depth, the depth whose box looks most like the object's class, and Phi."""
+        queried = super().evidence(features, batch)
+        objects, config = queried.objects, self.config
+        tokens = Tokens.of(self.compared(features, batch.sizes), objects.counts)
+        with torch.no_grad():
+            maps = (
+                point_maps(tokens, objects)
+                if config.attention == "point"
+                else rollout_maps(features, objects, queried.query, config.depths)
+            )
+            every = objects.valid[:, None].expand_as(maps).flatten(0, 1)
+            maps = unit_range(maps.flatten(0, 1), every).view_as(maps)
+        share, depth = self.choice(features, objects, maps)
+        return Evidence(queried, tokens, maps, share, depth)
+
+    def compared(self, features: Features, sizes: list[tuple[int, int]]) -> Tensor:
+        """[b, T, D] the token features that the label path compares."""
+        output = features.output
+        tokens = output.tokens.detach().float()
+        if not self.config.centred:
+            return tokens
+        valid = valid_tokens(sizes, output.grid, self.stride, tokens.device).float()[..., None]
+        return tokens - (tokens * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
+
+    def choice(self, features: Features, objects: Objects, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, depths, C] share of each depth in the class of an object, and the depth [n] chosen.
+
+        UNSTATED [AS Sec. 3.1]: "self-attention map"; the official code lets a multiple-instance head
+        choose among roll-outs.
+        """
+        depths = maps.shape[1]
+        if self.chooser is None or depths == 1:
+            depth = min(self.config.depth or 0, depths - 1)
+            share = maps.new_ones(len(objects), depths, self.classes) / depths
+            return share, torch.full_like(objects.label, depth)
+        c = self.config
+        boxes = pseudo_boxes(maps, objects, c.foreground, c.box_rule)
+        share = self.chooser(features.output.map().float(), self.stride, boxes, objects.image)
+        row = torch.arange(len(objects), device=maps.device)
+        return share, share[row, :, objects.label].argmax(1)
+
+    @torch.no_grad()
+    @in_full_precision
+    def assign(self, evidence: Evidence, batch: Batch, keep_path: bool = False) -> Labels:
+        """Boxes, parts and points of every object; `keep_path` remembers every turn of the shift."""
+        return label_path(evidence.tokens, evidence.objects, evidence.attention, self.config,
+                          draws_of(batch), keep_path)  # fmt: skip
+
+    @in_full_precision
+    def losses(self, evidence: Evidence, labels: Labels, batch: Batch) -> dict[str, Tensor]:
+        """L_P of [AS Sec. 4], with the MIL head's and the warm-up's beside it."""
+        queried, points = evidence.queried, labels.objects.points
+        query = queried.query
+        if self.config.keypoints_as_points:
+            points = labels.keypoint_targets()
+            query = queried.predictions.matched(points, self.place_weight)
+        losses = queried.predictions.losses(points, query) | self.warmup_losses(queried, batch)
+        return losses | ({"mil": self.choice_loss(evidence)} if self.chooser else {})
+
+    def choice_loss(self, evidence: Evidence) -> Tensor:
+        """Cross-entropy of what all depths together say of an object's class, with its class."""
+        probability = evidence.class_share.sum(1).clamp(1e-6, 1 - 1e-6)
+        label = F.one_hot(evidence.objects.label, self.classes).float()
+        total = F.binary_cross_entropy(probability, label, reduction="sum")
+        return total / normaliser(len(label), label.device) / self.classes
 
 
 def label_path(
