@@ -36,7 +36,7 @@ def refused(call, *args, names, cause):
     assert "\n" not in text and names in text and cause in text, text
 
 
-# --- pictures ------------------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------------------
 
 
 def png_header(path, w, h):
@@ -61,7 +61,7 @@ def test_a_decompression_bomb_is_refused(tmp_path, w, h):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif", "gif"])
-def test_a_truncated_picture_is_refused(tmp_path, suffix):
+def test_a_truncated_image_is_refused(tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"
     small.photo(path, h=60, w=80)
     whole = path.read_bytes()
@@ -71,14 +71,14 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     "content, cause",
-    [(b"", "empty"), (b"%!PS-Adobe-3.0 EPSF", "is not a picture"), (b"\0" * 99, "is not")],
+    [(b"", "empty"), (b"%!PS-Adobe-3.0 EPSF", "is not an image"), (b"\0" * 99, "is not")],
 )
-def test_what_is_no_picture_is_refused(tmp_path, content, cause):
+def test_what_is_no_image_is_refused(tmp_path, content, cause):
     (tmp_path / "x.png").write_bytes(content)
     refused(read_image, tmp_path / "x.png", names="x.png", cause=cause)
 
 
-def test_missing_pictures_and_folders_are_refused(tmp_path):
+def test_missing_images_and_folders_are_refused(tmp_path):
     refused(read_image, tmp_path / "none.png", names="none.png", cause="no such file")
     refused(read_image, tmp_path, names=str(tmp_path), cause="is not a file")
     refused(read_image, tmp_path / ("n" * 5000), names="nnn", cause="too long")
@@ -103,7 +103,7 @@ def test_every_usual_mode_becomes_rgb(tmp_path, mode):
     st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]),
 )
 @settings(max_examples=80, deadline=None)
-def test_corrupted_pictures_never_raise_anything_else(tmp_path_factory, noise, at, kind):
+def test_corrupted_images_never_raise_anything_else(tmp_path_factory, noise, at, kind):
     path = tmp_path_factory.getbasetemp() / f"noise.{kind}"
     small.photo(path, format=kind)
     whole = path.read_bytes()
@@ -176,7 +176,7 @@ def test_a_symbolic_link_out_of_the_folder_is_refused(tmp_path):
     refused(read_all, tmp_path / "set", names="1.png", cause="")
 
 
-def test_a_linked_picture_folder_is_fine(tmp_path):
+def test_a_linked_image_folder_is_fine(tmp_path):
     small.coco(tmp_path / "elsewhere")
     small.write_json(
         tmp_path / "set" / "annotations" / "instances_train2017.json", small.coco_data()
@@ -200,7 +200,7 @@ BAD_INSTANCES = {
     "duplicate category": (lambda d: d["categories"].append(dict(d["categories"][0])), "duplicate id 5"),
     "unknown category": (lambda d: d["annotations"][0].update(category_id=77), "unknown category 77"),
     "unknown image": (lambda d: d["annotations"][0].update(image_id=77), "unknown image id 77"),
-    "empty": (lambda d: d.update(images=[], annotations=[]), "holds no picture"),
+    "empty": (lambda d: d.update(images=[], annotations=[]), "has no images"),
     "no list": (lambda d: d.pop("annotations"), "has no list 'annotations'"),
     "size": (lambda d: d["images"][0].update(height=0), "image size"),
     "bomb size": (lambda d: d["images"][0].update(height=10**6, width=10**6), "pixels"),
@@ -271,7 +271,7 @@ def test_panoptic_ids_must_agree(tmp_path):
 
 def test_a_panoptic_mask_of_another_size_is_refused(tmp_path):
     small.panoptic(tmp_path, ids=np.full((4, 6), 300))
-    refused(read_all, tmp_path, names="1.png", cause="mask is 6x4, its picture 12x10")
+    refused(read_all, tmp_path, names="1.png", cause="mask is 6x4, its image 12x10")
 
 
 @pytest.mark.parametrize("ids", [[0], [-4], [2**24], [300, 300], ["x"], [None]])
@@ -334,14 +334,14 @@ def test_bad_voc_masks_are_refused(tmp_path):
     folder = small.voc(tmp_path, ["a"])
     mask = folder / "SegmentationClass" / "a.png"
     for values, cause in [
-        (np.zeros((3, 3)), "mask is 3x3, its picture 12x10"),
+        (np.zeros((3, 3)), "mask is 3x3, its image 12x10"),
         (small.voc_values(8, 33), "object 2 of unknown category 33"),
         (small.voc_values(8, 0), "object 2 without any class pixel"),
     ]:
         small.index_png(mask, values)
         refused(read_all, tmp_path, names="SegmentationClass/a.png", cause=cause)
     small.photo(mask)
-    refused(read_all, tmp_path, names="SegmentationClass/a.png", cause="is a RGB picture")
+    refused(read_all, tmp_path, names="SegmentationClass/a.png", cause="is a RGB image")
     mask.write_bytes(mask.read_bytes()[:40])
     refused(read_all, tmp_path, names="SegmentationClass/a.png", cause="")
     mask.unlink()
@@ -349,7 +349,7 @@ def test_bad_voc_masks_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, cause", [("", "holds no picture"), ("a\na\n", "duplicate id 'a'"), ("\xff", "UTF-8")]
+    "text, cause", [("", "has no images"), ("a\na\n", "duplicate id 'a'"), ("\xff", "UTF-8")]
 )
 def test_bad_voc_lists_are_refused(tmp_path, text, cause):
     lists = small.voc(tmp_path, ["a"]) / "ImageSets" / "Segmentation" / "train.txt"

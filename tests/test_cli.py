@@ -19,14 +19,14 @@ def bestiary(tmp_path_factory):
 def test_made_data_have_no_fault_and_a_planted_one_is_named(bestiary, tmp_path, capsys):
     assert main(["data", "check", str(bestiary)]) == 0
     assert "0 faults" in capsys.readouterr().out
-    picture = sorted((bestiary / "coco" / "val2017").glob("*.jpg"))[0]
-    whole = picture.read_bytes()
+    image = sorted((bestiary / "coco" / "val2017").glob("*.jpg"))[0]
+    whole = image.read_bytes()
     try:
-        picture.write_bytes(b"")
+        image.write_bytes(b"")
         assert main(["data", "check", str(bestiary)]) == 2
-        assert picture.name in capsys.readouterr().out
+        assert image.name in capsys.readouterr().out
     finally:
-        picture.write_bytes(whole)
+        image.write_bytes(whole)
 
 
 def test_points_are_written_and_say_their_hash(bestiary, tmp_path, capsys):

@@ -51,34 +51,30 @@ def test_sound_data_has_no_fault(bestiary):
     before = state_of(bestiary)
     report = check(bestiary)
     assert report.faults == [] and state_of(bestiary) == before
-    assert report.counts["panoptic train: pictures"] == report.counts["coco train: pictures"] == 3
-    assert report.counts["voc trainval: pictures"] == 5
-    assert (
-        report.counts["voc pretrain: pictures"] == report.counts["folder pretrain: pictures"] == 2
-    )
+    assert report.counts["panoptic train: images"] == report.counts["coco train: images"] == 3
+    assert report.counts["voc trainval: images"] == 5
+    assert report.counts["voc pretrain: images"] == report.counts["folder pretrain: images"] == 2
     dataset = open_dataset(bestiary, "train", "coco")
     truths = [dataset.truth(i) for i in range(len(dataset))]
     assert report.counts["coco train: objects"] == sum(map(len, truths))
     assert report.counts["coco train: crowd regions"] == sum(int(t.is_crowd.sum()) for t in truths)
 
 
-def test_void_and_empty_pictures_are_counted(tmp_path):
+def test_void_and_empty_images_are_counted(tmp_path):
     small.coco(tmp_path)
     small.voc(tmp_path)
     report = check(tmp_path)
     assert report.faults == []
     assert report.counts["coco train: crowd regions"] == 1
-    assert report.counts["coco train: pictures without any segment"] == 1
+    assert report.counts["coco train: images without any segment"] == 1
     assert report.counts["voc train: void pixels"] == 2 * small.W
-    audit = (
-        "2 pictures, 3 objects, 0 stuff segments, 1 crowd regions, 1 pictures without any segment"
-    )
+    audit = "2 images, 3 objects, 0 stuff segments, 1 crowd regions, 1 images without any segment"
     assert any(
         note.startswith(f"coco train: {audit}") and note.endswith(", 0.00 % void")
         for note in report.notes
     )
     assert any(
-        note.startswith("voc train: 2 pictures, 4 objects") and "10.00 % void" in note
+        note.startswith("voc train: 2 images, 4 objects") and "10.00 % void" in note
         for note in report.notes
     )
 
@@ -146,16 +142,14 @@ def test_missing_and_unreadable_masks_are_named(tmp_path):
     small.panoptic(tmp_path / "pan")
     png = tmp_path / "pan" / "annotations" / "panoptic_train2017" / "1.png"
     png.write_bytes(png.read_bytes()[:50])
-    faults_of(tmp_path / "pan", "panoptic_train2017/1.png", "picture")
+    faults_of(tmp_path / "pan", "panoptic_train2017/1.png", "image")
     folder = small.voc(tmp_path / "voc")
     small.index_png(folder / "SegmentationObject" / "a.png", np.zeros((2, 2)))
     (folder / "SegmentationClass" / "b.png").unlink()
     (folder / "JPEGImages" / "b.jpg").write_bytes(
         (folder / "JPEGImages" / "b.jpg").read_bytes()[:100]
     )
-    faults = faults_of(
-        tmp_path / "voc", "SegmentationObject/a.png", "mask is 2x2, its picture 12x10"
-    )
+    faults = faults_of(tmp_path / "voc", "SegmentationObject/a.png", "mask is 2x2, its image 12x10")
     assert any("JPEGImages/b.jpg" in fault for fault in faults)
 
 
@@ -165,9 +159,9 @@ def test_missing_folders_and_lists_are_named(tmp_path):
     (folder / "SegmentationObject").rmdir()
     (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("")
     faults = faults_of(tmp_path, "SegmentationObject: the folder is missing")
-    assert any("split 'val' holds no picture" in fault for fault in faults)
+    assert any("split 'val' has no images" in fault for fault in faults)
     (tmp_path / "nothing").mkdir()
-    faults_of(tmp_path / "nothing", "nothing", "holds no split in any layout")
+    faults_of(tmp_path / "nothing", "nothing", "has no split in any layout")
     faults_of(tmp_path / "none", "none", "is not a folder")
 
 
@@ -195,9 +189,7 @@ def test_notes_are_no_faults(tmp_path):
     assert report.faults == [] and any(
         "1 pixels where class and object PNG disagree" in n for n in report.notes
     )
-    assert any(
-        "voc train: 1 pictures; the official split has 1464" in note for note in report.notes
-    )
+    assert any("voc train: 1 images; the official split has 1464" in note for note in report.notes)
     small.coco(tmp_path / "coco")
     small.photo(tmp_path / "coco" / "train2017" / "unlisted.png")
     report = check(tmp_path / "coco")
@@ -207,8 +199,8 @@ def test_notes_are_no_faults(tmp_path):
 def test_a_plain_folder_is_examined(tmp_path):
     small.photo(tmp_path / "one.png")
     assert check(tmp_path).faults == []
-    (tmp_path / "two.jpg").write_bytes(b"no picture")
-    assert len(faults_of(tmp_path, "two.jpg", "is not a picture")) == 1
+    (tmp_path / "two.jpg").write_bytes(b"no image")
+    assert len(faults_of(tmp_path, "two.jpg", "is not an image")) == 1
 
 
 # --- points ----------------------------------------------------------------------------------------------------
@@ -262,7 +254,7 @@ FAULTY_POINTS = {
     "unknown image": (lambda r, _: r["images"][0].update(id=987654), "image 987654 is not in"),
     "unknown target": (lambda r, _: first_target(r).update(id=987654), "target 987654 is not in the annotations"),
     "another class": (lambda r, _: first_target(r).update(category_id=other_class(r)), "there"),
-    "another size": (lambda r, _: r["images"][0].update(width=r["images"][0]["width"] + 1), "its picture 64x64"),
+    "another size": (lambda r, _: r["images"][0].update(width=r["images"][0]["width"] + 1), "its image 64x64"),
 }  # fmt: skip
 
 

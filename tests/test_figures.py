@@ -37,9 +37,3 @@ def test_principal_colours_separate_two_groups():
     features[:4, 0], features[4:, 0] = 1, -1
     rgb = figures.principal_colours(features + 1e-3 * torch.randn(8, 4), (2, 4))
     assert abs(rgb[0, :, 0].mean() - rgb[1, :, 0].mean()) > 0.8
-
-
-def test_only_the_inner_pixels_of_a_square_have_four_neighbours():
-    mask = np.zeros((6, 6), bool)
-    mask[1:5, 1:5] = True
-    assert figures._inside(mask).sum() == 4

@@ -89,7 +89,7 @@ def test_voc_panoptic_gives_the_background_to_a_stuff_class(tmp_path):
     truth = dataset.truth(0)
     assert dataset.categories[-1] == Category(0, "background", is_thing=False)
     assert truth.target.tolist() == [1, 2, BACKGROUND_TARGET]
-    assert (truth.masks.sum(0) + truth.void == 1).all()  # a partition of the picture
+    assert (truth.masks.sum(0) + truth.void == 1).all()  # a partition of the image
 
 
 def test_voc_takes_class_names_from_the_side_file(tmp_path):
@@ -110,7 +110,7 @@ def test_train_aug_takes_sbd_where_voc_has_no_mask(tmp_path):
     assert dataset.truth(0).void.any() and not dataset.truth(1).void.any()  # SBD has no void
 
 
-def test_a_folder_has_pictures_and_no_truth(tmp_path):
+def test_a_folder_has_images_and_no_truth(tmp_path):
     small.photo(tmp_path / "one.png", seed=1)
     small.photo(tmp_path / "two.jpg", h=9, w=20)
     dataset = open_dataset(tmp_path, "whatever")
@@ -124,7 +124,7 @@ def test_a_folder_has_pictures_and_no_truth(tmp_path):
         dataset.truth(0)
 
 
-def test_a_folder_turns_pictures_upright(tmp_path):
+def test_a_folder_turns_images_upright(tmp_path):
     tag = Image.Exif()
     tag[0x0112] = 6  # the camera was turned by a quarter
     small.photo(tmp_path / "one.jpg", exif=tag)
@@ -150,7 +150,7 @@ def test_layouts_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize("json_name", ["instances_train.json", "train.json", "nuclei_train.json"])
-@pytest.mark.parametrize("folder", ["train", "images", "images/train2017", "pictures"])
+@pytest.mark.parametrize("folder", ["train", "images", "images/train2017", "images"])
 def test_any_naming_of_a_coco_folder_opens(tmp_path, json_name, folder):
     small.write_json(tmp_path / json_name, small.coco_data())
     for k in (1, 2):
@@ -205,7 +205,7 @@ def test_long_runs_survive_compression():
     st.text(st.characters(codec="ascii"), max_size=12) | st.lists(st.integers(-3, 30), max_size=6)
 )
 @settings(max_examples=300)
-def test_foreign_run_lengths_are_refused_or_fill_the_picture(counts):
+def test_foreign_run_lengths_are_refused_or_fill_the_image(counts):
     try:
         mask = decoded({"size": [4, 5], "counts": counts}, 4, 5)
     except ValueError:
@@ -270,7 +270,7 @@ def test_bestiary_sbd_equals_its_pngs_but_for_the_border(bestiary):
         assert (classes[known] == dataset.masks(i)[1][known]).all()
 
 
-def test_bestiary_pretraining_pictures_have_no_truth(bestiary):
+def test_bestiary_pretraining_images_have_no_truth(bestiary):
     for layout in ("auto", "folder"):
         dataset = open_dataset(bestiary, "pretrain", layout)
         assert len(dataset) == 2 and not dataset.has_truth
@@ -281,12 +281,12 @@ def test_bestiary_pretraining_pictures_have_no_truth(bestiary):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("split, pictures, objects", [("train", 106, 950), ("val", 74, 629)])
-def test_coco_instances_equal_pycocotools(shared_data, split, pictures, objects):
+@pytest.mark.parametrize("split, images, objects", [("train", 106, 950), ("val", 74, 629)])
+def test_coco_instances_equal_pycocotools(shared_data, split, images, objects):
     root = shared_data / "coco2017_instances"
     dataset = open_dataset(root, split)
     api = referee(root / "annotations" / f"instances_{split}2017.json")
-    assert dataset.ids == list(api.imgs) and len(dataset) == pictures
+    assert dataset.ids == list(api.imgs) and len(dataset) == images
     total = 0
     for i, image_id in enumerate(dataset.ids):
         entries, truth = api.imgToAnns[image_id], dataset.truth(i)
@@ -299,17 +299,17 @@ def test_coco_instances_equal_pycocotools(shared_data, split, pictures, objects)
         for mask, entry in zip(truth.masks.numpy(), entries):
             assert (mask == api.annToMask(entry)).all()
     assert total == objects
-    assert all(dataset.image(i).shape[:2] == dataset.size(i) for i in range(0, pictures, 9))
+    assert all(dataset.image(i).shape[:2] == dataset.size(i) for i in range(0, images, 9))
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("split, pictures", [("train", 29), ("val", 33)])
-def test_coco_panoptic_equals_the_pngs(shared_data, split, pictures):
+@pytest.mark.parametrize("split, images", [("train", 29), ("val", 33)])
+def test_coco_panoptic_equals_the_pngs(shared_data, split, images):
     root = shared_data / "coco2017_panoptic"
     dataset = open_dataset(root, split)
-    assert (dataset.layout, len(dataset), len(dataset.categories)) == ("panoptic", pictures, 133)
+    assert (dataset.layout, len(dataset), len(dataset.categories)) == ("panoptic", images, 133)
     assert sum(c.is_thing for c in dataset.categories) == 80
-    for i in range(pictures):
+    for i in range(images):
         truth, file = (
             dataset.truth(i),
             root / "annotations" / f"panoptic_{split}2017" / dataset.entry(i)["file_name"],
@@ -335,11 +335,11 @@ def test_instances_cut_from_panoptic_are_its_things(shared_data):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("split, pictures", [("train", 14), ("val", 10), ("trainval", 24)])
-def test_voc_equals_the_pngs_and_the_xml(shared_data, split, pictures):
+@pytest.mark.parametrize("split, images", [("train", 14), ("val", 10), ("trainval", 24)])
+def test_voc_equals_the_pngs_and_the_xml(shared_data, split, images):
     root = shared_data / "VOCdevkit" / "VOC2012"
     dataset = open_dataset(root, split)
-    assert len(dataset) == pictures
+    assert len(dataset) == images
     for i, name in enumerate(dataset.ids):
         truth = dataset.truth(i)
         objects = np.asarray(Image.open(root / "SegmentationObject" / f"{name}.png"))
@@ -379,17 +379,17 @@ def test_train_aug_is_the_official_list(shared_data):
 
 
 @pytest.mark.realdata
-def test_all_605_nuclei_pictures(shared_data):
+def test_all_605_nuclei_images(shared_data):
     found = Counter()
     for folder in ("dsb2018_coco", "dsb2018_full"):
         for split in ("train", "val"):
             dataset = open_dataset(shared_data / folder, split)
             api = referee(shared_data / folder / "annotations" / f"instances_{split}.json")
-            found["pictures"] += len(dataset)
+            found["images"] += len(dataset)
             found["nuclei"] += sum(map(len, dataset.index.annotations.values()))
             for i in range(0, len(dataset), 40):
                 entries, truth = api.imgToAnns[dataset.ids[i]], dataset.truth(i)
                 assert truth.masks.sum((1, 2)).tolist() == [e["area"] for e in entries]
                 assert (truth.masks[0].numpy() == api.annToMask(entries[0])).all()
                 assert dataset.image(i).shape[:2] == dataset.size(i)
-    assert found == {"pictures": 605, "nuclei": 2489 + 23928}
+    assert found == {"images": 605, "nuclei": 2489 + 23928}

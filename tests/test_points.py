@@ -37,7 +37,7 @@ laws = settings(max_examples=60, deadline=None)
 
 
 def drawn(*rows):
-    """A mask from a picture in text."""
+    """A mask from an image in text."""
     return np.array([[c == "#" for c in row] for row in rows])
 
 
@@ -172,7 +172,7 @@ def test_extreme_points_span_the_box(seed):
     assert hull == [columns.min() + 0.5, rows.min() + 0.5, columns.max() + 0.5, rows.max() + 0.5]
 
 
-def test_extreme_turns_with_the_picture():
+def test_extreme_turns_with_the_image():
     mask = blob(5) | np.rot90(blob(6, 24, 20))
     turned = extreme(np.ascontiguousarray(mask.T))
     assert extreme(mask)[[1, 0, 3, 2], ::-1].tolist() == turned.tolist()
@@ -588,7 +588,7 @@ def test_readers_answer_any_json_with_points_or_an_input_error(tmp_path_factory,
             assert str(error).startswith(str(path))
 
 
-# ------------------------------------------------------------------------------------ real pictures
+# ------------------------------------------------------------------------------------ real images
 
 
 @pytest.mark.realdata

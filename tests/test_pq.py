@@ -119,7 +119,7 @@ def test_averages_by_hand():
 
 
 def slow(truth, prediction, classes, crowds):
-    """The rules with one boolean picture a segment: [class, (iou, tp, fp, fn)]."""
+    """The rules with one boolean image a segment: [class, (iou, tp, fp, fn)]."""
     table = np.zeros((classes, 4))
     void = truth.pixels == 0
     last = {}
@@ -376,14 +376,14 @@ def test_an_area_of_the_truth_that_is_not_the_png_s_is_refused(files):
 def test_bad_pngs_are_one_clear_line(files):
     path = files[3] / "0.png"
     whole = path.read_bytes()
-    for content in (b"", whole[:40], b"no picture", whole[: len(whole) - 30]):
+    for content in (b"", whole[:40], b"no image", whole[: len(whole) - 30]):
         path.write_bytes(content)
         with pytest.raises(
-            InputError, match=r"0\.png: (is empty|is not a picture|corrupt or truncated)"
+            InputError, match=r"0\.png: (is empty|is not an image|corrupt or truncated)"
         ):
             evaluate_panoptic_files(*files)
     Image.new("L", (14, 12)).save(path)
-    with pytest.raises(InputError, match="is a L picture, a mask here is RGB"):
+    with pytest.raises(InputError, match="is a L image, a mask here is RGB"):
         evaluate_panoptic_files(*files)
 
 

@@ -1,4 +1,4 @@
-"""`pointseg predict` on pictures of one's own: results that score, pictures to look at, one line for what is wrong."""
+"""`pointseg predict` on images of one's own: results that score, images to look at, one line for what is wrong."""
 
 import json
 
@@ -56,17 +56,17 @@ def test_numbers_in_names_become_ids_only_where_every_name_is_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["no checkpoint", "text as checkpoint", "no pictures", "a broken picture"]
+    "what", ["no checkpoint", "text as checkpoint", "no images", "a broken image"]
 )
 def test_bad_input_is_one_line_and_exit_2(model, tmp_path, capsys, what):
-    checkpoint, pictures = model[1], tmp_path / "pictures"
-    pictures.mkdir()
+    checkpoint, images = model[1], tmp_path / "images"
+    images.mkdir()
     if what == "no checkpoint":
         checkpoint = tmp_path / "gone.pt"
     if what == "text as checkpoint":
         (checkpoint := tmp_path / "text.pt").write_text("no model")
-    if what != "no pictures":
-        (pictures / "a.png").write_bytes(b"\x89PNG broken")
-    assert main(["predict", str(checkpoint), str(pictures), "--out", str(tmp_path / "out")]) == 2
+    if what != "no images":
+        (images / "a.png").write_bytes(b"\x89PNG broken")
+    assert main(["predict", str(checkpoint), str(images), "--out", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not list((tmp_path / "out").glob("*.json"))

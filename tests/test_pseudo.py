@@ -1,4 +1,4 @@
-"""Quality of pseudo labels: hand-worked pictures and loops over pixels as oracle."""
+"""Quality of pseudo labels: hand-worked images and loops over pixels as oracle."""
 
 import math
 
@@ -101,7 +101,7 @@ def test_groups_by_size_are_cocos():
     assert scores["mIoU_large"] == pytest.approx(40) and scores["mIoU"] == pytest.approx(25)
     assert scores["mIoU_rel_large"] == pytest.approx(
         25
-    )  # all cover more than 3 % of this small picture
+    )  # all cover more than 3 % of this small image
 
 
 def test_crowds_are_left_out_and_stuff_counts_in_panoptic_labels_only():
@@ -150,7 +150,7 @@ def test_touching_equals_the_loop_over_pairs_of_pixels(seed):
     assert touching_same_class(truth_of(masks, label)).tolist() == slow
 
 
-def parts_picture():
+def parts_image():
     """One object of three parts, 10, 6 and 4 columns wide, and a second of one part."""
     parts = torch.zeros(4, 40, dtype=torch.uint8)
     parts[:, :10], parts[:, 10:16], parts[:, 16:20], parts[:, 30:40] = 1, 2, 3, 1
@@ -158,7 +158,7 @@ def parts_picture():
 
 
 def test_part_recall_of_points_by_hand():
-    truth = parts_picture()
+    truth = parts_image()
     points = points_at(
         (5, 1, 10), (6, 1, 10), (17, 2, 10), (12, 2, 20)
     )  # the last is not the first object's own
@@ -167,13 +167,13 @@ def test_part_recall_of_points_by_hand():
 
 def test_a_point_beside_the_object_finds_no_part():
     assert (
-        part_recall_of_points(parts_picture(), points_at((25, 1, 10), (35, 1, 10), (-1, 0, 10)))[0]
+        part_recall_of_points(parts_image(), points_at((25, 1, 10), (35, 1, 10), (-1, 0, 10)))[0]
         == 0
     )
 
 
 def test_part_recall_of_masks_needs_more_than_half_of_the_part():
-    truth = parts_picture()
+    truth = parts_image()
     found = bars((0, 13), (30, 40))  # all of part 1, exactly half of part 2, none of part 3
     assert part_recall_of_masks(truth, found).tolist() == pytest.approx([1 / 3, 1.0])
     assert part_recall_of_masks(truth, bars((0, 14), (0, 0))).tolist() == pytest.approx(

@@ -1,13 +1,13 @@
-"""Views of a picture: what was found in a mirror or in another size comes back to its place."""
+"""Views of an image: what was found in a mirror or in another size comes back to its place."""
 
 import torch
 
-from pointseg.lab.tta import answers_of_views, pooled, unflipped
+from pointseg.lab.tta import pooled, predictions_of_views, unflipped
 from pointseg.structures import Instances, Prediction
 
 
 class Bright:
-    """Finds the bright square of a picture, in whatever view it is shown; sure of itself by its width."""
+    """Finds the bright square of an image, in whatever view it is shown; sure of itself by its width."""
 
     def predict(self, images, sizes):
         out = []
@@ -22,23 +22,23 @@ class Bright:
         return out
 
 
-def picture():
+def image():
     image = torch.zeros(1, 3, 16, 24)
     image[..., 4:8, 2:10] = 1
     return image
 
 
 def test_a_mirrored_answer_is_mirrored_back():
-    found = Bright().predict(picture().flip(-1), None)[0].instances
-    back, straight = unflipped(found, 24), Bright().predict(picture(), None)[0].instances
+    found = Bright().predict(image().flip(-1), None)[0].instances
+    back, straight = unflipped(found, 24), Bright().predict(image(), None)[0].instances
     assert torch.equal(back.boxes, straight.boxes) and torch.equal(back.masks, straight.masks)
 
 
 def test_all_views_agree_on_one_object_in_its_own_place():
-    answer = answers_of_views(Bright(), picture(), [(16, 24)], (1.0, 2.0), (False, True))[0]
+    answer = predictions_of_views(Bright(), image(), [(16, 24)], (1.0, 2.0), (False, True))[0]
     assert len(answer.masks) == 1 and answer.scores[0] == 0.48  # the widest view is the surest
     assert answer.boxes[0].tolist() == [2, 4, 10, 8]
-    assert torch.equal(answer.masks[0], picture()[0, 0] > 0.5)
+    assert torch.equal(answer.masks[0], image()[0, 0] > 0.5)
 
 
 def test_pooling_keeps_neighbours_and_other_classes():

@@ -21,9 +21,8 @@ class CocoIndex:
     file: Path
     categories: dict[int, Category] = field(default_factory=dict)
     images: dict[int | str, Entry] = field(default_factory=dict)
-    annotations: dict[int | str, list[Entry]] = field(
-        default_factory=dict
-    )  # by image id, in file order
+    # by image id, in file order
+    annotations: dict[int | str, list[Entry]] = field(default_factory=dict)
 
 
 def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
@@ -36,7 +35,7 @@ def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
         index.categories[entry["id"]] = Category(
             entry["id"], entry["name"], bool(entry.get("isthing", 1))
         )
-    for entry in _accepted(path, data, "images", _refuse_picture, on_fault):
+    for entry in _accepted(path, data, "images", _refuse_image, on_fault):
         index.images[entry["id"]] = entry
     refuse = {"instances": _refuse_instance, "panoptic": _refuse_segments}[kind]
     key = "id" if kind == "instances" else "image_id"
@@ -52,15 +51,15 @@ def _accepted(
     entries = data.get(name)
     if not isinstance(entries, list):
         raise InputError(f"{path}: has no list '{name}'")
-    seen: set[int | str] = set()
+    known: set[int | str] = set()
     for k, entry in enumerate(entries):
         cause = "is not an object" if not isinstance(entry, dict) else refuse(entry)
-        if not cause and entry[key] in seen:
+        if not cause and entry[key] in known:
             cause = f"duplicate {key.replace('_', ' ')} {shown(entry[key])}"
         if cause:
             on_fault(InputError(f"{path}: {name}[{k}]: {cause}"))
             continue
-        seen.add(entry[key])
+        known.add(entry[key])
         yield entry
 
 
@@ -72,7 +71,7 @@ def _refuse_category(entry: Entry) -> str | None:
     return None if _is_flag(entry.get("isthing", 1)) else "isthing is neither 0 nor 1"
 
 
-def _refuse_picture(entry: Entry) -> str | None:
+def _refuse_image(entry: Entry) -> str | None:
     if not _is_id(entry.get("id")):
         return f"image id {shown(entry.get('id'))} is neither an integer nor a name"
     h, w = entry.get("height"), entry.get("width")
@@ -90,22 +89,22 @@ def _refuse_instance(entry: Entry, index: CocoIndex) -> str | None:
 
 
 def _refuse_segments(entry: Entry, index: CocoIndex) -> str | None:
-    """A panoptic entry: one picture, its PNG, its segments."""
+    """A panoptic entry: one image, its PNG, its segments."""
     cause = _refuse_reference(entry, index) or refuse_name(entry.get("file_name"))
     segments = entry.get("segments_info")
     if cause or not isinstance(segments, list):
         return cause or "no list 'segments_info'"
-    seen: set[int] = set()
-    causes = dict.fromkeys(_refuse_segment(segment, index, seen) for segment in segments)
+    known: set[int] = set()
+    causes = dict.fromkeys(_refuse_segment(segment, index, known) for segment in segments)
     return "; ".join(cause for cause in causes if cause) or None
 
 
-def _refuse_segment(segment: object, index: CocoIndex, seen: set[int]) -> str | None:
+def _refuse_segment(segment: object, index: CocoIndex, known: set[int]) -> str | None:
     if not isinstance(segment, dict) or not is_whole(segment.get("id"), 1, 256**3 - 1):
         return "a segment id is not an integer in 1..16777215 (0 is void)"
-    if segment["id"] in seen:
+    if segment["id"] in known:
         return f"duplicate segment id {segment['id']}"
-    seen.add(segment["id"])
+    known.add(segment["id"])
     return _refuse_class(segment, index)
 
 

@@ -1,4 +1,4 @@
-"""What every layout hands over: a light index, pictures and ground truth read when asked."""
+"""What every layout hands over: a light index, images and ground truth read when asked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def things_first(categories: Sequence[Category]) -> tuple[Category, ...]:
 
 
 class Dataset:
-    """Pictures of one split. Layouts say where the files lie and how a truth is read."""
+    """Images of one split. Layouts say where the files lie and how a truth is read."""
 
     layout = ""
     has_truth = True
@@ -47,7 +47,7 @@ class Dataset:
         self, root: Path, split: str, categories: Sequence[Category], ids: list, on_fault: OnFault
     ):
         if not ids:
-            raise InputError(f"{root}: split {split!r} holds no picture")
+            raise InputError(f"{root}: split {split!r} has no images")
         self.root, self.split, self.ids, self.on_fault = Path(root), split, ids, on_fault
         self.categories = things_first(categories)
         self.label_of = {category.id: label for label, category in enumerate(self.categories)}
@@ -59,22 +59,21 @@ class Dataset:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return (
-            f"<{self.layout} {self.split}: {len(self)} pictures, {len(self.categories)} categories>"
-        )
+        counts = f"{len(self)} images, {len(self.categories)} categories"
+        return f"<{self.layout} {self.split}: {counts}>"
 
     def path(self, i: int) -> Path:
-        raise InputError(f"{self.root}: layout {self.layout!r} has no pictures")
+        raise InputError(f"{self.root}: layout {self.layout!r} has no images")
 
     def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
-        """The segments of picture i and its void [h, w] bool."""
+        """The segments of image i and its void [h, w] bool."""
         raise InputError(f"{self.root}: layout {self.layout!r} has no ground truth")
 
     def annotation_files(self) -> list[Path]:
         return []
 
     def size(self, i: int) -> tuple[int, int]:
-        """(h, w) of picture i."""
+        """(h, w) of image i."""
         if i not in self._sizes:
             self._sizes[i] = read_size(self.path(i))
         return self._sizes[i]
@@ -83,16 +82,14 @@ class Dataset:
         """uint8[h, w, 3] RGB."""
         image = read_image(self.path(i))
         if image.shape[:2] != self.size(i):
-            size, found = named(self.size(i)), named(image.shape)
-            raise InputError(f"{self.path(i)}: picture is {found}, the annotations say {size}")
+            size, stated = named(image.shape), named(self.size(i))
+            raise InputError(f"{self.path(i)}: image is {size}, the annotations say {stated}")
         return image
 
     def truth(self, i: int) -> Truth:
-        """Ground truth of picture i; without any object its tensors have no rows."""
+        """Ground truth of image i; without any object its tensors have no rows."""
         if not self.has_truth:
-            raise InputError(
-                f"{self.root}: split {self.split!r} has pictures only, there is no ground truth"
-            )
+            raise InputError(f"{self.root}: split {self.split!r} has no ground truth, only images")
         rows, void = self.rows(i)
         masks = np.stack([row.mask for row in rows]) if rows else np.zeros((0, *self.size(i)), bool)
         label = torch.tensor([self.label_of[row.category_id] for row in rows], dtype=torch.int64)
@@ -115,7 +112,7 @@ class Dataset:
         return None
 
     def content_hash(self) -> str:
-        """sha256 over the categories, the annotation files and every picture's name and size."""
+        """sha256 over the categories, the annotation files and every image's name and size."""
         if not self._hash:
             digest = sha256(repr([(c.id, c.name, c.is_thing) for c in self.categories]).encode())
             for file in self.annotation_files():
@@ -131,8 +128,6 @@ def find_parts(root: Path, split: str) -> list[Path]:
     for base in (root, *root.resolve().parents[:2]):
         if (base / "bestiary.json").is_file():
             plain = split.removesuffix("2017")
-            names = dict.fromkeys(
-                (plain, *("train", "val")[: 2 * (plain in ("train_aug", "trainval"))])
-            )
+            names = (plain, "train", "val") if plain in ("train_aug", "trainval") else (plain,)
             return [base / "parts" / name for name in names if (base / "parts" / name).is_dir()]
     return []

@@ -14,43 +14,39 @@ from pointseg.data.coco import CocoDataset
 from pointseg.data.dataset import Dataset
 from pointseg.data.doctor_areas import area_faults
 from pointseg.data.doctor_points import find_points, point_faults
-from pointseg.data.layouts import LAYOUTS, find_pictures, open_dataset, splits_of
+from pointseg.data.layouts import LAYOUTS, find_images, open_dataset, splits_of
 from pointseg.data.panoptic import PanopticDataset
 from pointseg.data.voc import VocDataset
 from pointseg.structures import IGNORE, InputError, Truth
 
-OFFICIAL = {  # pictures of the official splits: VOC 2012 development kit, SBD, COCO 2017
+OFFICIAL = {  # images of the official splits: VOC 2012 development kit, SBD, COCO 2017
     "voc": {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582},
     "coco": {"train": 118287, "val": 5000},
     "panoptic": {"train": 118287, "val": 5000},
 }
-WITNESS = {
-    "person",
-    "bird",
-    "sheep",
-}  # classes that both VOC and COCO have and a dataset of one's own hardly has
+WITNESS = {"person", "bird", "sheep"}  # in VOC and COCO, hardly ever in a dataset of one's own
 VOC_FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationObject")
 
 
 @dataclass
 class Report:
-    """What the doctor found. A dataset with a fault is not fit for use; a note is worth knowing."""
+    """Faults and notes. A dataset with a fault is not fit for use; a note is worth knowing."""
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    said: set[str] = field(default_factory=set, repr=False)
-    decoded: set[Path] = field(default_factory=set, repr=False)  # two splits may share a picture
+    known: set[str] = field(default_factory=set, repr=False)
+    decoded: set[Path] = field(default_factory=set, repr=False)  # two splits may share an image
 
     def fault(self, cause: InputError | str) -> None:
-        self._say(str(cause), self.faults)
+        self._add(str(cause), self.faults)
 
     def note(self, text: str) -> None:
-        self._say(text, self.notes)
+        self._add(text, self.notes)
 
-    def _say(self, text: str, where: list[str]) -> None:
-        if text not in self.said:
-            self.said.add(text)
+    def _add(self, text: str, where: list[str]) -> None:
+        if text not in self.known:
+            self.known.add(text)
             where.append(text)
 
 
@@ -71,9 +67,8 @@ def check(
 def _wanted(root: Path, layout: str, report: Report) -> list[tuple[str, str]]:
     """The pairs of layout and split to examine."""
     if not root.is_dir() or layout not in (*LAYOUTS, "auto"):
-        report.fault(
-            f"{root}: " + ("is not a folder" if not root.is_dir() else f"unknown layout {layout!r}")
-        )
+        cause = "is not a folder" if not root.is_dir() else f"unknown layout {layout!r}"
+        report.fault(f"{root}: {cause}")
         return []
     kinds = splits_of(root)
     names = list(kinds) if layout == "auto" else [layout]
@@ -82,19 +77,18 @@ def _wanted(root: Path, layout: str, report: Report) -> list[tuple[str, str]]:
     ]
     pairs += [("folder", split) for split in _bare_splits(root, layout)]
     if not pairs:
-        report.fault(
-            f"{root}: holds no split in {'any layout' if layout == 'auto' else f'layout {layout!r}'}"
-        )
+        where = "any layout" if layout == "auto" else f"layout {layout!r}"
+        report.fault(f"{root}: has no split in {where}")
     return pairs
 
 
 def _bare_splits(root: Path, layout: str) -> list[str]:
-    """Splits that are nothing but pictures: a plain folder, or the pretraining pictures beside a benchmark."""
+    """Splits that are nothing but images: a plain folder, or the pretraining images beside a benchmark."""
     candidates = {
         "auto": ("pretrain",) if splits_of(root) else ("pictures",),
         "folder": ("pictures", "pretrain"),
     }
-    return [split for split in candidates.get(layout, ()) if find_pictures(root, split)][:1]
+    return [split for split in candidates.get(layout, ()) if find_images(root, split)][:1]
 
 
 def _examine(root: Path, split: str, layout: str, report: Report, progress: bool) -> Dataset | None:
@@ -104,18 +98,18 @@ def _examine(root: Path, split: str, layout: str, report: Report, progress: bool
         report.fault(fault)
         return None
     name = f"{dataset.layout} {split}"
-    report.counts[f"{name}: pictures"] = len(dataset)
+    report.counts[f"{name}: images"] = len(dataset)
     _examine_layout(dataset, report)
     _note_split(dataset, name, report)
     for i in tqdm(range(len(dataset)), desc=name, disable=None if progress else True, leave=False):
-        _examine_picture(dataset, i, report)
+        _examine_image(dataset, i, report)
         if dataset.has_truth:
             _examine_truth(dataset, i, name, report)
     _note_audit(name, report)
     return dataset
 
 
-def _examine_picture(dataset: Dataset, i: int, report: Report) -> None:
+def _examine_image(dataset: Dataset, i: int, report: Report) -> None:
     try:
         path = dataset.path(i)
         if path not in report.decoded:
@@ -137,17 +131,17 @@ def _examine_truth(dataset: Dataset, i: int, name: str, report: Report) -> None:
 
 
 def _audit(dataset: Dataset, i: int, name: str, truth: Truth, report: Report) -> None:
-    """Objects, crowd, void and pictures without anything, counted by layout and split."""
-    found = {
+    """Objects, crowd, void and images without anything, counted by layout and split."""
+    counts = {
         "objects": int(truth.is_thing.sum()),
         "stuff segments": int((~truth.is_thing).sum()),
         "crowd regions": int(truth.is_crowd.sum()),
-        "pictures without any segment": int(not len(truth)),
+        "images without any segment": int(not len(truth)),
         "void pixels": int(truth.void.sum()),
         "pixels": truth.void.numel(),
-        "pictures with parts": int(truth.parts is not None),
+        "images with parts": int(truth.parts is not None),
     }
-    report.counts.update({f"{name}: {what}": count for what, count in found.items()})
+    report.counts.update({f"{name}: {what}": count for what, count in counts.items()})
     if isinstance(dataset, VocDataset):
         _audit_pair(dataset, i, report)
     empty = truth.target[~truth.masks.flatten(1).any(1)] if len(truth) else torch.zeros(0)
@@ -156,43 +150,37 @@ def _audit(dataset: Dataset, i: int, name: str, truth: Truth, report: Report) ->
 
 
 def _note_audit(name: str, report: Report) -> None:
-    """One line that sums up a split's objects, crowd, void and empty pictures."""
-    found = {
-        key.split(": ")[1]: n for key, n in report.counts.items() if key.startswith(f"{name}: ")
-    }
-    pixels = found.pop("pixels", 0)
+    """One line that sums up a split's objects, crowd, void and empty images."""
+    start = f"{name}: "
+    counts = {k.removeprefix(start): n for k, n in report.counts.items() if k.startswith(start)}
+    pixels = counts.pop("pixels", 0)
     if pixels:
-        void = f"{100 * found.pop('void pixels') / pixels:.2f} % void"
-        report.note(f"{name}: " + ", ".join([*(f"{n} {what}" for what, n in found.items()), void]))
+        void = f"{100 * counts.pop('void pixels') / pixels:.2f} % void"
+        report.note(start + ", ".join([*(f"{n} {what}" for what, n in counts.items()), void]))
 
 
 def _audit_pair(dataset: VocDataset, i: int, report: Report) -> None:
     """Pixels that one of VOC's two PNGs gives to an object and the other to the background or to void."""
     objects, classes = dataset.masks(i)
-    one_sided = int(
-        (((objects == 0) != (classes == 0)) | ((objects == IGNORE) != (classes == IGNORE))).sum()
-    )
-    if one_sided:
-        report.note(
-            f"{dataset.mask_files(i)[-1]}: {one_sided} pixels where class and object PNG disagree"
-        )
+    differ = ((objects == 0) != (classes == 0)) | ((objects == IGNORE) != (classes == IGNORE))
+    if differ.any():
+        what = f"{int(differ.sum())} pixels where class and object PNG disagree"
+        report.note(f"{dataset.mask_files(i)[-1]}: {what}")
 
 
 def _note_split(dataset: Dataset, name: str, report: Report) -> None:
     sizes = OFFICIAL.get(dataset.layout.removesuffix("-panoptic"), {})
     official = sizes.get(dataset.split.removesuffix("2017"))
     if official and WITNESS <= {category.name for category in dataset.categories}:
-        report.note(f"{name}: {len(dataset)} pictures; the official split has {official}")
+        report.note(f"{name}: {len(dataset)} images; the official split has {official}")
 
 
 def _examine_layout(dataset: Dataset, report: Report) -> None:
     """Folders that must be there, and files that no list names."""
     if isinstance(dataset, VocDataset):
-        missing = [
-            dataset.root / name for name in VOC_FOLDERS if not (dataset.root / name).is_dir()
-        ]
-        for folder in missing:
-            report.fault(f"{folder}: the folder is missing")
+        for folder in (dataset.root / name for name in VOC_FOLDERS):
+            if not folder.is_dir():
+                report.fault(f"{folder}: the folder is missing")
     if isinstance(dataset, CocoDataset | PanopticDataset):
         named = {Path(entry["file_name"]).name for entry in dataset.index.images.values()}
         _note_unlisted(dataset.images, named, dataset.index.file, report)
@@ -204,6 +192,5 @@ def _examine_layout(dataset: Dataset, report: Report) -> None:
 def _note_unlisted(folder: Path, listed: Iterable[str], file: Path, report: Report) -> None:
     unlisted = sorted({path.name for path in folder.iterdir() if path.is_file()} - set(listed))
     if unlisted:
-        report.note(
-            f"{folder}: {len(unlisted)} files that {file.name} does not list, first {unlisted[0]!r}"
-        )
+        what = f"{len(unlisted)} files that {file.name} does not list, first {unlisted[0]!r}"
+        report.note(f"{folder}: {what}")

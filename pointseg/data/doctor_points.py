@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pointseg.data.dataset import Dataset
+from pointseg.data.images import named
 from pointseg.data.point_file import FORMAT, ImagePoints, PointFile, read_points
 from pointseg.data.voc import VocDataset
 from pointseg.structures import InputError, Truth
@@ -30,7 +31,7 @@ def _says_points(path: Path) -> bool:
 
 
 def _ignore(fault: InputError) -> None:
-    """The split was opened before, and its faults were told then."""
+    """The split was opened before, and its faults were reported then."""
 
 
 def point_faults(file: Path, datasets: list[Dataset]) -> Iterator[Finding]:
@@ -58,15 +59,13 @@ def point_faults(file: Path, datasets: list[Dataset]) -> Iterator[Finding]:
 def _source(points: PointFile, datasets: list[Dataset]) -> Dataset | None:
     """The split with the file's source hash, else the one that shares most images with it."""
     with_stuff = [VocDataset(d.root, d.split, True, _ignore) for d in datasets if d.layout == "voc"]
-    candidates = (
-        [*datasets, *with_stuff] if any(not c.is_thing for c in points.categories) else datasets
-    )
+    has_stuff = not all(category.is_thing for category in points.categories)
+    candidates = [*datasets, *with_stuff] if has_stuff else datasets
     shared = {dataset: len(points.images.keys() & set(dataset.ids)) for dataset in candidates}
     if not any(shared.values()):
         return None
-    return max(
-        shared, key=lambda d: (shared[d] > 0 and d.content_hash() == points.source_hash, shared[d])
-    )
+    same = lambda d: shared[d] > 0 and d.content_hash() == points.source_hash  # noqa: E731
+    return max(shared, key=lambda d: (same(d), shared[d]))
 
 
 def _image_faults(
@@ -78,10 +77,8 @@ def _image_faults(
     except InputError:  # the file is at fault and already named
         return
     if (image.height, image.width) != size:
-        yield (
-            f"{where} is {image.width}x{image.height} there, its picture {size[1]}x{size[0]}",
-            True,
-        )
+        stated = named((image.height, image.width))
+        yield f"{where} is {stated} there, its image {named(size)}", True
     elif truth is not None:
         yield from _mask_faults(where, points, image, dataset, truth)
 
@@ -90,21 +87,13 @@ def _mask_faults(
     where: str, points: PointFile, image: ImagePoints, dataset: Dataset, truth: Truth
 ) -> Iterator[Finding]:
     row_of = {target: row for row, target in enumerate(truth.target.tolist())}
-    given = image.points
-    for (x, y), label, target in zip(
-        given.xy.tolist(), given.label.tolist(), given.target.tolist()
-    ):
+    columns = (image.points.xy, image.points.label, image.points.target)
+    for (x, y), label, target in zip(*(column.tolist() for column in columns)):
         row = row_of.get(target)
         if row is None:
             yield f"{where}: target {target} is not in the annotations", True
-        elif points.categories[label].name != dataset.categories[truth.label[row]].name:
-            yield (
-                f"{where}: target {target} is a {dataset.categories[truth.label[row]].name!r} there",
-                True,
-            )
+        elif points.categories[label].name != (true := dataset.categories[truth.label[row]].name):
+            yield f"{where}: target {target} is a {true!r} there", True
         elif not truth.masks[row, int(np.floor(y)), int(np.floor(x))]:
-            must_hit = points.kind not in MAY_LEAVE
-            yield (
-                f"{where}: point ({x:g}, {y:g}) lies outside the mask of target {target}",
-                must_hit,
-            )
+            line = f"{where}: point ({x:g}, {y:g}) lies outside the mask of target {target}"
+            yield line, points.kind not in MAY_LEAVE

@@ -1,4 +1,4 @@
-"""A plain folder of pictures, what an annotator has before there is any mask."""
+"""A plain folder of images, what an annotator has before there is any mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pointseg.structures import Category
 
 
 class FolderDataset(Dataset):
-    """Pictures by file name, turned upright as their EXIF tag says. There is no ground truth to ask for."""
+    """Images by file name, turned upright as their EXIF tag says. There is no ground truth to ask for."""
 
     layout = "folder"
     has_truth = False
@@ -27,7 +27,7 @@ class FolderDataset(Dataset):
         categories: Sequence[Category] = (),
         on_fault: OnFault = raise_fault,
     ):
-        ids = list_pictures(root)
+        ids = list_images(root)
         super().__init__(root, split, categories or folder_classes(root), ids, on_fault)
 
     def path(self, i: int) -> Path:
@@ -42,8 +42,8 @@ class FolderDataset(Dataset):
         return read_image(self.path(i), upright=True)
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """Names of the pictures directly in a folder, sorted."""
+def list_images(folder: Path) -> list[str]:
+    """Names of the images directly in a folder, sorted."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

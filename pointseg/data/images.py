@@ -1,4 +1,4 @@
-"""Pictures and mask PNGs as arrays, with every check that a foreign file needs."""
+"""Images and mask PNGs as arrays, with every check that a foreign file needs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ DEEP_MODES = ("I", "F")  # 16 and 32 bit grey: no honest way to 8 bits without a
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """uint8[h, w, 3] RGB. `upright` turns the picture as its EXIF tag says (not for masks made on raw pixels)."""
-    with _opened(path) as picture:
-        if picture.mode.split(";")[0] in DEEP_MODES:
-            depth = f"holds more than 8 bits a channel ({picture.mode})"
+    """uint8[h, w, 3] RGB. `upright` turns the image as its EXIF tag says (not for masks made on raw pixels)."""
+    with _opened(path) as image:
+        if image.mode.split(";")[0] in DEEP_MODES:
+            depth = f"holds more than 8 bits a channel ({image.mode})"
             raise InputError(f"{path}: {depth}; save it as 8 bits")
-        turned = ImageOps.exif_transpose(picture) if upright else picture
+        turned = ImageOps.exif_transpose(image) if upright else image
         flat = turned.convert("RGBA") if "transparency" in turned.info else turned
         return np.array(flat.convert("RGB"))
 
 
 def read_size(path: Path, upright: bool = False) -> tuple[int, int]:
     """(h, w) from the header alone."""
-    with _opened(path) as picture:
-        w, h = picture.size
-        quarter_turned = upright and picture.getexif().get(0x0112, 1) >= 5
+    with _opened(path) as image:
+        w, h = image.size
+        quarter_turned = upright and image.getexif().get(0x0112, 1) >= 5
         return (w, h) if quarter_turned else (h, w)
 
 
@@ -57,13 +57,13 @@ def segment_colours(ids: np.ndarray) -> np.ndarray:
 def _read_mask(
     path: Path, modes: tuple[str, ...], size: tuple[int, int] | None, form: str | None = None
 ) -> np.ndarray:
-    with _opened(path) as picture:
-        if picture.mode not in modes:
+    with _opened(path) as image:
+        if image.mode not in modes:
             wanted = " or ".join(modes)
-            raise InputError(f"{path}: is a {picture.mode} picture, a mask here is {wanted}")
-        mask = np.array(picture.convert(form) if form else picture)
+            raise InputError(f"{path}: is a {image.mode} image, a mask here is {wanted}")
+        mask = np.array(image.convert(form) if form else image)
     if size is not None and mask.shape[:2] != tuple(size):
-        raise InputError(f"{path}: mask is {named(mask.shape)}, its picture {named(size)}")
+        raise InputError(f"{path}: mask is {named(mask.shape)}, its image {named(size)}")
     return mask
 
 
@@ -74,23 +74,23 @@ def named(size: tuple[int, ...]) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The opened picture; whatever Pillow throws at a broken file becomes one line."""
+    """The opened image; whatever Pillow throws at a broken file becomes one line."""
     _refuse_absent(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                yield picture
+            with Image.open(path, formats=FORMATS) as image:
+                yield image
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         cause = f"more than {MAX_PIXELS} pixels, refused as a decompression bomb"
         raise InputError(f"{path}: {cause}") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: is not a picture ({', '.join(FORMATS)})") from None
+        raise InputError(f"{path}: is not an image ({', '.join(FORMATS)})") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on corrupt bytes
-        raise InputError(f"{path}: corrupt or truncated picture ({_first_line(error)})") from None
+        raise InputError(f"{path}: corrupt or truncated image ({_first_line(error)})") from None
 
 
 def _refuse_absent(path: Path) -> None:

@@ -11,7 +11,7 @@ from pointseg.data.coco import CocoDataset
 from pointseg.data.coco_json import read_index
 from pointseg.data.dataset import Dataset, OnFault, raise_fault
 from pointseg.data.files import refuse_name
-from pointseg.data.folder import FolderDataset, list_pictures
+from pointseg.data.folder import FolderDataset, list_images
 from pointseg.data.panoptic import PanopticDataset
 from pointseg.data.voc import MERGED, VocDataset, find_sbd
 from pointseg.structures import InputError
@@ -75,7 +75,7 @@ def find_voc(root: Path) -> Path | None:
 def _open(root: Path, split: str, layout: str, on_fault: OnFault) -> Dataset | None:
     """The dataset when `root` holds that split in that layout, else None."""
     if layout == "folder":
-        folder = find_pictures(root, split)
+        folder = find_images(root, split)
         return FolderDataset(folder, split, on_fault=on_fault) if folder else None
     if layout in ("voc", "voc-panoptic"):
         return _open_voc(root, split, layout == "voc-panoptic", on_fault)
@@ -119,15 +119,15 @@ def find_json(root: Path, kind: str, split: str) -> Path | None:
     return None
 
 
-def find_pictures(root: Path, split: str) -> Path | None:
+def find_images(root: Path, split: str) -> Path | None:
     """A folder of images for a split: named like it, or the root itself."""
     for base in (root, root / "images", root / "coco"):
         for folder in (*sorted(base.glob(escape(split) + YEAR)), base / split):
-            if list_pictures(folder):
+            if list_images(folder):
                 return folder
     if splits_of(root):  # annotated: a misspelt split must not open as a folder without truth
         return None
-    return next((folder for folder in (root, root / "images") if list_pictures(folder)), None)
+    return next((folder for folder in (root, root / "images") if list_images(folder)), None)
 
 
 def _json_files(root: Path) -> list[Path]:

@@ -59,7 +59,7 @@ class PanopticDataset(CocoImages):
     def _compare_ids(self, file: Path, painted: np.ndarray, listed: set[int]) -> None:
         """The ids of the PNG and of the JSON must be the same set."""
         present = set(np.unique(painted).tolist()) - {VOID_SEGMENT}
-        places = (self.index.file.name, "the PNG")
-        for ids, (here, there) in ((listed - present, places), (present - listed, places[::-1])):
+        names = (self.index.file.name, "the PNG")
+        for ids, (here, there) in ((listed - present, names), (present - listed, names[::-1])):
             for k in sorted(ids):
                 self.on_fault(InputError(f"{file}: segment {k} is in {here} and not in {there}"))

@@ -75,7 +75,7 @@ def write_points(path: Path | str, point_file: PointFile) -> None:
 
 
 def read_points(path: Path | str) -> PointFile:
-    """Read and check everything; any fault is one InputError naming the file and the place."""
+    """Read and check everything; any fault is one InputError naming the file and where in it."""
     path = Path(path)
     record = read_json(path)
     check_head(record, str(path))

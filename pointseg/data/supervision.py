@@ -117,7 +117,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _as_tensor(image: np.ndarray) -> Tensor:
-    """uint8 [h, w, 3] to an own uint8 tensor [3, h, w]."""
+    """uint8 [h, w, 3] to a uint8 tensor [3, h, w]."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 

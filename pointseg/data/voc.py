@@ -1,4 +1,4 @@
-"""VOC 2012 segmentation, and SBD's extra pictures merged into it as `train_aug`."""
+"""VOC 2012 segmentation, and SBD's extra images merged into it as `train_aug`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ PASCAL = ("aeroplane bicycle bird boat bottle bus car cat chair cow diningtable 
           "pottedplant sheep sofa train tvmonitor").split()  # fmt: skip
 BACKGROUND = Category(0, "background", is_thing=False)
 MERGED = "train_aug"
-BACKGROUND_TARGET = (
-    256  # no byte of a mask PNG, so it never meets an object's id; 0 would read as void
-)
+BACKGROUND_TARGET = 256  # no byte of a mask PNG, so never an object's id; 0 would read as void
 
 
 def train_aug_ids(
@@ -50,12 +48,12 @@ class VocDataset(Dataset):
 
     def path(self, i: int) -> Path:
         folder, name = self.root / "JPEGImages", self.ids[i]
-        found = (folder / f"{name}{suffix}" for suffix in (".jpg", ".png"))
-        plain = next((path for path in found if path.is_file()), folder / f"{name}.jpg")
+        paths = (folder / f"{name}{suffix}" for suffix in (".jpg", ".png"))
+        plain = next((path for path in paths if path.is_file()), folder / f"{name}.jpg")
         return inside(folder, plain.name)
 
     def mask_files(self, i: int) -> list[Path]:
-        """VOC's pair of PNGs, or SBD's .mat for a picture that VOC itself did not segment."""
+        """VOC's pair of PNGs, or SBD's .mat for an image that VOC itself did not segment."""
         folders = ("SegmentationObject", "SegmentationClass")
         pair = [inside(self.root / folder, f"{self.ids[i]}.png") for folder in folders]
         if self.sbd is None or any(path.is_file() for path in pair):
@@ -66,7 +64,7 @@ class VocDataset(Dataset):
         return [path for i in range(len(self)) for path in self.mask_files(i) if path.is_file()]
 
     def masks(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Objects and classes of picture i, each uint8[h, w]."""
+        """Objects and classes of image i, each uint8[h, w]."""
         files, size = self.mask_files(i), self.size(i)
         if len(files) == 1:
             return read_sbd(files[0], size)
@@ -75,23 +73,24 @@ class VocDataset(Dataset):
     def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
         objects, classes = self.masks(i)
         file = self.mask_files(i)[-1]
-        rows = [Row(objects == k, self._class_of(k, objects, classes, file), int(k))
-                for k in np.unique(objects) if k not in (0, IGNORE)]  # fmt: skip
+        rows = []
+        for k in np.setdiff1d(objects, (0, IGNORE)).tolist():
+            category = most_frequent_class(classes[objects == k])
+            if category is not None and category in self.label_of:
+                rows.append(Row(objects == k, category, k))
+                continue
+            cause = f"of unknown category {category}" if category else "without any class pixel"
+            self.on_fault(InputError(f"{file}: object {k} {cause}"))
         if self.background:
             rows.append(Row((classes == 0) & (objects == 0), BACKGROUND.id, BACKGROUND_TARGET))
-        void = (objects == IGNORE) | (classes == IGNORE)
-        return [row for row in rows if row.category_id in self.label_of], void
+        return rows, (objects == IGNORE) | (classes == IGNORE)
 
-    def _class_of(self, k: int, objects: np.ndarray, classes: np.ndarray, file: Path) -> int:
-        """The class most pixels of object k have; -1, after a fault, when it is none of the dataset's."""
-        values = classes[objects == k]
-        values = values[(values != 0) & (values != IGNORE)]
-        value = int(np.bincount(values).argmax()) if len(values) else 0
-        if value in self.label_of and value != 0:
-            return value
-        cause = f"of unknown category {value}" if value else "without any class pixel"
-        self.on_fault(InputError(f"{file}: object {k} {cause}"))
-        return -1
+
+def most_frequent_class(classes: np.ndarray) -> int | None:
+    """The class that most pixels have; None where all are background or void."""
+    counts = np.bincount(classes.ravel(), minlength=IGNORE + 1)
+    counts[[0, IGNORE]] = 0
+    return int(counts.argmax()) if counts.any() else None
 
 
 def voc_classes(root: Path) -> list[Category]:
@@ -106,13 +105,11 @@ def read_split(
 ) -> list[str]:
     """The ids of a split, checked as file names; `train_aug` is put together when it has no list of its own."""
     lists = root / "ImageSets" / "Segmentation"
-    own = lists / f"{split}.txt"
-    if split != MERGED or own.is_file():
-        return _checked_ids(own, on_fault)
+    listed = lists / f"{split}.txt"
+    if split != MERGED or listed.is_file():
+        return _checked_ids(listed, on_fault)
     if sbd is None:
-        raise InputError(
-            f"{root}: split 'train_aug' needs SBD's dataset/inst beside the VOC folder"
-        )
+        raise InputError(f"{root}: split {MERGED!r} needs SBD's dataset/inst beside the VOC folder")
     train, val = (_checked_ids(lists / f"{name}.txt", on_fault) for name in ("train", "val"))
     return train_aug_ids(train, val, sbd_ids(sbd, on_fault))
 
@@ -162,8 +159,8 @@ def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
     except Exception as error:  # scipy raises nearly anything on corrupt bytes
         raise InputError(f"{path}: is not an SBD instance file ({type(error).__name__})") from None
     if objects.shape != tuple(size):
-        shape = named(objects.shape) if objects.ndim == 2 else "no picture"
-        raise InputError(f"{path}: mask is {shape}, its picture {named(size)}")
+        shape = named(objects.shape) if objects.ndim == 2 else "no image"
+        raise InputError(f"{path}: mask is {shape}, its image {named(size)}")
     return _with_classes(path, objects, categories)
 
 

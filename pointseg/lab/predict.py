@@ -1,4 +1,4 @@
-"""A trained model on pictures of one's own: COCO-format results, and a picture with what was found."""
+"""A trained model on images of one's own: COCO-format results, and an overlay of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pointseg.data.files import write_text
-from pointseg.data.images import read_image, segment_colours
+from pointseg.data.images import SUFFIXES, read_image, segment_colours
+from pointseg.data.point_file import category_records
 from pointseg.data.supervision import collate
 from pointseg.lab.labels import at_size, autocast
 from pointseg.lab.models import load_model
@@ -24,49 +25,41 @@ from pointseg.metrics import rle
 from pointseg.structures import Category, InputError, Prediction, Sample
 from pointseg.training.loop import default_device
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SHOWN_SCORE = 0.5
 VEIL = 0.5  # opacity of a segment's colour
 GOLDEN = 0.618034  # steps of hue that keep neighbours in the list apart
 
 
 def predict_images(checkpoint: Path, images: Path, out: Path) -> None:
-    """Segments one picture or every picture of a folder into `out`: instances.json or panoptic.json, and overlays."""
-    paths = pictures(images)
+    """Segments one image or every image of a folder into `out`: instances.json or panoptic.json, and overlays."""
+    paths = image_paths(images)
     method, recipe, categories = load_model(checkpoint)
     method.to(default_device())
-    found, entries = [], []
+    segments, entries = [], []
     out.mkdir(parents=True, exist_ok=True)
     for number, path in zip(image_ids(paths), tqdm(paths, desc="predict", disable=None)):
         image = torch.from_numpy(read_image(path)).permute(2, 0, 1)
         prediction = predict_one(method, recipe, Sample(number, image))
-        entries.append(
-            {
-                "id": number,
-                "file_name": path.name,
-                "width": image.shape[2],
-                "height": image.shape[1],
-            }
-        )
-        found += results(prediction, categories, out / f"{path.stem}.segments.png")
+        height, width = image.shape[1:]
+        entry = {"id": number, "file_name": path.name, "width": width, "height": height}
+        entries.append(entry)
+        segments += results(prediction, categories, out / f"{path.stem}.segments.png")
         draw(image, prediction, categories, out / f"{path.stem}.overlay.png")
-    named = [{"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in categories]
-    kind = "panoptic" if found and "segments_info" in found[0] else "instances"
-    write_text(
-        out / "images.json", json.dumps({"images": entries, "categories": named}, indent=1) + "\n"
-    )
-    write_text(out / f"{kind}.json", json.dumps(found) + "\n")
-    print(f"{out / kind}.json: {len(paths)} pictures")
+    listing = {"images": entries, "categories": category_records(categories)}
+    kind = "panoptic" if segments and "segments_info" in segments[0] else "instances"
+    write_text(out / "images.json", json.dumps(listing, indent=1) + "\n")
+    write_text(out / f"{kind}.json", json.dumps(segments) + "\n")
+    print(f"{out / kind}.json: {len(paths)} images")
 
 
-def pictures(where: Path) -> list[Path]:
+def image_paths(where: Path) -> list[Path]:
     if where.is_dir():
-        inside = sorted(p for p in where.iterdir() if p.suffix.lower() in PICTURES)
-        if not inside:
-            raise InputError(f"{where}: no pictures in this folder")
-        return inside
+        paths = sorted(p for p in where.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise InputError(f"{where}: has no images")
+        return paths
     if not where.exists():
-        raise InputError(f"{where}: no such picture or folder")
+        raise InputError(f"{where}: no such image or folder")
     return [where]
 
 
@@ -79,7 +72,7 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 @torch.inference_mode()
 def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
-    """What the method finds in one picture, at the picture's own size; where the method is, as a run evaluates it."""
+    """The method's prediction at the sample's size, on the method's device, as a run evaluates it."""
     batch = collate([viewing(recipe)(sample, np.random.default_rng(0))])
     with autocast(method, recipe) as device:
         [prediction] = method.predict(batch.to(device).images, batch.sizes)
@@ -108,7 +101,7 @@ def results(prediction: Prediction, categories: Sequence[Category], png: Path) -
 
 
 def draw(image: Tensor, prediction: Prediction, categories: Sequence[Category], path: Path) -> None:
-    """Writes the picture with each segment in a colour of its own, its class beside it."""
+    """Writes the image with each segment in a colour of its own, its class beside it."""
     pixels, names = image.permute(1, 2, 0).numpy().astype(np.float32), []
     for k, (mask, label) in enumerate(zip(*shown_segments(prediction))):
         if mask.any():
@@ -127,5 +120,5 @@ def shown_segments(prediction: Prediction) -> tuple[Tensor, Tensor]:
     if prediction.panoptic is not None:
         rows = torch.arange(1, len(prediction.panoptic.label) + 1)
         return prediction.panoptic.segments == rows[:, None, None], prediction.panoptic.label
-    sure = prediction.instances.scores >= SHOWN_SCORE
-    return prediction.instances.masks[sure], prediction.instances.label[sure]
+    shown = prediction.instances.scores >= SHOWN_SCORE
+    return prediction.instances.masks[shown], prediction.instances.label[shown]

@@ -1,4 +1,4 @@
-"""Testing on several views of a picture, as AttentionShift's release does: flipped and resized, found boxes pooled."""
+"""Testing on several views of an image, as AttentionShift's release does: flipped, resized, boxes pooled."""
 
 from __future__ import annotations
 
@@ -17,57 +17,55 @@ from pointseg.papers.method import Method
 from pointseg.structures import Instances
 
 OVERLAP = 0.5  # boxes of one class that overlap more are one object
-MOST = 100  # instances kept of a picture
+MOST = 100  # instances kept of an image
 
 
-def unflipped(found: Instances, width: int) -> Instances:
-    """What was found in a mirrored picture, in the picture's own places."""
-    left, top, right, bottom = found.boxes.unbind(1)
+def unflipped(mirrored: Instances, width: int) -> Instances:
+    """Instances of a mirrored image in the coordinates of the image."""
+    left, top, right, bottom = mirrored.boxes.unbind(1)
     boxes = torch.stack([width - right, top, width - left, bottom], 1)
-    return Instances(found.masks.flip(-1), found.scores, found.label, boxes)
+    return Instances(mirrored.masks.flip(-1), mirrored.scores, mirrored.label, boxes)
 
 
 def pooled(views: Sequence[Instances]) -> Instances:
-    """The surest of all views' instances, each object once."""
-    masks, scores, label, boxes = (torch.cat([getattr(v, name) for v in views])
-                                   for name in ("masks", "scores", "label", "boxes"))  # fmt: skip
-    kept = batched_nms(boxes, scores, label, OVERLAP)[:MOST]
-    return Instances(masks[kept], scores[kept], label[kept], boxes[kept])
+    """The best instances of all views, each object once."""
+    joined = {name: torch.cat([getattr(v, name) for v in views]) for name in vars(views[0])}
+    kept = batched_nms(joined["boxes"], joined["scores"], joined["label"], OVERLAP)[:MOST]
+    return Instances(**{name: values[kept] for name, values in joined.items()})
 
 
-def answers_of_views(
+def predictions_of_views(
     method: Method,
     images: Tensor,
     sizes: list[tuple[int, int]],
     scales: Sequence[float],
     flips: Sequence[bool],
 ) -> list[Instances]:
-    """One pooled answer a picture; the pictures must fill their canvas."""
-    seen: list[list[Instances]] = [[] for _ in sizes]
+    """The pooled instances of each image; the images must fill their canvas."""
+    by_image: list[list[Instances]] = [[] for _ in sizes]
     for scale, flip in product(scales, flips):
-        view = (
-            images
-            if scale == 1
-            else F.interpolate(images, scale_factor=scale, mode="bilinear", antialias=True)
-        )
+        view = images
+        if scale != 1:
+            view = F.interpolate(images, scale_factor=scale, mode="bilinear", antialias=True)
+        height, width = view.shape[-2:]
         view = view.flip(-1) if flip else view
-        shape = tuple(view.shape[-2:])
-        for found, size, own in zip(method.predict(view, [shape] * len(sizes)), sizes, seen):
-            instances = unflipped(found.instances, shape[1]) if flip else found.instances
-            own.append(resized(instances, size))
-    return [pooled(own) for own in seen]
+        predictions = method.predict(view, [(height, width)] * len(sizes))
+        for prediction, size, views in zip(predictions, sizes, by_image):
+            instances = prediction.instances
+            views.append(resized(unflipped(instances, width) if flip else instances, size))
+    return [pooled(views) for views in by_image]
 
 
 @torch.inference_mode()
 def view_scores(
     method: Method, corpus: Corpus, scales: Sequence[float], flips: Sequence[bool]
 ) -> dict[str, float]:
-    """The scores of `evaluation.score_val`, from pooled answers."""
+    """The scores of `evaluation.score_val`, from pooled instances."""
     method.eval()
-    found: Iterator[Instances] = (
-        answer
+    predictions: Iterator[Instances] = (
+        instances
         for batch in batches(corpus.unmarked(), 20)
-        for answer in answers_of_views(method, batch.images, batch.sizes, scales, flips)
+        for instances in predictions_of_views(method, batch.images, batch.sizes, scales, flips)
     )
     truths = (corpus.scored.truth(i) for i in range(len(corpus.scored)))
-    return instance_scores(truths, found, corpus.categories)
+    return instance_scores(truths, predictions, corpus.categories)

@@ -110,12 +110,12 @@ def count_image(
 
 def common_pixels(truth: Segments, prediction: Segments) -> np.ndarray:
     """[2 + n, 2 + m]: pixels with each pair of codes. Only where either map changes along the rows is looked at,
-    a tenth of the pixels or less in real pictures."""
-    ours, theirs = truth.pixels.ravel(), prediction.pixels.ravel()
-    starts = run_starts(ours, theirs)
-    lengths = np.diff(starts, append=len(ours))
+    a tenth of the pixels or less in real images."""
+    true, predicted = truth.pixels.ravel(), prediction.pixels.ravel()
+    starts = run_starts(true, predicted)
+    lengths = np.diff(starts, append=len(true))
     width = len(prediction.ids) + 2
-    joint = coded(ours[starts], truth.ids) * width + coded(theirs[starts], prediction.ids)
+    joint = coded(true[starts], truth.ids) * width + coded(predicted[starts], prediction.ids)
     table = np.bincount(joint, weights=lengths, minlength=(len(truth.ids) + 2) * width)
     return table.astype(np.int64).reshape(-1, width)
 
@@ -133,8 +133,8 @@ def coded(pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Ids -> 0 for one that is not listed, 1 for void, 2 + k for segment k."""
     listed = np.concatenate([[VOID_SEGMENT], ids])
     order = np.argsort(listed)
-    place = order[np.searchsorted(listed, pixels, sorter=order).clip(max=len(ids))]
-    return np.where(listed[place] == pixels, place + VOID, UNKNOWN)
+    position = order[np.searchsorted(listed, pixels, sorter=order).clip(max=len(ids))]
+    return np.where(listed[position] == pixels, position + VOID, UNKNOWN)
 
 
 def segment_iou(truth: Segments, prediction: Segments, common: np.ndarray) -> np.ndarray:

@@ -17,9 +17,7 @@ from torch import Tensor
 from pointseg.metrics.coco_ap import SIZE_LIMITS
 from pointseg.structures import Instances, Panoptic, Points, Truth
 
-PICTURE = (
-    640 * 480
-)  # the COCO size limits as shares of a typical COCO picture serve pictures of any size
+TYPICAL = 640 * 480  # COCO's size limits as shares of its typical image serve images of any size
 DEPTHS = (1 / 3, 2 / 3)  # point-to-border distance over the greatest one of the object
 TOUCH_PX = (
     2  # pixels at most this far apart touch (side by side is 1): annotators leave a seam of one
@@ -59,7 +57,7 @@ def summary(table: ObjectTable) -> dict[str, float]:
         **_three(
             ("rel_small", "rel_medium", "rel_large"),
             table.share,
-            [a / PICTURE for a in SIZE_LIMITS],
+            [a / TYPICAL for a in SIZE_LIMITS],
         ),
         **_three(("point_border", "point_between", "point_deep"), table.depth, DEPTHS),
         "touching": table.touching,
@@ -84,9 +82,8 @@ def object_table(
         area = kept.masks.flatten(1).sum(1).cpu().numpy()
         depth = point_depth(kept, points[row] if points is not None else None)
         share = area / truth.void.numel()
-        columns.append(
-            (iou, kept.label.cpu().numpy(), area, share, depth, touching_same_class(kept))
-        )
+        label, touching = kept.label.cpu().numpy(), touching_same_class(kept)
+        columns.append((iou, label, area, share, depth, touching))
     return ObjectTable(*(np.concatenate(column) for column in zip(*columns)))
 
 
@@ -108,27 +105,31 @@ def iou_by_target(truth: Truth, masks: Tensor, targets: Tensor | None = None) ->
     counted = ~truth.void
     values = np.zeros(len(truth))
     for row, (mask, target) in enumerate(zip(truth.masks, truth.target)):
-        mine = masks[targets == target].any(0) & counted
-        union = ((mask & counted) | mine).sum()
-        values[row] = float((mask & mine).sum()) / max(float(union), 1.0)
+        pseudo = masks[targets == target].any(0) & counted
+        union = ((mask & counted) | pseudo).sum()
+        values[row] = float((mask & pseudo).sum()) / max(float(union), 1.0)
     return values
 
 
 def point_depth(truth: Truth, points: Points | None) -> np.ndarray:
     """[n]: distance of the object's deepest point to its border over the greatest distance there; the frame of the
-    picture counts as border."""
+    image counts as border."""
     depth = np.full(len(truth), np.nan)
     if points is None:
         return depth
-    height, width = truth.void.shape
-    cells = points.xy.floor().long().cpu()
-    inside = (cells >= 0).all(1) & (cells[:, 0] < width) & (cells[:, 1] < height)
     for row, (mask, target) in enumerate(zip(truth.masks.cpu().numpy(), truth.target)):
-        mine = cells[inside & (points.target.cpu() == target.cpu())].numpy()
-        if len(mine) and mask.any():
+        rows, columns = pixels_of(points, int(target), mask.shape)
+        if len(rows) and mask.any():
             distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-            depth[row] = distance[mine[:, 1], mine[:, 0]].max() / distance.max()
+            depth[row] = distance[rows, columns].max() / distance.max()
     return depth
+
+
+def pixels_of(points: Points, target: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the pixels that hold the target's points; points off the image have none."""
+    x, y = points.xy[points.target == target].floor().long().cpu().unbind(1)
+    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    return y[inside], x[inside]
 
 
 def touching_same_class(truth: Truth, reach: int = TOUCH_PX) -> np.ndarray:
@@ -144,16 +145,13 @@ def touching_same_class(truth: Truth, reach: int = TOUCH_PX) -> np.ndarray:
 
 def part_recall_of_points(truth: Truth, points: Points) -> np.ndarray:
     """[n]: share of the object's visible parts that hold at least one of its (key-)points; nan without parts."""
-    height, width = truth.void.shape
-    cells = points.xy.floor().long().cpu()
-    inside = (cells >= 0).all(1) & (cells[:, 0] < width) & (cells[:, 1] < height)
     recall = np.full(len(truth), np.nan)
     for row, (mask, target) in enumerate(zip(truth.masks.cpu(), truth.target.cpu())):
         parts = truth.parts.cpu() * mask
         visible = torch.unique(parts[parts > 0])
-        mine = cells[inside & (points.target.cpu() == target)]
+        hit = parts[pixels_of(points, int(target), parts.shape)]
         if len(visible):
-            recall[row] = float(torch.isin(visible, parts[mine[:, 1], mine[:, 0]]).float().mean())
+            recall[row] = float(torch.isin(visible, hit).float().mean())
     return recall
 
 
@@ -169,18 +167,17 @@ def part_recall_of_masks(truth: Truth, masks: Tensor) -> np.ndarray:
     return recall
 
 
-def part_purity(parts: Tensor, found: Tensor) -> float:
-    """Share of the labelled pixels of `found` [h, w] (0 = none) that lie in the true part their label covers most.
+def part_purity(parts: Tensor, labels: Tensor) -> float:
+    """Share of the labelled pixels of `labels` [h, w] (0 = none) that lie in the true part their label covers most.
 
-    parts [h, w] is 0 off the object; such pixels are never right. nan where nothing was found."""
-    labelled = found.flatten() > 0
+    parts [h, w] is 0 off the object; such pixels are never right. nan where nothing is labelled."""
+    labelled = labels.flatten() > 0
     if not labelled.any():
         return float("nan")
-    theirs, ours = found.flatten()[labelled].long(), parts.flatten()[labelled].long()
-    width = int(ours.max()) + 1
-    common = torch.bincount(theirs * width + ours, minlength=(int(theirs.max()) + 1) * width).view(
-        -1, width
-    )
+    label, part = labels.flatten()[labelled].long(), parts.flatten()[labelled].long()
+    width = int(part.max()) + 1
+    pairs = torch.bincount(label * width + part, minlength=(int(label.max()) + 1) * width)
+    common = pairs.view(-1, width)
     right = common[:, 1:].max(1).values.sum() if width > 1 else torch.zeros(())
     return float(right) / float(labelled.sum())
 

@@ -1,4 +1,4 @@
-"""Tiny datasets on disk in the official layouts: two pictures, two classes, small enough to check by hand."""
+"""Tiny datasets on disk in the official layouts: two images, two classes, small enough to check by hand."""
 
 import json
 
@@ -39,7 +39,7 @@ def runs(mask):
 
 
 def coco_data():
-    """Picture 1: a polygon, a compressed and a crowd of plain runs; picture 2: no object at all."""
+    """Image 1: a polygon, a compressed and a crowd of plain runs; image 2: no object at all."""
     polygon = [[3, 2, 9, 2, 9, 6, 3, 6]]
     objects = [
         (11, 5, polygon, 0, 24),
@@ -108,7 +108,7 @@ def index_png(path, values):
 
 
 def voc(root, names=("a", "b"), split="train"):
-    """Each picture: object 1 of class 8 (cat), object 2 of class 12 (dog), a void row on top."""
+    """Each image: object 1 of class 8 (cat), object 2 of class 12 (dog), a void row on top."""
     folder = root / "VOCdevkit" / "VOC2012"
     for k, name in enumerate(names):
         photo(folder / "JPEGImages" / f"{name}.jpg", seed=k)
