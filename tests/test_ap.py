@@ -64,11 +64,11 @@ def random_scene(seed, crowd=0.0):
     )
     copied = torch.as_tensor(np.repeat(np.arange(len(masks)), rng.integers(0, 3, len(masks))))
     copies = [torch.roll(m, tuple(rng.integers(-3, 4, 2)), (0, 1))[None] for m in masks[copied]]
-    found = torch.cat([*copies, random_masks(rng, rng.integers(0, 4))])
-    guess = torch.as_tensor(rng.integers(0, 3, len(found)))
+    predicted = torch.cat([*copies, random_masks(rng, rng.integers(0, 4))])
+    guess = torch.as_tensor(rng.integers(0, 3, len(predicted)))
     guess[: len(copied)] = label[copied]
-    scores = torch.as_tensor(rng.permutation(1000)[: len(found)] / 1000 + seed % 97 * 1e-6)
-    return truth, Instances(found, scores, guess, boxes_of(found))
+    scores = torch.as_tensor(rng.permutation(1000)[: len(predicted)] / 1000 + seed % 97 * 1e-6)
+    return truth, Instances(predicted, scores, guess, boxes_of(predicted))
 
 
 def scenes(seed, n=5, crowd=0.0):
@@ -89,8 +89,8 @@ def slow_voc(truths, predictions, threshold):
             taken = [False] * len(mine)
             rows = [k for k in range(len(prediction.scores)) if prediction.label[k] == c]
             for k in sorted(rows, key=lambda k: -float(prediction.scores[k])):
-                found = prediction.masks[k]
-                ious = [float((found & m).sum()) / float((found | m).sum()) for m in mine]
+                predicted = prediction.masks[k]
+                ious = [float((predicted & m).sum()) / float((predicted | m).sum()) for m in mine]
                 best = max(range(len(mine)), key=lambda j: ious[j]) if mine else None
                 hit = best is not None and ious[best] >= threshold and not taken[best]
                 if hit:
@@ -162,12 +162,12 @@ def test_voc_gives_no_second_choice_where_coco_does():
     """Two objects side by side; the second detection prefers the taken one, and would do for the other too."""
     masks = torch.zeros(2, 1, 10, dtype=torch.bool)
     masks[0, 0, :5] = masks[1, 0, 5:] = True
-    found = torch.zeros(2, 1, 10, dtype=torch.bool)
-    found[0, 0, :5] = True
-    found[1, 0] = True  # covers both, IoU .5 with each; arg-max is the first
+    predicted = torch.zeros(2, 1, 10, dtype=torch.bool)
+    predicted[0, 0, :5] = True
+    predicted[1, 0] = True  # covers both, IoU .5 with each; arg-max is the first
     truth = truth_of(masks)
     prediction = Instances(
-        found, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long), boxes_of(found)
+        predicted, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long), boxes_of(predicted)
     )
     scores = instance_scores([truth], [prediction], CATEGORIES)
     assert scores["voc_mAP50_area"] == pytest.approx(50)
@@ -229,12 +229,14 @@ def test_without_any_object_every_score_is_nan():
 def test_order_of_images_detections_and_objects_does_not_matter(seed, random):
     truths, predictions = scenes(seed, n=4, crowd=0.2)
     shuffled = []
-    for truth, found in zip(truths, predictions):
+    for truth, predicted in zip(truths, predictions):
         rows = torch.tensor(
-            random.sample(range(len(found.scores)), len(found.scores)), dtype=torch.long
+            random.sample(range(len(predicted.scores)), len(predicted.scores)), dtype=torch.long
         )
         order = torch.tensor(random.sample(range(len(truth)), len(truth)), dtype=torch.long)
-        shuffled.append((truth.pick(order), Instances(*(v[rows] for v in vars(found).values()))))
+        shuffled.append(
+            (truth.pick(order), Instances(*(v[rows] for v in vars(predicted).values())))
+        )
     random.shuffle(shuffled)
     first = instance_scores(truths, predictions, CATEGORIES)
     second = instance_scores(*zip(*shuffled), CATEGORIES)
@@ -278,7 +280,7 @@ def as_files(truths, predictions):
         "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
     }
     dt = []
-    for row, (truth, found) in enumerate(zip(truths, predictions)):
+    for row, (truth, predicted) in enumerate(zip(truths, predictions)):
         gt["images"].append({"id": f"im{row}", "height": 24, "width": 30})
         for code, c, crowd in zip(
             rle.encode(truth.masks), truth.label.tolist(), truth.is_crowd.tolist()
@@ -288,7 +290,9 @@ def as_files(truths, predictions):
                  "segmentation": text(code), "area": float(coco_mask.area(code)), "iscrowd": int(crowd),
                  "bbox": coco_mask.toBbox(code).tolist()}
             )  # fmt: skip
-        for code, c, s in zip(rle.encode(found.masks), found.label.tolist(), found.scores.tolist()):
+        for code, c, s in zip(
+            rle.encode(predicted.masks), predicted.label.tolist(), predicted.scores.tolist()
+        ):
             dt.append(
                 {
                     "image_id": f"im{row}",
@@ -434,9 +438,11 @@ def test_a_crowd_forgives_in_coco_and_not_in_voc():
     masks = torch.zeros(2, 10, 20, dtype=torch.bool)
     masks[0, :, :5], masks[1, :, 10:] = True, True
     truth = truth_of(masks, crowd=torch.tensor([False, True]))
-    found = masks.clone()
-    found[1, :, 15:] = False  # inside the crowd region
-    prediction = Instances(found, torch.tensor([0.5, 0.9]), torch.zeros(2).long(), boxes_of(found))
+    predicted = masks.clone()
+    predicted[1, :, 15:] = False  # inside the crowd region
+    prediction = Instances(
+        predicted, torch.tensor([0.5, 0.9]), torch.zeros(2).long(), boxes_of(predicted)
+    )
     scores = instance_scores([truth], [prediction], CATEGORIES)
     assert scores["AP"] == pytest.approx(100)
     assert scores["voc_mAP50_area"] == pytest.approx(50)

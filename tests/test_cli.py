@@ -85,8 +85,8 @@ def test_json_scores_are_strict_json(bestiary, tmp_path, capsys):
 def test_a_mistake_gets_one_line_and_exit_2(words, tmp_path, capsys, monkeypatch, root):
     monkeypatch.chdir(root)
     assert main([w.replace("{tmp}", str(tmp_path)) for w in words]) == 2
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 1 and said.err.startswith("pointseg: ")
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1 and printed.err.startswith("pointseg: ")
     assert not list(tmp_path.iterdir())
 
 

@@ -380,16 +380,16 @@ def test_train_aug_is_the_official_list(shared_data):
 
 @pytest.mark.realdata
 def test_all_605_nuclei_images(shared_data):
-    found = Counter()
+    result = Counter()
     for folder in ("dsb2018_coco", "dsb2018_full"):
         for split in ("train", "val"):
             dataset = open_dataset(shared_data / folder, split)
             api = referee(shared_data / folder / "annotations" / f"instances_{split}.json")
-            found["images"] += len(dataset)
-            found["nuclei"] += sum(map(len, dataset.index.annotations.values()))
+            result["images"] += len(dataset)
+            result["nuclei"] += sum(map(len, dataset.index.annotations.values()))
             for i in range(0, len(dataset), 40):
                 entries, truth = api.imgToAnns[dataset.ids[i]], dataset.truth(i)
                 assert truth.masks.sum((1, 2)).tolist() == [e["area"] for e in entries]
                 assert (truth.masks[0].numpy() == api.annToMask(entries[0])).all()
                 assert dataset.image(i).shape[:2] == dataset.size(i)
-    assert found == {"images": 605, "nuclei": 2489 + 23928}
+    assert result == {"images": 605, "nuclei": 2489 + 23928}

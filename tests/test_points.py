@@ -67,9 +67,9 @@ def owners(dataset, points, index):
     ("kind", "n"), [("uniform", 1), ("uniform", 10), ("centre", 1), ("border", 1), ("border", 10)]
 )
 def test_points_lie_on_their_own_target(dataset, kind, n):
-    found = sample_points(dataset, kind, n, seed=3)
+    result = sample_points(dataset, kind, n, seed=3)
     for index, image_id in enumerate(dataset.ids):
-        points, truth = found.for_image(image_id), dataset.truth(index)
+        points, truth = result.for_image(image_id), dataset.truth(index)
         assert owners(dataset, points, index).all()
         assert torch.equal(points.xy % 1, torch.full_like(points.xy, 0.5))
         sizes = truth.masks.sum((1, 2))
@@ -181,11 +181,11 @@ def test_extreme_turns_with_the_image():
 @pytest.mark.parametrize("of", ["uniform", "centre"])
 def test_jitter_may_leave_the_mask_but_never_the_image(of):
     dataset = MemoryDataset(12)
-    found = sample_points(dataset, "jitter", 10, seed=1, jitter_px=9.0, jitter_of=of)
-    assert found.jitter == Jitter(of, 9.0)
+    result = sample_points(dataset, "jitter", 10, seed=1, jitter_px=9.0, jitter_of=of)
+    assert result.jitter == Jitter(of, 9.0)
     on_target = []
     for index, image_id in enumerate(dataset.ids):
-        points, (height, width) = found.for_image(image_id), dataset.size(index)
+        points, (height, width) = result.for_image(image_id), dataset.size(index)
         assert (points.xy >= 0).all() and (points.xy < torch.tensor([width, height])).all()
         on_target += owners(dataset, points, index).tolist()
     assert 0 < sum(on_target) < len(on_target)
@@ -202,11 +202,11 @@ def test_jitter_is_mirrored_at_the_edge_and_does_not_pile_up_there():
 
 
 def test_jitter_has_the_spread_asked_for():
-    found = MemoryDataset(40, size=96)
-    noisy = sample_points(found, "jitter", 10, jitter_px=2.0, jitter_of="centre")
-    clean = sample_points(found, "centre")
+    result = MemoryDataset(40, size=96)
+    noisy = sample_points(result, "jitter", 10, jitter_px=2.0, jitter_of="centre")
+    clean = sample_points(result, "centre")
     moved = []
-    for image_id in found.ids:
+    for image_id in result.ids:
         for xy, target in zip(clean.for_image(image_id).xy, clean.for_image(image_id).target):
             mine = noisy.for_image(image_id)
             inside = ((xy > 10) & (xy < 86)).all()
@@ -298,11 +298,11 @@ def same(first: PointFile, second: PointFile) -> bool:
 
 @pytest.mark.parametrize("kind", POINT_KINDS)
 def test_written_points_read_back(dataset, kind, tmp_path):
-    found = sample_points(dataset, kind, 1, seed=2)
-    write_points(tmp_path / "points.json", found)
+    result = sample_points(dataset, kind, 1, seed=2)
+    write_points(tmp_path / "points.json", result)
     read = read_points(tmp_path / "points.json")
-    assert same(found, read)
-    assert read.content_hash == found.content_hash
+    assert same(result, read)
+    assert read.content_hash == result.content_hash
     assert [p.name for p in tmp_path.iterdir()] == ["points.json"]
 
 
@@ -324,8 +324,8 @@ def point_files(draw):
         rows = []
         for target in draw(st.lists(ids, max_size=3, unique=True)):
             label = draw(st.integers(0, len(categories) - 1))
-            places = draw(st.lists(st.tuples(*inside), min_size=1, max_size=n))
-            rows += [(x, y, label, target) for x, y in places]
+            coordinates = draw(st.lists(st.tuples(*inside), min_size=1, max_size=n))
+            rows += [(x, y, label, target) for x, y in coordinates]
         images[image_id] = ImagePoints(height, width, as_points(rows, categories))
     hashes = st.none() | names
     return PointFile(
@@ -335,11 +335,11 @@ def point_files(draw):
 
 @laws
 @given(point_files())
-def test_any_points_file_survives_the_round_trip(tmp_path_factory, found):
+def test_any_points_file_survives_the_round_trip(tmp_path_factory, result):
     path = tmp_path_factory.mktemp("points") / "points.json"
-    write_points(path, found)
+    write_points(path, result)
     read = read_points(path)
-    assert same(found, read) and read.content_hash == found.content_hash
+    assert same(result, read) and read.content_hash == result.content_hash
 
 
 @pytest.fixture
@@ -493,26 +493,26 @@ def by_target(file: PointFile):
     ("kind", "n"), [("uniform", 1), ("uniform", 10), ("border", 10), ("extreme", 4)]
 )
 def test_point_pngs_there_and_back(dataset, kind, n, tmp_path):
-    found = sample_points(dataset, kind, n)
-    point_formats.write_point_pngs(found, tmp_path / "p.json", tmp_path / "pngs")
+    result = sample_points(dataset, kind, n)
+    point_formats.write_point_pngs(result, tmp_path / "p.json", tmp_path / "pngs")
     read = point_formats.read_point_pngs(tmp_path / "p.json", tmp_path / "pngs", "manual", seed=0)
-    for image_id, rows in by_target(found).items():
+    for image_id, rows in by_target(result).items():
         assert by_target(read)[image_id] == [
             row for at, row in enumerate(rows) if row not in rows[:at]
         ]
-    assert read.categories == found.categories == CATEGORIES
+    assert read.categories == result.categories == CATEGORIES
 
 
 def test_point_pngs_hold_the_points_and_nothing_else(dataset, tmp_path):
     from PIL import Image
 
-    found = sample_points(dataset, "uniform", 1)
+    result = sample_points(dataset, "uniform", 1)
     point_formats.write_point_pngs(
-        found, tmp_path / "p.json", tmp_path / "pngs", {i: f"{i}.jpg" for i in dataset.ids}
+        result, tmp_path / "p.json", tmp_path / "pngs", {i: f"{i}.jpg" for i in dataset.ids}
     )
     for image_id in dataset.ids:
         colours = np.array(Image.open(tmp_path / "pngs" / f"{image_id}.png")).astype(int)
-        ids, points = colours @ [1, 256, 65536], found.for_image(image_id)
+        ids, points = colours @ [1, 256, 65536], result.for_image(image_id)
         assert np.count_nonzero(ids) == len(points)
         for (x, y), target in zip(points.xy.int().tolist(), points.target.tolist()):
             assert ids[y, x] == target
@@ -535,10 +535,10 @@ def test_what_a_png_cannot_hold_is_refused():
     ("kind", "n"), [("uniform", 1), ("uniform", 10), ("extreme", 4), ("jitter", 1)]
 )
 def test_coco_points_there_and_back(dataset, kind, n, tmp_path):
-    found = sample_points(dataset, kind, n)
-    point_formats.write_coco_points(found, tmp_path / "p.json")
-    read = point_formats.read_coco_points(tmp_path / "p.json", kind, 0, found.jitter)
-    assert by_target(read) == by_target(found)
+    result = sample_points(dataset, kind, n)
+    point_formats.write_coco_points(result, tmp_path / "p.json")
+    read = point_formats.read_coco_points(tmp_path / "p.json", kind, 0, result.jitter)
+    assert by_target(read) == by_target(result)
     annotations = json.loads((tmp_path / "p.json").read_text())["annotations"]
     assert len({a["id"] for a in annotations}) == len(annotations)
     assert not any({"bbox", "area", "segmentation"} & a.keys() for a in annotations)
@@ -597,8 +597,8 @@ def test_readers_answer_any_json_with_points_or_an_input_error(tmp_path_factory,
 def test_points_on_real_photographs(kind):
     layouts = pytest.importorskip("pointseg.data.layouts")
     dataset = layouts.open_dataset(DATA / "coco2017_panoptic", "val2017", "panoptic")
-    found = sample_points(dataset, kind)
+    result = sample_points(dataset, kind)
     for index, image_id in enumerate(dataset.ids):
-        points, truth = found.for_image(image_id), dataset.truth(index)
+        points, truth = result.for_image(image_id), dataset.truth(index)
         assert set(points.target.tolist()) == set(truth.target[~truth.is_crowd].tolist())
         assert kind == "extreme" or owners(dataset, points, index).all()

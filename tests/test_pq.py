@@ -91,8 +91,8 @@ def test_a_crowd_is_never_missed_and_never_matched():
 
 def test_void_and_crowd_add_up():
     truth = segments("AAbb..", A=CAT, b=GRASS)
-    found = segments("aaaaaa", a=CAT)  # 2 on crowd + 2 on void of 6: 4/6 > 1/2
-    assert rows(truth, found) == {GRASS: (0, 0, 0, 1)}
+    predicted = segments("aaaaaa", a=CAT)  # 2 on crowd + 2 on void of 6: 4/6 > 1/2
+    assert rows(truth, predicted) == {GRASS: (0, 0, 0, 1)}
 
 
 def test_of_two_crowds_of_a_class_the_last_listed_counts():
@@ -110,8 +110,8 @@ def test_one_object_in_two_halves_costs_a_miss_and_two_inventions():
 def test_averages_by_hand():
     """cat: IoU 3/4, one FN -> PQ 1/2, SQ 3/4, RQ 2/3; dog absent; grass: IoU 1 -> 1."""
     truth = segments("aaaabgg", a=CAT, b=CAT, g=GRASS)
-    found = segments("aaa..gg", a=CAT, g=GRASS)
-    scores = panoptic_quality([(truth, found)], CATEGORIES, per_class=True)
+    predicted = segments("aaa..gg", a=CAT, g=GRASS)
+    scores = panoptic_quality([(truth, predicted)], CATEGORIES, per_class=True)
     assert scores["PQ_th"] == pytest.approx(50) == scores["PQ/cat"]
     assert scores["SQ_th"] == pytest.approx(75) and scores["RQ_th"] == pytest.approx(200 / 3)
     assert scores["PQ_st"] == 100 and scores["PQ"] == pytest.approx(75)
@@ -126,7 +126,7 @@ def slow(truth, prediction, classes, crowds):
     for i, label in enumerate(truth.label):
         if truth.crowd[i]:
             last[label] = [i] if crowds == "last" else [*last.get(label, []), i]
-    hit_truth, hit_found = set(), set()
+    hit_truth, hit_predicted = set(), set()
     for i, label in enumerate(truth.label):
         for j, other in enumerate(prediction.label):
             t, p = truth.pixels == truth.ids[i], prediction.pixels == prediction.ids[j]
@@ -140,7 +140,7 @@ def slow(truth, prediction, classes, crowds):
             if iou > 0.5:
                 table[label] += (iou, 1, 0, 0)
                 hit_truth.add(i)
-                hit_found.add(j)
+                hit_predicted.add(j)
     for i, label in enumerate(truth.label):
         table[label, 3] += i not in hit_truth and not truth.crowd[i]
     for j, label in enumerate(prediction.label):
@@ -148,7 +148,7 @@ def slow(truth, prediction, classes, crowds):
         excused = (p & void).sum() + sum(
             (p & (truth.pixels == truth.ids[i])).sum() for i in last.get(label, [])
         )
-        table[label, 2] += j not in hit_found and not excused / p.sum() > 0.5
+        table[label, 2] += j not in hit_predicted and not excused / p.sum() > 0.5
     return table
 
 
@@ -168,32 +168,32 @@ def random_map(rng, crowd, base=None):
 def random_pair(seed):
     rng = np.random.default_rng(seed)
     truth = random_map(rng, 0.3)
-    found = random_map(rng, 0.0, truth.pixels if rng.random() < 0.8 else None)
+    predicted = random_map(rng, 0.0, truth.pixels if rng.random() < 0.8 else None)
     known = dict(zip(truth.ids, truth.label))
-    label = np.array([known.get(k, c) for k, c in zip(found.ids, found.label)], dtype=int)
-    return truth, found._replace(label=label)
+    label = np.array([known.get(k, c) for k, c in zip(predicted.ids, predicted.label)], dtype=int)
+    return truth, predicted._replace(label=label)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["last", "all"]))
 @settings(max_examples=150, deadline=None)
 def test_counts_equal_the_loop_over_segments(seed, crowds):
-    truth, found = random_pair(seed)
-    fast = np.stack(count_image(truth, found, 3, crowds), axis=1)
-    np.testing.assert_allclose(fast, slow(truth, found, 3, crowds), atol=1e-12)
+    truth, predicted = random_pair(seed)
+    fast = np.stack(count_image(truth, predicted, 3, crowds), axis=1)
+    np.testing.assert_allclose(fast, slow(truth, predicted, 3, crowds), atol=1e-12)
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_order_of_segments_and_their_names_do_not_matter(seed):
-    truth, found = random_pair(seed)
-    order = np.random.default_rng(seed).permutation(len(found.ids))
+    truth, predicted = random_pair(seed)
+    order = np.random.default_rng(seed).permutation(len(predicted.ids))
     ids = np.arange(1, len(order) + 1)
-    pixels = sum((found.pixels == key) * new for key, new in zip(found.ids[order], ids)) + np.zeros(
-        (12, 14), int
-    )
-    renamed = Segments(pixels, ids, found.label[order], found.crowd[order])
+    pixels = sum(
+        (predicted.pixels == key) * new for key, new in zip(predicted.ids[order], ids)
+    ) + np.zeros((12, 14), int)
+    renamed = Segments(pixels, ids, predicted.label[order], predicted.crowd[order])
     np.testing.assert_allclose(
-        count_image(truth, found, 3), count_image(truth, renamed, 3), atol=1e-12
+        count_image(truth, predicted, 3), count_image(truth, renamed, 3), atol=1e-12
     )
 
 
@@ -266,8 +266,8 @@ def test_nothing_predicted_is_0_and_no_segment_at_all_is_nan():
 
 def test_a_label_without_pixels_is_no_segment():
     truth = truth_of(segments("aabb", a=CAT, b=GRASS))
-    found = Panoptic(torch.tensor([[1, 1, 3, 3]]), torch.tensor([CAT, DOG, GRASS]))
-    assert panoptic_scores([truth], [found], CATEGORIES)["PQ"] == 100
+    predicted = Panoptic(torch.tensor([[1, 1, 3, 3]]), torch.tensor([CAT, DOG, GRASS]))
+    assert panoptic_scores([truth], [predicted], CATEGORIES)["PQ"] == 100
 
 
 def test_a_pixel_without_a_label_is_an_error():
@@ -278,7 +278,7 @@ def test_a_pixel_without_a_label_is_an_error():
         )
 
 
-def real_pairs(split):
+def coco_pairs(split):
     folder = DATA / "coco2017_panoptic" / "annotations"
     path = folder / f"panoptic_{split}2017.json"
     if not path.exists():
@@ -290,25 +290,25 @@ def real_pairs(split):
 @pytest.mark.realdata
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_real_truth_against_itself_is_100(split):
-    files, _, _ = real_pairs(split)
+    files, _, _ = coco_pairs(split)
     scores = evaluate_panoptic_files(*files, *files)
     assert scores == pytest.approx(dict.fromkeys(scores, 100.0))
 
 
 @pytest.mark.realdata
 def test_real_maps_disturbed_equal_the_loop():
-    _, categories, pairs = real_pairs("val")
+    _, categories, pairs = coco_pairs("val")
     rng = np.random.default_rng(0)
     fast, loop = 0, 0
     for (truth, _), _ in zip(pairs, range(8)):
         moved = np.roll(truth.pixels, rng.integers(-40, 41, 2), (0, 1))
         ids = np.unique(moved[moved > 0])
         known = dict(zip(truth.ids, truth.label))
-        found = Segments(
+        predicted = Segments(
             moved, ids, np.array([known[k] for k in ids]), np.zeros(len(ids), dtype=bool)
         )
-        fast = fast + np.stack(count_image(truth, found, len(categories)), axis=1)
-        loop = loop + slow(truth, found, len(categories), "last")
+        fast = fast + np.stack(count_image(truth, predicted, len(categories)), axis=1)
+        loop = loop + slow(truth, predicted, len(categories), "last")
     np.testing.assert_allclose(fast, loop, atol=1e-12)
     assert fast[:, 1].sum() > 20 and fast[:, 2].sum() > 5
 
@@ -354,8 +354,8 @@ FAULTS = {
 
 @pytest.fixture
 def files(tmp_path):
-    truth, found = random_pair(1)
-    return *write(tmp_path, "gt", [truth]), *write(tmp_path, "dt", [found])
+    truth, predicted = random_pair(1)
+    return *write(tmp_path, "gt", [truth]), *write(tmp_path, "dt", [predicted])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -174,8 +174,8 @@ def test_a_point_beside_the_object_finds_no_part():
 
 def test_part_recall_of_masks_needs_more_than_half_of_the_part():
     truth = parts_image()
-    found = bars((0, 13), (30, 40))  # all of part 1, exactly half of part 2, none of part 3
-    assert part_recall_of_masks(truth, found).tolist() == pytest.approx([1 / 3, 1.0])
+    shares = bars((0, 13), (30, 40))  # all of part 1, exactly half of part 2, none of part 3
+    assert part_recall_of_masks(truth, shares).tolist() == pytest.approx([1 / 3, 1.0])
     assert part_recall_of_masks(truth, bars((0, 14), (0, 0))).tolist() == pytest.approx(
         [2 / 3, 0.0]
     )
@@ -190,27 +190,27 @@ def test_an_object_without_parts_has_no_part_recall():
 def test_purity_by_hand():
     """Label 1: 3 px of part 1, 1 of part 2. Label 2: 1 px of part 2, 3 off the object. Right: 3 + 1 of 8."""
     parts = torch.tensor([[1, 1, 1, 2, 2, 0, 0, 0, 1]])
-    found = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 2, 0]])
-    assert part_purity(parts, found) == 0.5
+    shares = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 2, 0]])
+    assert part_purity(parts, shares) == 0.5
     assert part_purity(parts, parts) == 1.0
-    assert math.isnan(part_purity(parts, 0 * found))
-    assert part_purity(0 * parts, found) == 0.0
+    assert math.isnan(part_purity(parts, 0 * shares))
+    assert part_purity(0 * parts, shares) == 0.0
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_purity_equals_the_loop_and_ignores_names(seed):
     rng = np.random.default_rng(seed)
-    parts, found = (
+    parts, shares = (
         torch.as_tensor(rng.integers(0, 4, (6, 7))),
         torch.as_tensor(rng.integers(0, 5, (6, 7))),
     )
     right = sum(
-        max(int(((found == k) & (parts == p)).sum()) for p in range(1, 4)) for k in range(1, 5)
+        max(int(((shares == k) & (parts == p)).sum()) for p in range(1, 4)) for k in range(1, 5)
     )
-    renamed = torch.tensor([0, 9, 3, 7, 2])[found]
-    assert part_purity(parts, found) == pytest.approx(right / int((found > 0).sum()))
-    assert part_purity(parts, renamed) == pytest.approx(part_purity(parts, found))
+    renamed = torch.tensor([0, 9, 3, 7, 2])[shares]
+    assert part_purity(parts, shares) == pytest.approx(right / int((shares > 0).sum()))
+    assert part_purity(parts, renamed) == pytest.approx(part_purity(parts, shares))
 
 
 @given(st.integers(0, 10**6), st.randoms())

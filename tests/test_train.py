@@ -165,7 +165,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_are_touc
             before, last = [p.detach().clone() for p in method.parameters()], record.step
     assert last == 1
     assert all(torch.equal(a, b) for a, b in zip(before, method.parameters()))
-    ids = [index for _, index in feed.dataset.asked[4:6]]
+    ids = [index for _, index in feed.dataset.requested[4:6]]
     assert str(ids) in str(caught.value)
 
 

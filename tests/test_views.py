@@ -15,10 +15,10 @@ class Bright:
             mask = image[0] > 0.5
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
             box = torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]).float()
-            found = Instances(
+            instances = Instances(
                 mask[None], torch.tensor([image.shape[-1] / 100]), torch.tensor([2]), box
             )
-            out.append(Prediction(row, instances=found))
+            out.append(Prediction(row, instances=instances))
         return out
 
 
@@ -29,16 +29,18 @@ def image():
 
 
 def test_a_mirrored_answer_is_mirrored_back():
-    found = Bright().predict(image().flip(-1), None)[0].instances
-    back, straight = unflipped(found, 24), Bright().predict(image(), None)[0].instances
+    instances = Bright().predict(image().flip(-1), None)[0].instances
+    back, straight = unflipped(instances, 24), Bright().predict(image(), None)[0].instances
     assert torch.equal(back.boxes, straight.boxes) and torch.equal(back.masks, straight.masks)
 
 
 def test_all_views_agree_on_one_object_in_its_own_place():
-    answer = predictions_of_views(Bright(), image(), [(16, 24)], (1.0, 2.0), (False, True))[0]
-    assert len(answer.masks) == 1 and answer.scores[0] == 0.48  # the widest view is the surest
-    assert answer.boxes[0].tolist() == [2, 4, 10, 8]
-    assert torch.equal(answer.masks[0], image()[0, 0] > 0.5)
+    pooled_views = predictions_of_views(Bright(), image(), [(16, 24)], (1.0, 2.0), (False, True))[0]
+    assert (
+        len(pooled_views.masks) == 1 and pooled_views.scores[0] == 0.48
+    )  # the widest view is the surest
+    assert pooled_views.boxes[0].tolist() == [2, 4, 10, 8]
+    assert torch.equal(pooled_views.masks[0], image()[0, 0] > 0.5)
 
 
 def test_pooling_keeps_neighbours_and_other_classes():

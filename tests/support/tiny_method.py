@@ -20,8 +20,8 @@ class Tiny(nn.Module):
 
     def __init__(self, dropout: float = 0.1, norm: bool = True):
         super().__init__()
-        between = nn.BatchNorm2d(4) if norm else nn.Identity()
-        self.net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), between, nn.ReLU(), nn.Dropout(dropout),
+        norm_layer = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), norm_layer, nn.ReLU(), nn.Dropout(dropout),
                                  nn.Conv2d(4, 1, 1))  # fmt: skip
 
     @classmethod
@@ -29,21 +29,21 @@ class Tiny(nn.Module):
         return cls(**overrides)
 
     def losses(self, batch, step):
-        answer = self.net(batch.images).flatten(1)
+        outputs = self.net(batch.images).flatten(1)
         noise = torch.rand(()).item() + np.random.rand()
-        return {"fit": (answer - 1).pow(2).mean(), "noise": 0.01 * noise * answer.mean().abs()}
+        return {"fit": (outputs - 1).pow(2).mean(), "noise": 0.01 * noise * outputs.mean().abs()}
 
     def predict(self, images, sizes):
         return [
-            Prediction(row, whole_picture(size, torch.tensor([0, 1])))
+            Prediction(row, whole_image(size, torch.tensor([0, 1])))
             for row, size in enumerate(sizes)
         ]
 
     def pseudo_labels(self, batch):
-        return [whole_picture(size, p.things().label) for p, size in zip(batch.points, batch.sizes)]
+        return [whole_image(size, p.things().label) for p, size in zip(batch.points, batch.sizes)]
 
 
-def whole_picture(size, label):
+def whole_image(size, label):
     """Every instance covers everything."""
     h, w = size
     boxes = torch.tensor([0.0, 0.0, w, h]).repeat(len(label), 1)
@@ -55,7 +55,7 @@ class Noise:
     """Pictures that depend on (epoch, index), as augmented ones do."""
 
     def __init__(self, count=7):
-        self.count, self.now, self.asked = count, 0, []
+        self.count, self.now, self.requested = count, 0, []
 
     def __len__(self):
         return self.count
@@ -64,7 +64,7 @@ class Noise:
         self.now = epoch
 
     def __getitem__(self, index):
-        self.asked.append((self.now, index))
+        self.requested.append((self.now, index))
         return torch.from_numpy(
             np.random.default_rng((self.now, index)).random((3, SIDE, SIDE))
         ).float(), index
