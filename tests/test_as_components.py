@@ -1,14 +1,13 @@
 """Components and boxes of many masks at once, against scipy and by hand."""
 
 import numpy as np
-import pytest
 import torch
 from scipy import ndimage
 
 from pointseg.ops.components import (
     centre_symmetric,
     component_labels,
-    large_components,
+    largest_components,
     tight_boxes,
     tokens_in_boxes,
 )
@@ -46,20 +45,14 @@ def test_a_spiral_is_one_component():
     assert set(component_labels(mask[None])[mask[None]].tolist()) == {1}
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_large_components_against_scipy(share):
+def test_largest_components_against_scipy():
     draw = np.random.default_rng(1)
     masks = draw.random((20, 11, 11)) < 0.35
-    ours = large_components(torch.tensor(masks), share).numpy()
+    ours = largest_components(torch.tensor(masks)).numpy()
     for mine, mask in zip(ours, masks):
         label, count = ndimage.label(mask, EIGHT)
         area = ndimage.sum_labels(mask, label, range(1, count + 1))
-        wanted = (
-            [int(area.argmax()) + 1]
-            if share == 1
-            else np.flatnonzero(area >= share * area.max()) + 1
-        )
-        assert (mine == np.isin(label, wanted)).all()
+        assert (mine == (label == area.argmax() + 1)).all()
 
 
 def test_diagonal_neighbours_are_connected_and_instances_are_not():
@@ -73,11 +66,11 @@ def test_diagonal_neighbours_are_connected_and_instances_are_not():
 
 def test_map_without_component():
     empty = torch.zeros(2, 4, 4, dtype=torch.bool)
-    assert not large_components(empty).any()
+    assert not largest_components(empty).any()
     boxes, filled = tight_boxes(empty, 8)
     assert boxes.tolist() == [[0.0] * 4] * 2
     assert filled.tolist() == [False, False]
-    assert large_components(empty[:0]).shape == (0, 4, 4)
+    assert largest_components(empty[:0]).shape == (0, 4, 4)
 
 
 def test_tight_boxes_by_hand():

@@ -74,7 +74,8 @@ def test_alg1_by_hand():
 
 
 def test_alg1_chain_of_likeness_is_cut_at_the_largest():
-    # a - b - c in a row at 25 degrees: a and c are each like b, not like one another. b is largest: one group.
+    # a - b - c in a row at 25 degrees: a and c are each like b, not like one another. b is
+    # largest: one group.
     turn = torch.tensor([-25.0, 0.0, 25.0]).deg2rad()
     psi = torch.stack([turn.cos(), turn.sin()], -1)[None]
     whole = torch.ones(1, 6, dtype=torch.bool)

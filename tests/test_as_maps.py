@@ -1,4 +1,5 @@
-"""Instance attention map [AS Eq. 1]: both readings, the token sets, and the official code's extras."""
+"""Instance attention map [AS Eq. 1]: both readings, the token sets, and the official code's
+extras."""
 
 import pytest
 import torch
@@ -153,7 +154,8 @@ def test_background_map_by_hand():
 
 
 def test_a_token_that_no_instance_won_is_not_ground_for_that():
-    """Without likeness it reaches 0.8 of the highest ground only where it looks like ground itself."""
+    """Without likeness it reaches 0.8 of the highest ground only where it looks like ground
+    itself."""
     fg, bg = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.1, 1.0]])
     ground = background_released(fg, bg, torch.ones(1, 3, dtype=torch.bool))[0]
     assert (ground >= 0.8).tolist() == [False, False, True]

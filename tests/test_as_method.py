@@ -1,4 +1,5 @@
-"""AttentionShift and its student from end to end on drawn squares, and every bad input that training must survive."""
+"""AttentionShift and its student from end to end on drawn squares, and every bad input that
+training must survive."""
 
 from dataclasses import replace
 
@@ -140,7 +141,8 @@ def test_every_row_of_the_tables_trains_and_labels(row):
 
 @pytest.mark.parametrize("drawn_by", ["foreground", "box"])
 def test_eq03_a_single_key_point_becomes_the_mean_of_what_draws_it(drawn_by):
-    """[AS Eq. 3]: one key-point owns the whole box; the foreground in it draws, or, in the official code, all of it."""
+    """[AS Eq. 3]: one key-point owns the whole box; the foreground in it draws, or, in the
+    official code, all of it."""
     chosen = {
         "keypoints": 1,
         "iterations": 1,
@@ -306,15 +308,16 @@ def test_mask_rcnn_trains_on_masks_and_pictures_without_any():
     losses = train_step(method, make_batch([2, 0, 1]))
     assert set(losses) == {"rpn_class", "rpn_box", "class", "box", "mask"}
     train_step(method, make_batch([0, 0]))
-    found = method.eval().predict(make_batch([1, 1]).images, [(SIZE, SIZE), (50, 40)])
-    assert [p.image_id for p in found] == [0, 1]
-    assert found[1].instances.masks.shape[1:] == (50, 40)
-    scores = found[0].instances.scores
+    predictions = method.eval().predict(make_batch([1, 1]).images, [(SIZE, SIZE), (50, 40)])
+    assert [p.image_id for p in predictions] == [0, 1]
+    assert predictions[1].instances.masks.shape[1:] == (50, 40)
+    scores = predictions[0].instances.scores
     assert (scores[:-1] >= scores[1:]).all()
 
 
 def test_what_the_student_learns_does_not_reach_the_label_path():
-    """Key-points and boxes come from detached features: the detector's losses give the point head no gradient."""
+    """Key-points and boxes come from detached features: the detector's losses give the point
+    head no gradient."""
     method = build(warmup=False)
     losses = method.losses(make_batch([2, 1]), 0)
     sum(losses[name] for name in ("rpn_class", "rpn_box", "class", "box", "mask", "mil")).backward()
@@ -349,7 +352,8 @@ def test_padding_does_not_change_the_labels(rules):
 
 @pytest.mark.parametrize("rule, taken", [("low", [0, 3]), ("released", [0, 1])])
 def test_background_is_low_or_as_the_official_code_takes_it(rule, taken):
-    """In a box of four tokens: A^I below 0.1, or at least four fifths of the highest ground in the box, 0.72."""
+    """In a box of four tokens: A^I below 0.1, or at least four fifths of the highest ground in
+    the box, 0.72."""
     instance = torch.tensor([[0.05, 0.5, 1.0, 0.09, 0.0]])
     ground = torch.tensor([[0.9, 0.73, 0.3, 0.71, 1.0]])
     in_box = torch.tensor([[True, True, True, True, False]])

@@ -84,7 +84,8 @@ def slow_move(points, tokens, plus, owners, beta, alpha):
 
 
 def slow_shift(seeds, tokens, plus, alpha, iterations, rule, floor):
-    """One instance, its own tokens only: [AS Eq. 2], [AS Eq. 5], [AS Eq. 6], [AS Eq. 7] word by word."""
+    """One instance, its own tokens only: [AS Eq. 2], [AS Eq. 5], [AS Eq. 6], [AS Eq. 7] word by
+    word."""
     points, held = list(seeds), None
     for turn in range(iterations + 1):
         if rule == "softmax":
@@ -99,7 +100,8 @@ def slow_shift(seeds, tokens, plus, alpha, iterations, rule, floor):
 
 
 def ragged_case(draw):
-    """Instances of 1 to 12 tokens behind padding of garbage, with exact ties, repeated seeds and lone tokens."""
+    """Instances of 1 to 12 tokens behind padding of garbage, with exact ties, repeated seeds
+    and lone tokens."""
     n, k, d = draw.integers(1, 4), draw.integers(1, 6), draw.integers(2, 6)
     counts = draw.choice([1, 1, 2, 3, 7, 12], n)
     longest = counts.max() + draw.integers(0, 3)
@@ -148,7 +150,8 @@ def test_eq02_shares_sum_to_one_and_ignore_tokens_outside():
 
 
 def test_eq02_a_key_point_with_few_similar_tokens_outbids_one_with_many():
-    # psi_0 is alike to all four tokens (shares 1/4), psi_1 to the last alone (share 1): cosine would tie on it
+    # psi_0 is alike to all four tokens (shares 1/4), psi_1 to the last alone (share 1): cosine
+    # would tie on it
     similarity = torch.tensor([[[1.0, 1, 1, 1], [0, 0, 0, 1.0]]])
     inside = torch.ones(1, 4, dtype=torch.bool)
     assert token_owners(part_maps(similarity, inside), inside).tolist() == [[0, 0, 0, 1]]
@@ -189,7 +192,8 @@ def test_eq03_is_eq07_with_alpha_infinite():
 
 
 def test_eq03_a_key_point_is_the_mean_of_the_foreground_tokens_it_owns():
-    """Phi+ under the sums of [AS Eq. 3] and [AS Eq. 7]: what is owned but not foreground draws nothing."""
+    """Phi+ under the sums of [AS Eq. 3] and [AS Eq. 7]: what is owned but not foreground draws
+    nothing."""
     tokens = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]])
     everything, plus = torch.ones(1, 3, dtype=torch.bool), torch.tensor([[True, True, False]])
     done = shifted(tokens[:, :1], tokens, everything, plus, alpha=math.inf, iterations=1)

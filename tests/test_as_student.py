@@ -78,19 +78,19 @@ def test_matching_with_more_points_than_queries_leaves_points_over():
 
 
 def test_points_are_matched_within_their_own_picture():
-    places = torch.tensor([[[0.1, 0.1], [0.9, 0.9]], [[0.9, 0.9], [0.1, 0.1]]])
+    xy_shares = torch.tensor([[[0.1, 0.1], [0.9, 0.9]], [[0.9, 0.9], [0.1, 0.1]]])
     xy = torch.tensor([[4.0, 2.0], [4.0, 2.0], [36.0, 18.0]])
     targets = PointTargets(xy, torch.tensor([0, 0, 0]), torch.tensor([0, 1, 1]))
-    answers = PointPredictions(torch.zeros(2, 2, 1), places, torch.tensor([40.0, 20.0]))
+    answers = PointPredictions(torch.zeros(2, 2, 1), xy_shares, torch.tensor([40.0, 20.0]))
     query = answers.matched(targets, 10.0)
     assert query.tolist() == [0, 1, 0]
     assert answers.losses(targets, query)["point_place"] == 0
 
 
 def test_point_loss_counts_each_point_once():
-    places = torch.tensor([[[0.2, 0.2], [0.5, 0.5]]])
+    xy_shares = torch.tensor([[[0.2, 0.2], [0.5, 0.5]]])
     targets = PointTargets(torch.tensor([[3.0, 1.0]]), torch.tensor([0]), torch.tensor([0]))
-    answers = PointPredictions(torch.zeros(1, 2, 1), places, torch.tensor([10.0, 10.0]))
+    answers = PointPredictions(torch.zeros(1, 2, 1), xy_shares, torch.tensor([10.0, 10.0]))
     losses = answers.losses(targets, torch.tensor([0]))
     assert float(losses["point_place"]) == pytest.approx(0.2)
 
@@ -100,8 +100,8 @@ def test_point_head_starts_at_its_anchors():
     torch.nn.init.zeros_(head.location[-1].weight)
     torch.nn.init.zeros_(head.location[-1].bias)
     anchors = torch.rand(5, 2) * 0.8 + 0.1
-    _, places = head(torch.randn(2, 5, 8), anchors)
-    assert torch.allclose(places, anchors.expand(2, -1, -1), atol=1e-5)
+    _, xy_shares = head(torch.randn(2, 5, 8), anchors)
+    assert torch.allclose(xy_shares, anchors.expand(2, -1, -1), atol=1e-5)
 
 
 def test_mask_values_are_read_where_the_points_are():
@@ -141,7 +141,8 @@ def test_full_mask_loss_agrees_with_torchvision():
 
 
 def test_masks_are_pasted_where_their_boxes_are():
-    """A full mask of a box of 12 pixels has 144, whatever its grid; half a mask has half of them."""
+    """A full mask of a box of 12 pixels has 144, whatever its grid; half a mask has half of
+    them."""
     box = torch.tensor([[40.0, 40.0, 52.0, 52.0]])
     for side in (14, 28):
         assert pasted(torch.ones(1, side, side), box, (128, 128)).sum() == 144
@@ -155,7 +156,8 @@ def test_masks_are_pasted_where_their_boxes_are():
 
 
 def test_masks_are_read_back_with_the_geometry_that_the_loss_teaches():
-    """Pasted masks equal the sign of the logits read at each pixel centre, as the point loss reads."""
+    """Pasted masks equal the sign of the logits read at each pixel centre, as the point loss
+    reads."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 28, 28, generator=generator) * 4
     low = torch.rand(3, 2, generator=generator) * 20
@@ -189,7 +191,8 @@ def test_regions_are_read_at_their_pixels():
 
 
 def test_regions_of_a_small_canvas_use_more_levels_than_one():
-    """Each side twice as long, one level coarser: at 128 pixels 112 is the coarsest, not the second."""
+    """Each side twice as long, one level coarser: at 128 pixels 112 is the coarsest, not the
+    second."""
     c = SCALES["small"]
     pool = RegionPool([8 / scale for scale in c.level_scales], c.roi_side, c.samples, 7)
     sides = torch.tensor([10.0, 40.0, 60.0, 100.0, 112.0, 128.0])
@@ -271,7 +274,8 @@ def test_unshuffling_is_torchs_and_has_a_gradient_without_regions():
 
 def test_decoder_heads_start_from_an_mae_file_and_light_ones_do_not(tmp_path, capsys):
     trunk = DecoderTrunk(16, 32, depth=4, heads=8)
-    stored = {f"decoder_{k.removeprefix('last_')}": torch.randn_like(v) for k, v in trunk.state_dict().items()
+    stored = {f"decoder_{k.removeprefix('last_')}": torch.randn_like(v) for k, v in
+    trunk.state_dict().items()
               if not k.startswith("norm")}  # fmt: skip
     stored |= {
         "norm.weight": torch.randn(16),
@@ -309,12 +313,12 @@ def test_a_point_means_the_best_scored_instance_of_its_class_that_holds_it():
     masks = torch.zeros(3, 8, 8, dtype=torch.bool)
     masks[0, :4], masks[1, :6], masks[2, :, 6:] = True, True, True
     boxes = torch.arange(12.0).view(3, 4)
-    found = Instances(masks, torch.tensor([0.5, 0.9, 0.99]), torch.tensor([0, 0, 1]), boxes)
+    detections = Instances(masks, torch.tensor([0.5, 0.9, 0.99]), torch.tensor([0, 0, 1]), boxes)
     place, label = torch.tensor([[2.5, 2.5], [7.5, 2.5], [7.5, 7.5]]), torch.tensor([0, 1, 0])
-    row = detected_at_points(found, place, label)
+    row = detected_at_points(detections, place, label)
     assert row.tolist() == [1, 2, -1]
     known = Instances(torch.zeros(3, 8, 8) > 0, torch.ones(3), label, torch.zeros(3, 4))
-    mixed = replaced_rows(known, found, row)
+    mixed = replaced_rows(known, detections, row)
     assert torch.equal(mixed.masks[:2], masks[1:])
     assert not mixed.masks[2].any()
     assert mixed.boxes[2].tolist() == [0, 0, 0, 0]

@@ -31,7 +31,8 @@ def test_part_recall_counts_parts_not_key_points():
 
 
 def test_purity_by_hand():
-    # key-point 0 owns parts 1 1 2, key-point 1 owns part 2 and a token off the object: 3 of 4 tokens are right
+    # key-point 0 owns parts 1 1 2, key-point 1 owns part 2 and a token off the object: 3 of 4
+    # tokens are right
     owner = torch.tensor([[0, 0, 0, 1, 1, -1]])
     true = torch.tensor([[1, 1, 2, 2, 0, 1]])
     assert purity(owner, 2, true).tolist() == [0.75]

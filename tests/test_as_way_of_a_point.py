@@ -50,13 +50,13 @@ def calls(work):
     """Dotted names of the functions of the library in the order of their first calls."""
     library, names = Path(pointseg.__file__).parent, {}
 
-    def seen(frame, event, _):
+    def noted(frame, event, _):
         path = frame.f_code.co_filename
         if event == "call" and path.startswith(str(library)):
             module = Path(path).relative_to(library.parent).with_suffix("").parts
             names.setdefault(".".join([*module, frame.f_code.co_qualname]))
 
-    sys.setprofile(seen)
+    sys.setprofile(noted)
     try:
         work()
     finally:
@@ -85,6 +85,7 @@ def test_the_way_is_short(way):
 
 
 def module_of(function):
-    """The module of a dotted function or method: what stands before the first capital or the name."""
+    """The module of a dotted function or method: what stands before the first capital or the
+    name."""
     parts = function.split(".")[:-1]
     return ".".join(part for part in parts if part[0].islower())

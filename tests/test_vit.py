@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from pointseg.nets.convnet import ConvBackbone
-from pointseg.nets.pyramid import SimplePyramid, TimmPyramid
 from pointseg.nets.stem import sine_grid, sine_positions
-from pointseg.nets.vit import TokenViT, grid_places, layer_decay_groups, still_rotations
+from pointseg.nets.vit import TokenViT, grid_coordinates, layer_decay_groups, still_rotations
 from pointseg.structures import InputError
 
 TINY = {"dim": 48, "depth": 3, "heads": 2}
@@ -28,24 +27,26 @@ def tiny(**overrides):
                                           ("vit_small_patch14_reg4_dinov2", 14)])  # fmt: skip
 @torch.no_grad()
 def test_timm_vits_answer_as_timm_does(name, stride):
-    """Without queries and at the native grid, the last block's tokens are those of timm's own forward."""
+    """Without queries and at the native grid, the last block's tokens are those of timm's own
+    forward."""
     vit = TokenViT(name).eval()
     side = 5 * stride
     images = torch.rand(1, 3, side, side)
-    own = vit(images, features=(1,))
+    outputs = vit(images, features=(1,))
     reference = vit.body.get_intermediate_layers(
         vit.normalise(images), n=[1, vit.depth - 1], norm=False
     )
-    torch.testing.assert_close(own.tokens, reference[1])
-    torch.testing.assert_close(own.features[1].flatten(2).transpose(1, 2), reference[0])
-    assert own.grid == (5, 5) and vit.stride == stride
+    torch.testing.assert_close(outputs.tokens, reference[1])
+    torch.testing.assert_close(outputs.features[1].flatten(2).transpose(1, 2), reference[0])
+    assert outputs.grid == (5, 5) and vit.stride == stride
 
 
 @torch.no_grad()
 def test_rotary_vit_without_queries_is_timms():
     vit = TokenViT(ROTARY).eval()
     images = torch.rand(1, 3, 48, 64)
-    theirs = vit.body.forward_intermediates(vit.normalise(images), indices=[vit.depth - 1], norm=False,
+    theirs = vit.body.forward_intermediates(vit.normalise(images), indices=[vit.depth - 1],
+    norm=False,
                                             intermediates_only=True)[0]  # fmt: skip
     torch.testing.assert_close(vit(images).map(), theirs)
 
@@ -58,7 +59,8 @@ def test_queries_without_a_place_are_not_rotated():
 
 @torch.no_grad()
 def test_queries_neither_reorder_nor_rename_patches(images):
-    """With silenced value vectors of queries nothing flows from them: patches are as without queries."""
+    """With silenced value vectors of queries nothing flows from them: patches are as without
+    queries."""
     vit = tiny(queries=5)
     bare = tiny()
     bare.load_state_dict(
@@ -93,10 +95,10 @@ def test_patches_and_queries_are_permuted_with_their_inputs(images):
 @torch.no_grad()
 def test_any_size(size, settings):
     vit = tiny(queries=2, **settings)
-    seen = vit(torch.rand(1, 3, *size))
+    outputs = vit(torch.rand(1, 3, *size))
     grid = tuple(-(-side // 8) for side in size)
-    assert seen.grid == grid and seen.tokens.shape == (1, grid[0] * grid[1], 48)
-    assert seen.map().shape == (1, 48, *grid) and seen.queries.shape == (1, 2, 48)
+    assert outputs.grid == grid and outputs.tokens.shape == (1, grid[0] * grid[1], 48)
+    assert outputs.map().shape == (1, 48, *grid) and outputs.queries.shape == (1, 2, 48)
 
 
 @torch.no_grad()
@@ -122,7 +124,7 @@ def test_anchored_queries_start_at_their_places():
     assert vit.anchors.tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
     # x = 0.25 of 8 tokens is the corner between tokens 1 and 2
     torch.testing.assert_close(vit.query_positions[0], sine_positions(torch.tensor([1.5, 1.5]), 48))
-    assert grid_places(0).shape == (0, 2) and (grid_places(5) < 1).all()
+    assert grid_coordinates(0).shape == (0, 2) and (grid_coordinates(5) < 1).all()
 
 
 def test_layer_decay_by_hand():
@@ -152,24 +154,6 @@ def test_checkpointing_changes_memory_not_gradients(images):
 def test_what_is_no_plain_vit_is_told_in_one_line(name):
     with pytest.raises(InputError, match=f"^{name}: no"):
         TokenViT(name)
-
-
-@torch.no_grad()
-def test_simple_pyramid_scales():
-    maps = SimplePyramid(24, width=8)(torch.rand(1, 24, 5, 6))
-    assert [tuple(m.shape[1:]) for m in maps] == [(8, 20, 24), (8, 10, 12), (8, 5, 6), (8, 3, 3)]
-
-
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
-@torch.no_grad()
-def test_hierarchical_backbones(name):
-    body = TimmPyramid(name).eval()
-    assert body.strides == [4, 8, 16, 32]
-    maps = body(torch.rand(1, 3, 50, 99))
-    expected = [(c, -(-50 // s), -(-99 // s)) for c, s in zip(body.channels, body.strides)]
-    assert [tuple(m.shape[1:]) for m in maps] == expected
-    with pytest.raises(InputError, match="no_such: no backbone"):
-        TimmPyramid("no_such")
 
 
 @pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8), (32,)])

@@ -1,7 +1,8 @@
 """Attention shown on request: only the rows and blocks asked for are recomputed, a chunk at a time.
 
-Fused attention never keeps its matrix. A `Trace` holds what each block was given, so any row of any matrix can
-be formed again from queries and keys; memory grows with (rows x tokens), never with tokens^2 x blocks.
+Fused attention never keeps its matrix. A `Trace` holds what each block was given, so any row of
+any matrix can be formed again from queries and keys; memory grows with (rows x tokens), never with
+tokens^2 x blocks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn.functional import linear
 
 from pointseg.nets.vit import TokenViT, Trace
 
-CHUNK = 64  # rows of an attention matrix that exist at one time: at 4,301 tokens they fit a processor's cache
+CHUNK = 64  # rows of a matrix that exist at one time: at 4,301 tokens they fit a cache
 
 
 def exactly(function: Callable) -> Callable:
@@ -35,7 +36,8 @@ def exactly(function: Callable) -> Callable:
 def attention_rows(
     vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK
 ) -> Tensor:
-    """Rows [m] or [b, m] of one block's attention, per head: [b, heads, m, T]. Average dim 1 for the head mean."""
+    """Rows [m] or [b, m] of one block's attention, per head: [b, heads, m, T]. Average dim 1
+    for the head mean."""
     queries, keys = block_queries_keys(vit, trace, block)
     rows = _per_image(rows, len(queries))
     picked = queries.gather(
@@ -51,15 +53,16 @@ def rollout_rows(
 ) -> Tensor:
     """Attention roll-out of rows [m] or [b, m] of the last block: [depth, b, m, T].
 
-    Entry d is the product of the last d + 1 blocks, from the last one downwards, each (mean over heads + identity)
-    with rows summing to one; entry 0 is the last block alone. UNSTATED [AS Sec. 3.2] "self-attention map": depths
-    1 to 7 as the release. The chain keeps m rows: r <- r A, where A exists only `chunk` rows at a time.
+    Entry d is the product of the last d + 1 blocks, from the last one downwards, each (mean over
+    heads + identity) with rows summing to one; entry 0 is the last block alone. The chain keeps m
+    rows: r <- r A, where A exists only `chunk` rows at a time.
+    UNSTATED [AS Sec. 3.2]: "self-attention map" is read as roll-outs of depth 1 to 7, as the release.
     """
     last, depth = vit.depth - 1, vit.depth if depth is None else depth
     attended = attention_rows(vit, trace, last, rows, chunk).mean(1)
     rows = _per_image(rows, len(attended))
-    own = torch.zeros_like(attended).scatter_(2, rows.unsqueeze(2), 1.0)
-    chain = [(attended + own) / 2]  # rows of A + I sum to two
+    identity = torch.zeros_like(attended).scatter_(2, rows.unsqueeze(2), 1.0)
+    chain = [(attended + identity) / 2]  # rows of A + I sum to two
     for block in range(last - 1, last - depth, -1):
         chain.append((rows_times_attention(vit, trace, block, chain[-1], chunk) + chain[-1]) / 2)
     return torch.stack(chain)
@@ -69,7 +72,8 @@ def rollout_rows(
 def rows_times_attention(
     vit: TokenViT, trace: Trace, block: int, rows: Tensor, chunk: int = CHUNK
 ) -> Tensor:
-    """[b, m, T] @ (head mean of the block's attention) [b, T, T] -> [b, m, T], without the second factor."""
+    """[b, m, T] @ (head mean of the block's attention) [b, T, T] -> [b, m, T], without the
+    second factor."""
     queries, keys = block_queries_keys(vit, trace, block)
     total = torch.zeros_like(rows)
     for start in range(0, queries.shape[2], chunk):
@@ -107,7 +111,8 @@ def block_queries_keys(vit: TokenViT, trace: Trace, block: int) -> tuple[Tensor,
 
 
 def queries_keys(attn: nn.Module, x: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Normed, rotated queries and keys [b, heads, T, d] of any of timm's self-attentions, for input [b, T, D]."""
+    """Normed, rotated queries and keys [b, heads, T, d] of any of timm's self-attentions, for
+    input [b, T, D]."""
     queries, keys = (_heads(part, attn.head_dim) for part in _project(attn, x))
     queries, keys = attn.q_norm(queries), attn.k_norm(keys)
     if rope is not None:

@@ -1,4 +1,5 @@
-"""What query tokens and patch tokens are asked: where and what is each object, and which classes are in the picture."""
+"""What query tokens and patch tokens predict: where and what is each object, and which classes are
+in the image."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from torch import Tensor, nn
 
 
 class PointHead(nn.Module):
-    """Loc. MLP and Cls. MLP on the query tokens: class logits and a place in the picture. [AS Sec. 3.1]
+    """Loc. MLP and Cls. MLP on the query tokens: class logits and coordinates. [AS Sec. 3.1]
 
-    UNSTATED [AS Sec. 3.1]: three layers of the token width, ReLU between, places through a sigmoid (official code).
+    UNSTATED [AS Sec. 3.1]: three layers of the token width, ReLU between, coordinates through a
+    sigmoid (official code).
     """
 
     def __init__(self, width: int, classes: int):
@@ -17,10 +19,8 @@ class PointHead(nn.Module):
         self.location, self.category = _three_layers(width, 2), _three_layers(width, classes)
 
     def forward(self, queries: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Queries [b, q, D] to logits [b, q, C] and places [b, q, 2], x and y as shares of the padded picture.
-
-        With `anchors` [q, 2] a query answers with an offset from its own place.
-        """
+        """Queries [b, q, D] to logits [b, q, C] and coordinates [b, q, 2], shares of the padded
+        image. With `anchors` [q, 2] a query predicts an offset from its own."""
         offset = self.location(queries).float()
         start = 0.0 if anchors is None else torch.logit(anchors, eps=1e-3)
         return self.category(queries).float(), (offset + start).sigmoid()

@@ -1,4 +1,5 @@
-"""Heads on regions of interest: the light ones of scale small, and those made of MAE decoder blocks."""
+"""Heads on regions of interest: the light ones of scale small, and those made of MAE decoder
+blocks."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.ops import roi_align
 
 
-def sine_places(side: int, width: int) -> Tensor:
-    """[side * side, width] fixed sine and cosine code of the places of a square grid, row by row."""
+def fixed_positions(side: int, width: int) -> Tensor:
+    """[side * side, width] fixed sine and cosine code of the cells of a square grid, row by
+    row."""
     quarter = width // 4
     speed = 1 / 10000 ** (torch.arange(quarter) / quarter)
     at = torch.arange(side)[:, None] * speed
@@ -23,9 +25,11 @@ def sine_places(side: int, width: int) -> Tensor:
 
 
 class DecoderTrunk(nn.Module):
-    """The MAE decoder as a head on regions: norm, linear, fixed places, blocks, norm. [AS Sec. 4], imTED's design.
+    """The MAE decoder as a head on regions: norm, linear, fixed positions, blocks, norm. [AS Sec. 4],
+    imTED's design.
 
-    UNSTATED [AS Sec. 4]: 4 blocks of width 256 with 8 heads, those of the official code's MAE decoder.
+    UNSTATED [AS Sec. 4]: 4 blocks of width 256 with 8 heads, those of the official code's MAE
+    decoder.
     """
 
     def __init__(self, channels: int, width: int = 256, depth: int = 4, heads: int = 8):
@@ -35,28 +39,31 @@ class DecoderTrunk(nn.Module):
         self.last_norm, self.width = nn.LayerNorm(width), width
 
     def forward(self, regions: Tensor, first: Tensor | None = None) -> Tensor:
-        """Regions [r, channels, s, s] to tokens [r, (1 +) s * s, width]; `first` [width] is put in front."""
+        """Regions [r, channels, s, s] to tokens [r, (1 +) s * s, width]; `first` [width] is put
+        in front."""
         tokens = self.embed(self.norm(regions.flatten(2).transpose(1, 2)))
-        tokens = tokens + sine_places(regions.shape[-1], self.width).to(tokens)
+        tokens = tokens + fixed_positions(regions.shape[-1], self.width).to(tokens)
         if first is not None:
             tokens = torch.cat([first.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], 1)
         return self.last_norm(self.blocks(tokens))
 
     def take(self, weights: dict[str, Tensor]) -> list[str]:
-        """Starts from the decoder in an MAE file, where the shapes are the same; the names that were taken."""
-        own = self.state_dict()
-        named = {name: weights.get(_mae_name(name)) for name in own}
+        """Starts from the decoder in an MAE file, where the shapes are the same; the names that
+        were taken."""
+        ours = self.state_dict()
+        named = {name: weights.get(_mae_name(name)) for name in ours}
         fitting = {
             name: w.float()
             for name, w in named.items()
-            if w is not None and w.shape == own[name].shape
+            if w is not None and w.shape == ours[name].shape
         }
         self.load_state_dict(fitting, strict=False)
         return list(fitting)
 
 
 def _mae_name(name: str) -> str:
-    """A name of the trunk as facebookresearch/mae calls it; the first norm is the encoder's last."""
+    """A name of the trunk as facebookresearch/mae calls it; the first norm is the encoder's
+    last."""
     return name if name.startswith("norm.") else f"decoder_{name.removeprefix('last_')}"
 
 
@@ -123,7 +130,8 @@ class RegionPool(nn.Module):
 
 
 def box_head(kind: str, channels: int, size: int, width: int) -> nn.Module:
-    """Regions [r, channels, size, size] to vectors [r, width]; "light": two linear layers, "decoder": MAE blocks."""
+    """Regions [r, channels, size, size] to vectors [r, width]; "light": two linear layers,
+    "decoder": MAE blocks."""
     return (
         TwoMLPHead(channels * size**2, width)
         if kind == "light"
@@ -134,8 +142,8 @@ def box_head(kind: str, channels: int, size: int, width: int) -> nn.Module:
 def mask_head(kind: str, channels: int, width: int, classes: int) -> nn.Module:
     """Regions [r, channels, s, s] to mask logits [r, classes, 2s, 2s]; "light": two convolutions.
 
-    The light head enlarges its logits, not its features: the backward pass of a transposed convolution over
-    192 channels took a tenth of a training step on a CPU.
+    The light head enlarges its logits, not its features: the backward pass of a transposed
+    convolution over 192 channels took a tenth of a training step on a CPU.
     """
     if kind == "decoder":
         return DecoderMaskHead(channels, classes, width)
@@ -145,7 +153,8 @@ def mask_head(kind: str, channels: int, width: int, classes: int) -> nn.Module:
 
 
 class Unshuffled(nn.Module):
-    """[r, 4 C, s, s] to [r, C, 2s, 2s]. torch's PixelShuffle has no gradient where there is no region."""
+    """[r, 4 C, s, s] to [r, C, 2s, 2s]. torch's PixelShuffle has no gradient where there is no
+    region."""
 
     def forward(self, x: Tensor) -> Tensor:
         cells = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
@@ -158,7 +167,8 @@ def box_predictor(width: int, classes: int) -> nn.Module:
 
 
 class DepthChooser(nn.Module):
-    """Multiple-instance head of the official code: which of an instance's boxes looks most like its class?"""
+    """Multiple-instance head of the official code: which of an instance's boxes looks most like
+    its class?"""
 
     def __init__(self, channels: int, classes: int, width: int, size: int = 7):
         super().__init__()
@@ -167,7 +177,8 @@ class DepthChooser(nn.Module):
         self.category, self.proposal = nn.Linear(width, classes), nn.Linear(width, classes)
 
     def forward(self, maps: Tensor, stride: float, boxes: Tensor, image: Tensor) -> Tensor:
-        """[n, p, C] share of each of the boxes [n, p, 4] in saying that instance n is of class C; image [n].
+        """[n, p, C] share of each of the boxes [n, p, 4] in saying that instance n is of class C;
+        image [n].
 
         Its gradient stops at the maps: whether it reaches the backbone is UNSTATED [AS Sec. 3.1].
         """
@@ -175,5 +186,7 @@ class DepthChooser(nn.Module):
             [image.repeat_interleave(boxes.shape[1])[:, None].to(boxes), boxes.flatten(0, 1)], 1
         )
         pooled = roi_align(maps.detach().float(), regions, self.size, 1 / stride, 1, aligned=True)
-        seen = self.trunk(pooled).unflatten(0, boxes.shape[:2])
-        return self.category(seen).float().softmax(-1) * self.proposal(seen).float().softmax(1)
+        outputs = self.trunk(pooled).unflatten(0, boxes.shape[:2])
+        return self.category(outputs).float().softmax(-1) * self.proposal(outputs).float().softmax(
+            1
+        )

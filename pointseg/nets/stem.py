@@ -12,9 +12,10 @@ from torch import Tensor, nn
 class ConvStem(nn.Module):
     """Convolutions 3x3 with stride 2 down to the token grid, then a linear map to the token width.
 
-    Signature and attributes are those timm asks of a patch embedding, so that a timm ViT can be built on it.
-    Norms are taken per position (GroupNorm's statistics would change with the share of hidden pixels, and
-    masked pretraining would then train another network than the one that is used).
+    Signature and attributes are those timm asks of a patch embedding, so that a timm ViT can be
+    built on it. Norms are taken per position (GroupNorm's statistics would change with the share
+    of hidden pixels, and masked pretraining would then train another network than the one that is
+    used).
     """
 
     def __init__(
@@ -61,7 +62,8 @@ def _halve(inward: int, outward: int, normed: bool) -> nn.Sequential:
 
 
 def sine_positions(xy: Tensor, dim: int, longest: float = 100.0) -> Tensor:
-    """[..., 2] places in tokens -> [..., dim] sines and cosines, wavelengths 2 pi to 2 pi * `longest`."""
+    """[..., 2] coordinates in tokens -> [..., dim] sines and cosines, wavelengths 2 pi to 2 pi *
+    `longest`."""
     quarter = dim // 4
     steps = torch.arange(quarter, device=xy.device, dtype=torch.float32) / max(quarter - 1, 1)
     phase = xy.float().unsqueeze(-1) * longest**-steps  # [..., 2, dim / 4]

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 
 class TokenLevels(nn.Module):
-    """One level a scale: the map of a chosen block enlarged (scale 4, 2), kept (1) or shrunk (1/2, 1/4).
+    """One level a scale: the map of a chosen block enlarged (scale 4, 2), kept (1) or shrunk (1/2,
+    1/4).
 
-    UNSTATED [AS Sec. 4]: deconvolutions and pooling on single blocks, the official code's way to a pyramid.
+    UNSTATED [AS Sec. 4]: deconvolutions and pooling on single blocks, the official code's way to a
+    pyramid.
     """
 
     def __init__(self, width: int, channels: int, blocks: Sequence[int], scales: Sequence[float]):
@@ -20,7 +22,8 @@ class TokenLevels(nn.Module):
         self.levels = nn.ModuleList(_level(width, channels, scale) for scale in scales)
 
     def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
-        """Maps [b, D, h, w] by block index to levels [b, channels, scale h, scale w], finest first."""
+        """Maps [b, D, h, w] by block index to levels [b, channels, scale h, scale w], finest
+        first."""
         return [level(features[block]) for block, level in zip(self.blocks, self.levels)]
 
 
@@ -32,4 +35,5 @@ def _level(width: int, channels: int, scale: float) -> nn.Sequential:
         layers += [nn.ConvTranspose2d(width, channels, 2, 2), LayerNorm2d(channels), nn.GELU()]
         width, scale = channels, scale / 2
     return nn.Sequential(*layers, nn.Conv2d(width, channels, 1), LayerNorm2d(channels),
-                         nn.Conv2d(channels, channels, 3, padding=1), LayerNorm2d(channels))  # fmt: skip
+                         nn.Conv2d(channels, channels, 3, padding=1), LayerNorm2d(channels),
+                         )  # fmt: skip

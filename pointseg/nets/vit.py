@@ -1,4 +1,5 @@
-"""A plain ViT that carries extra query tokens and remembers what is needed to show its attention."""
+"""A plain ViT that carries extra query tokens and remembers what is needed to show its
+attention."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """`name` is "small" for the network described by the other fields, or the name of any plain timm ViT."""
+    """`name` is "small" for the network described by the other fields, or the name of any plain
+    timm ViT."""
 
     name: str = "small"
     dim: int = 192
@@ -39,7 +41,7 @@ class ViTConfig:
         128  # the grid that learned positions are kept for; any size may be given later
     )
     queries: int = 0  # 100 in AttentionShift [AS Sec. 5.1]
-    anchored: bool = False  # query positions start as those of a regular grid of places
+    anchored: bool = False  # query positions start as those of a regular grid
     drop_path: float = 0.0
     checkpoint: bool = False  # recompute blocks in the backward pass to save memory
 
@@ -77,7 +79,8 @@ class ViTOutput:
 
 
 class TokenViT(nn.Module):
-    """Images 0..1 -> patch and query tokens. The body is timm's; only the query tokens are added."""
+    """Images 0..1 -> patch and query tokens. The body is timm's; only the query tokens are
+    added."""
 
     def __init__(self, config: ViTConfig | str = "small", **overrides):
         super().__init__()
@@ -93,9 +96,10 @@ class TokenViT(nn.Module):
         self._add_queries(config)
 
     def _add_queries(self, config: ViTConfig) -> None:
-        # learned token and position vectors, trunc-normal 0.02: UNSTATED [AS Sec. 3.1], as the release
-        places = grid_places(config.queries)
-        self.register_buffer("anchors", places, persistent=False)  # [q, 2] xy in 0..1
+        # learned token and position vectors, trunc-normal 0.02: UNSTATED [AS Sec. 3.1], as the
+        # release
+        coordinates = grid_coordinates(config.queries)
+        self.register_buffer("anchors", coordinates, persistent=False)  # [q, 2] xy in 0..1
         self.query_tokens = nn.Parameter(torch.empty(config.queries, self.dim))
         self.query_positions = nn.Parameter(torch.empty(config.queries, self.dim))
         if not config.queries:  # empty: nothing to learn
@@ -106,22 +110,25 @@ class TokenViT(nn.Module):
             nn.init.trunc_normal_(self.query_positions, std=0.02)
         if config.anchored:
             side = config.image_size / self.stride
-            self.query_positions.data.copy_(sine_positions(places * side - 0.5, self.dim))
+            self.query_positions.data.copy_(sine_positions(coordinates * side - 0.5, self.dim))
 
     @property
     def blocks(self) -> nn.Sequential:
         return self.body.blocks
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Zero mean and unit deviation, then zeros (the mean colour) right and below up to the stride."""
+        """Zero mean and unit deviation, then zeros (the mean colour) right and below up to the
+        stride."""
         h, w = images.shape[-2:]
         return pad((images - self.mean) / self.std, (0, -w % self.stride, 0, -h % self.stride))
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-        """Normalised pixels [b, 3, H, W] -> prefix and patch tokens [b, p + N, D], rotary table, grid."""
+        """Normalised pixels [b, 3, H, W] -> prefix and patch tokens [b, p + N, D], rotary
+        table, grid."""
         patches = self.body.patch_embed(pixels)
         grid = tuple(patches.shape[1:3])
-        # timm's own method: it knows class and register tokens and resamples learned positions to the grid
+        # timm's own method: it knows class and register tokens and resamples learned positions to
+        # the grid
         placed = self.body._pos_embed(patches)
         tokens, rope = placed if isinstance(placed, tuple) else (placed, None)
         return tokens, rope, grid
@@ -141,8 +148,8 @@ class TokenViT(nn.Module):
             tokens = self._run(block, tokens, rope)
             if index in features:
                 maps[index] = tokens[:, patches].transpose(1, 2).unflatten(2, grid)
-        seen = Trace(tuple(inputs), patches.start, grid, rope) if trace else None
-        return ViTOutput(tokens[:, patches], grid, tokens[:, patches.stop :], maps, seen)
+        kept = Trace(tuple(inputs), patches.start, grid, rope) if trace else None
+        return ViTOutput(tokens[:, patches], grid, tokens[:, patches.stop :], maps, kept)
 
     def _run(self, block: nn.Module, tokens: Tensor, rope: Tensor | None) -> Tensor:
         call = block if rope is None else partial(block, rope=rope)
@@ -151,8 +158,9 @@ class TokenViT(nn.Module):
         return call(tokens)
 
 
-def grid_places(count: int) -> Tensor:
-    """[count, 2] xy in 0..1: centres of the cells of the squarest grid that holds `count` places."""
+def grid_coordinates(count: int) -> Tensor:
+    """[count, 2] xy in 0..1: centres of the cells of the squarest grid that holds `count`
+    cells."""
     columns = max(math.ceil(math.sqrt(count)), 1)
     rows = max(math.ceil(count / columns), 1)
     index = torch.arange(count)
@@ -160,7 +168,8 @@ def grid_places(count: int) -> Tensor:
 
 
 def still_rotations(rope: Tensor, count: int) -> Tensor:
-    """Rotary table [N, 2d] (sines, cosines) -> [N + count, 2d]: query tokens have no place, so no rotation."""
+    """Rotary table [N, 2d] (sines, cosines) -> [N + count, 2d]: query tokens have no place, so
+    no rotation."""
     sine = torch.zeros(count, rope.shape[-1] // 2, device=rope.device, dtype=rope.dtype)
     return torch.cat([rope, torch.cat([sine, torch.ones_like(sine)], -1)])
 
@@ -170,16 +179,17 @@ def _small_body(config: ViTConfig) -> VisionTransformer:
     if config.stem == "patch" and config.position == "sine":
         embed = SinePatches
     body = VisionTransformer(
-        img_size=config.image_size, patch_size=config.patch, embed_dim=config.dim, depth=config.depth,
-        num_heads=config.heads, num_classes=0, global_pool="", class_token=False, final_norm=False,
-        pos_embed="none" if config.position == "sine" else "learn", dynamic_img_size=True,
-        drop_path_rate=config.drop_path, embed_layer=embed,
+        img_size=config.image_size, patch_size=config.patch, embed_dim=config.dim,
+        depth=config.depth, num_heads=config.heads, num_classes=0, global_pool="",
+        class_token=False, final_norm=False, pos_embed="none" if config.position == "sine" else
+        "learn", dynamic_img_size=True, drop_path_rate=config.drop_path, embed_layer=embed,
     )  # fmt: skip
     return body
 
 
 def unfuse(model: torch.nn.Module) -> None:
-    """On a CPU the backward pass of fused attention over few tokens costs more than the matrices it saves."""
+    """On a CPU the backward pass of fused attention over few tokens costs more than the
+    matrices it saves."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
@@ -214,9 +224,11 @@ def _timm_body(config: ViTConfig) -> VisionTransformer | Eva:
 def layer_decay_groups(
     vit: TokenViT, lr: float, weight_decay: float, decay: float = 0.75
 ) -> list[dict]:
-    """Optimiser groups: block i learns at lr * decay^(depth - i), the stem at lr * decay^(depth + 1).
+    """Optimiser groups: block i learns at lr * decay^(depth - i), the stem at lr * decay^(depth +
+    1).
 
-    UNSTATED [AS Sec. 5.1]: decay 0.75 and no weight decay on vectors, tokens and positions, as the release.
+    UNSTATED [AS Sec. 5.1]: decay 0.75 and no weight decay on vectors, tokens and positions, as the
+    release.
     """
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in vit.named_parameters():

@@ -8,9 +8,11 @@ from torch import Tensor
 
 
 def component_labels(masks: Tensor) -> Tensor:
-    """[n, h, w] int64: 8-connected components of masks [n, h, w], named by their smallest token + 1; 0 is background.
+    """[n, h, w] int64: 8-connected components of masks [n, h, w], named by their smallest token +
+    1; 0 is background.
 
-    Minimum labels spread to neighbours, then every label jumps to its label's label, until nothing changes.
+    Minimum labels spread to neighbours, then every label jumps to its label's label, until nothing
+    changes.
     """
     n, h, w = masks.shape
     nowhere = h * w + 1
@@ -38,21 +40,15 @@ def component_areas(label: Tensor) -> Tensor:
     return area.index_fill(1, torch.zeros(1, dtype=torch.long, device=label.device), 0)
 
 
-def large_components(masks: Tensor, share: float = 1.0) -> Tensor:
-    """[n, h, w] bool: the largest component of each mask, or all with at least `share` of its area. [AS Sec. 4]
-
-    Of equally large ones the first in reading order is the largest.
-    """
+def largest_components(masks: Tensor) -> Tensor:
+    """[n, h, w] bool: the largest component of each mask, of equal ones the first. [AS Sec. 4]"""
     label = component_labels(masks)
-    area = component_areas(label)
-    if share >= 1:
-        return masks & (label == area.argmax(1)[:, None, None])
-    enough = area >= share * area.amax(1, keepdim=True)
-    return masks & enough.gather(1, label.flatten(1)).view_as(masks)
+    return masks & (label == component_areas(label).argmax(1)[:, None, None])
 
 
 def tight_boxes(masks: Tensor, stride: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Boxes [n, 4] xyxy in pixels around masks [n, h, w], and which masks hold anything [n]; empty ones get zeros."""
+    """Boxes [n, 4] xyxy in pixels around masks [n, h, w], and which masks hold anything [n];
+    empty ones get zeros."""
     filled = masks.flatten(1).any(1)
     left, right = _extent(masks.any(1))
     top, bottom = _extent(masks.any(2))
@@ -68,7 +64,8 @@ def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def centre_symmetric(boxes: Tensor, points: Tensor, size: Tensor) -> Tensor:
-    """Boxes [n, 4] grown to be symmetric around points [n, 2]: the farther side mirrored, cut at size [n, 2] (w, h).
+    """Boxes [n, 4] grown to be symmetric around points [n, 2]: the farther side mirrored, cut at
+    size [n, 2] (w, h).
 
     The official code's rule ("expand"); it supposes that a point is the centre of its object's box.
     """

@@ -209,7 +209,8 @@ class Regions:
     def shown(
         cls, rois: list[Tensor], rows: list[Tensor], labels: list[Tensor], most: int
     ) -> Regions:
-        """At most `most` positive regions an image; the targets' own boxes, which come last, first."""
+        """At most `most` positive regions an image; the targets' own boxes, which come last,
+        first."""
         picks = [label.nonzero()[:, 0].flip(0)[:most] for label in labels]
         boxes, row, label = ([each[pick] for each, pick in zip(group, picks)]
                              for group in (rois, rows, labels))  # fmt: skip
@@ -285,7 +286,8 @@ class FullMasks:
     masks: Tensor  # [n, H, W] bool
 
     def loss(self, logits: Tensor, boxes: Tensor, row: Tensor) -> Tensor:
-        """Mean binary cross-entropy of mask logits [p, s, s] with the masks [p] cut out by boxes."""
+        """Mean binary cross-entropy of mask logits [p, s, s] with the masks [p] cut out by
+        boxes."""
         side = (torch.arange(logits.shape[-1], device=logits.device) + 0.5) / logits.shape[-1]
         span = boxes[:, 2:] - boxes[:, :2]
         columns = (boxes[:, :1] + side * span[:, :1]).long().clamp(0, self.masks.shape[2] - 1)
@@ -301,8 +303,9 @@ def image_list(images: Tensor, sizes: Sizes) -> ImageList:
 
 
 def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """[n, h, w] bool: mask probabilities [n, s, s] read at the pixel centres inside their boxes, with
-    the geometry that the losses teach: the centre of cell i lies at (i + 1/2) / s of the box."""
+    """[n, h, w] bool: mask probabilities [n, s, s] read at the pixel centres inside their boxes,
+    with the geometry that the losses teach: the centre of cell i lies at (i + 1/2) / s of the
+    box."""
     across = _cell_weights(boxes[:, 0], boxes[:, 2], size[1], masks.shape[2])
     down = _cell_weights(boxes[:, 1], boxes[:, 3], size[0], masks.shape[1])
     rows = [row @ mask @ column.T > 0.5 for row, mask, column in zip(down, masks, across)]

@@ -16,7 +16,8 @@ from pointseg.students.mask_rcnn import SCALES, FullMasks, MaskRCNN, MaskRCNNCon
 
 
 class MaskRCNNFull(nn.Module):
-    """AttentionShift's student on the truths of a batch, so that rows differ in supervision alone."""
+    """AttentionShift's student on the truths of a batch, so that rows differ in supervision
+    alone."""
 
     KEY: ClassVar[str] = "AS"
     TASK: ClassVar[str] = "instances"
@@ -40,7 +41,8 @@ class MaskRCNNFull(nn.Module):
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The method for the thing classes of a dataset; `overrides` replace fields of the Config."""
+        """The method for the thing classes of a dataset; `overrides` replace fields of the
+        Config."""
         return cls(sum(c.is_thing for c in categories), replace(SCALES[scale], **overrides))
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

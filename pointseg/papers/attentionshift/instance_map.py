@@ -80,7 +80,8 @@ def instance_maps(
 
 
 def cosines_with_mean(weights: Tensor, tokens: Tokens) -> Tensor:
-    """[n, T] d(phi, psi) with the mean psi of tokens weighted by [n, T]: psi+ and psi- of [AS Eq. 1].
+    """[n, T] d(phi, psi) with the mean psi of tokens weighted by [n, T]. psi+ and psi- of
+    [AS Eq. 1]
 
     One normalisation and two products an image, however many objects it has.
     """
@@ -126,13 +127,15 @@ def refined(similarity: Tensor, tokens: Tokens, valid: Tensor, rounds: int, shar
 
 
 def mean_over_image(attention: Tensor, image: Tensor) -> Tensor:
-    """[n, T] mean of the maps [n, T] of all objects of an image [n]; low where nothing is looked at."""
+    """[n, T] mean of the maps [n, T] of all objects of an image [n]; low where nothing is
+    looked at."""
     same = (image[:, None] == image).to(attention.dtype)
     return same @ attention / same.sum(1, keepdim=True)
 
 
 def strongest_only(similarity: Tensor, image: Tensor, common: Tensor) -> Tensor:
-    """[n, T] similarity kept where an object beats the others of its image and the background [n, T].
+    """[n, T] similarity kept where an object beats the others of its image and the background [n,
+    T].
 
     Not in the paper; the official code lets instances compete for tokens.
     """

@@ -166,8 +166,8 @@ class Labeller(PointBranch):
     def choice(self, features: Features, objects: Objects, maps: Tensor) -> tuple[Tensor, Tensor]:
         """[n, depths, C] share of each depth in the class of an object, and the depth [n] chosen.
 
-        UNSTATED [AS Sec. 3.1]: "self-attention map"; the official code lets a multiple-instance head
-        choose among roll-outs.
+        UNSTATED [AS Sec. 3.1]: "self-attention map"; the official code lets a multiple-instance
+        head choose among roll-outs.
         """
         depths = maps.shape[1]
         if self.chooser is None or depths == 1:
@@ -183,7 +183,8 @@ class Labeller(PointBranch):
     @torch.no_grad()
     @in_full_precision
     def assign(self, evidence: Evidence, batch: Batch, keep_path: bool = False) -> Labels:
-        """Boxes, parts and points of every object; `keep_path` remembers every turn of the shift."""
+        """Boxes, parts and points of every object; `keep_path` remembers every turn of the
+        shift."""
         return label_path(evidence.tokens, evidence.objects, evidence.attention, self.config,
                           draws_of(batch), keep_path)  # fmt: skip
 
@@ -214,7 +215,8 @@ def label_path(
     draws: Tensor,
     keep_path: bool = False,
 ) -> Labels:
-    """Labels of objects with A^S [n, T] in 0..1; random numbers by the seeds [b] of their images."""
+    """Labels of objects with A^S [n, T] in 0..1; random numbers by the seeds [b] of their
+    images."""
     maps = instance_maps(tokens, objects, attention, config)
     rule = config.box_threshold, config.box_rule
     boxes = pseudo_boxes(maps.foreground[:, None], objects, *rule)[:, 0]

@@ -1,4 +1,5 @@
-"""Boxes and masks of [AS Sec. 4]: pseudo boxes around A^I, and masks that learn from points alone."""
+"""Boxes and masks of [AS Sec. 4]: pseudo boxes around A^I, and masks that learn from points
+alone."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.ops.components import centre_symmetric, large_components, tight_boxes
+from pointseg.ops.components import centre_symmetric, largest_components, tight_boxes
 from pointseg.ops.processes import normaliser, uniform
 from pointseg.papers.attentionshift.config import Config
 from pointseg.papers.attentionshift.instance_map import InstanceMaps
@@ -23,7 +24,7 @@ def pseudo_boxes(maps: Tensor, objects: Objects, threshold: float, rule: str) ->
     area = (maps >= threshold) & objects.valid[:, None]
     labelled = F.one_hot(objects.seed, area.shape[2]).bool()[:, None]
     area = torch.where(area.any(2, keepdim=True), area, labelled).flatten(0, 1)
-    boxes, _ = tight_boxes(large_components(area.unflatten(1, objects.grid)), objects.stride)
+    boxes, _ = tight_boxes(largest_components(area.unflatten(1, objects.grid)), objects.stride)
     limit = objects.limit.repeat_interleave(maps.shape[1], 0)
     if rule == "centre":
         boxes = centre_symmetric(boxes, objects.xy.repeat_interleave(maps.shape[1], 0), limit)
@@ -52,7 +53,7 @@ def drawn_tokens(area: Tensor, count: int, draws: Tensor) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class MaskPoints:
-    """Pixels of n objects of which is known what they are: the targets of a mask head. [AS Sec. 4]"""
+    """Known pixels of n objects, the targets of a mask head. [AS Sec. 4]"""
 
     xy: Tensor  # [n, P, 2] pixels
     foreground: Tensor  # [n, P] bool: object, else background
@@ -73,8 +74,8 @@ class MaskPoints:
         return MaskPoints(*(torch.cat(pair, 1) for pair in pairs))
 
     def loss(self, logits: Tensor, boxes: Tensor, row: Tensor) -> Tensor:
-        """Mean binary cross-entropy of the mask logits [p, s, s] of objects [p] in boxes [p, 4] over
-        the known points inside their box. [AS Sec. 4]
+        """Mean binary cross-entropy of the mask logits [p, s, s] of objects [p] in boxes [p, 4]
+        over the known points inside their box. [AS Sec. 4]
 
         DEVIATION [AS Sec. 4]: the official code divides by all points, ignored ones too.
         """
@@ -86,7 +87,8 @@ class MaskPoints:
 
 
 def values_at(logits: Tensor, boxes: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-    """Mask logits [p, s, s] of boxes [p, 4] read at pixels [p, P, 2], and which lie in their box."""
+    """Mask logits [p, s, s] of boxes [p, 4] read at pixels [p, P, 2], and which lie in their
+    box."""
     low, span = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]).clamp(min=1e-3)
     at = (xy - low) / span * 2 - 1
     inside = (at.abs() <= 1).all(-1)

@@ -1,5 +1,5 @@
-"""AttentionShift (CVPR 2023): an instance is what its key-points, shifted to dense places of feature
-space, own."""
+"""AttentionShift (CVPR 2023): an instance is what its key-points, shifted to dense places of
+feature space, own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pointseg.students.mask_rcnn import MaskRCNN
 
 
 class AttentionShift(PointSupervised):
-    """The label path's boxes and key-points teach a Mask R-CNN on the very tokens they come from."""
+    """The label path's boxes and key-points teach a Mask R-CNN on the very tokens they come
+    from."""
 
     KEY: ClassVar[str] = "AS"
     TASK: ClassVar[str] = "instances"
@@ -57,12 +58,14 @@ class AttentionShift(PointSupervised):
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The method for the thing classes of a dataset; `overrides` replace fields of the Config."""
+        """The method for the thing classes of a dataset; `overrides` replace fields of the
+        Config."""
         return cls(sum(c.is_thing for c in categories), SCALES[scale].changed(**overrides))
 
     @torch.no_grad()
     def explain(self, batch: Batch) -> tuple[Evidence, Labels]:
-        """What the label path starts from and what it finds in a batch with points, turn by turn."""
+        """What the label path starts from and what it finds in a batch with points, turn by
+        turn."""
         features = self.student.features(batch.images, batch.sizes)
         evidence = self.labeller.evidence(features, batch)
         return evidence, self.labeller.assign(evidence, batch, keep_path=True)
@@ -82,8 +85,8 @@ class AttentionShift(PointSupervised):
         labels = self.labeller.assign(self.labeller.evidence(features, batch), batch)
         detections = self.student.detections(features, batch.images, batch.sizes)
         xy = labels.objects.split(labels.objects.xy)
-        return [replaced_rows(known, own, detected_at_points(own, at, known.label))
-                for known, own, at in zip(labels.instances(batch.sizes), detections, xy)
+        return [replaced_rows(known, ours, detected_at_points(ours, at, known.label))
+                for known, ours, at in zip(labels.instances(batch.sizes), detections, xy)
                 ]  # fmt: skip
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:

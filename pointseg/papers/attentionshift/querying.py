@@ -46,7 +46,8 @@ def ranks(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Objects:
-    """The n things pointed at in a batch side by side; in each image in the order of their points."""
+    """The n things pointed at in a batch side by side; in each image in the order of their
+    points."""
 
     image: Tensor  # [n] row of the batch, ascending
     label: Tensor  # [n]
@@ -64,7 +65,8 @@ class Objects:
     def of(
         cls, points: list[Points], sizes: list[tuple[int, int]], grid: tuple[int, int], stride: int
     ) -> Objects:
-        """Of the things among the points of each image; points that share a target are one object."""
+        """Of the things among the points of each image; points that share a target are one
+        object."""
         things = [each.things() for each in points]
         order, device = [_order(each.target.tolist()) for each in things], things[0].xy.device
         image = torch.tensor([i for i, row in enumerate(order) for _ in row], device=device)
@@ -139,8 +141,8 @@ class PointPredictions:
 
 
 def cheapest_pairs(costs: Tensor) -> Tensor:
-    """[m] the query of each point, no query twice, at the least total of costs [q, m]; -1 for points
-    left over."""
+    """[m] the query of each point, no query twice, at the least total of costs [q, m]; -1 for
+    points left over."""
     query = torch.full((costs.shape[1],), -1, dtype=torch.long)
     finite = costs.double().nan_to_num(1e6, 1e6, -1e6)
     row, column = linear_sum_assignment(finite.cpu().numpy())

@@ -26,8 +26,8 @@ FIRST_BANDWIDTH = 0.1  # UNSTATED [AS Eq. 6]: start of the official code, for "s
 
 
 def spread_seeds(area: Tensor, count: int, fallback: Tensor) -> Tensor:
-    """[n, count] token indices at a constant stride through each area [n, T]; `fallback` [n] where it
-    is empty. [AS Sec. 3.2]
+    """[n, count] token indices at a constant stride through each area [n, T]; `fallback` [n] where
+    it is empty. [AS Sec. 3.2]
 
     UNSTATED [AS Sec. 3.2]: "uniformly sample" is read as the official code reads it, row-major and
     repeated if too few.

@@ -43,7 +43,8 @@ class TokenQuerying(PointSupervised):
 
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The method for the thing classes of a dataset; `overrides` replace fields of the Config."""
+        """The method for the thing classes of a dataset; `overrides` replace fields of the
+        Config."""
         return cls(sum(c.is_thing for c in categories), SCALES[scale].changed(**overrides))
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ class Region:
 
     @classmethod
     def of(cls, in_box: Tensor) -> Region:
-        """From [n, T] bool. Small boxes are moved to the front, larger ones keep the whole image."""
+        """From [n, T] bool. Small boxes are moved to the front, larger ones keep the whole
+        image."""
         count, tokens = in_box.sum(1), in_box.shape[1]
         longest = max(int(count.max()) if len(count) else 0, 1)
         if longest > SHARE_FROM * tokens:
