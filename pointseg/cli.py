@@ -142,6 +142,12 @@ def predict(options) -> None:
     predict_images(options.checkpoint, options.images, options.out)
 
 
+def labels(options) -> None:
+    from pointseg.lab.export_labels import export_labels
+
+    print(export_labels(**arguments_of(options)))
+
+
 def reproduce(options) -> None:
     from pointseg.lab.reproduce import reproduce
 
@@ -264,6 +270,12 @@ COMMANDS: dict[str, Command] = {
     )),
     "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
         path("checkpoint"), path("images"), OUT,
+    )),
+    "labels": Command(labels, "a trained method's labels of images with points, as COCO", (
+        Argument("method"),
+        Argument("--run", type=Path, required=True, help="its run folder, or the file model.pt"),
+        path("--data"), path("--points"), OUT,
+        Argument("--split", default="train"), LAYOUT,
     )),
     "reproduce": Command(reproduce, "run every experiment of a tier that has not run yet", (
         Argument("tier", choices=("smoke", "small", "nuclei")), RUNS,

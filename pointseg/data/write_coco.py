@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pointseg.data.bestiary.draw import CATEGORIES, STUFF, THINGS, Scene
+from pointseg.data.files import write_text
 from pointseg.data.images import segment_colours
 from pointseg.data.masks import box_of
 from pointseg.data.write_voc import PALETTE
 from pointseg.metrics import rle
-from pointseg.structures import VOID_SEGMENT, Truth
+from pointseg.structures import VOID_SEGMENT, Category, Truth
 
 COCO = Path("coco")
 INFO = {"description": "Bestiary, a drawn benchmark", "version": "1", "year": 2026}
@@ -42,7 +44,7 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *counts] if flat[0] else counts
 
 
-def instance_annotations(number: int, truth: Truth) -> list[dict]:
+def instance_annotations(number: int, truth: Truth, categories: Sequence[Category]) -> list[dict]:
     """Things; crowds as plain run lengths, as in COCO."""
     entries = []
     for row in truth.is_thing.nonzero()[:, 0].tolist():
@@ -51,13 +53,15 @@ def instance_annotations(number: int, truth: Truth) -> list[dict]:
         if crowd:
             shape["counts"] = run_lengths(truth.masks[row].numpy())
         entry = {"id": number * 100 + row + 1, "image_id": number}
-        entry["category_id"] = CATEGORIES[int(truth.label[row])].id
+        entry["category_id"] = categories[int(truth.label[row])].id
         measured = {"area": rle.area(code), "bbox": rle.box(code), "iscrowd": int(crowd)}
         entries.append({**entry, "segmentation": shape, **measured})
     return entries
 
 
-def panoptic_annotation(number: int, stem: str, truth: Truth) -> tuple[dict, np.ndarray]:
+def panoptic_annotation(
+    number: int, stem: str, truth: Truth, categories: Sequence[Category]
+) -> tuple[dict, np.ndarray]:
     """The JSON entry, and the segment ids [h, w] of its PNG."""
     ids = np.full(truth.void.shape, VOID_SEGMENT, np.int64)
     segments = []
@@ -66,7 +70,7 @@ def panoptic_annotation(number: int, stem: str, truth: Truth) -> tuple[dict, np.
     ):
         ids[mask] = segment_id(row)
         left, top, right, bottom = box_of(mask)
-        entry = {"id": segment_id(row), "category_id": CATEGORIES[label].id, "iscrowd": int(crowd)}
+        entry = {"id": segment_id(row), "category_id": categories[label].id, "iscrowd": int(crowd)}
         box = [left, top, right - left + 1, bottom - top + 1]
         segments.append({**entry, "bbox": box, "area": int(np.count_nonzero(mask))})
     return {"image_id": number, "file_name": f"{stem}.png", "segments_info": segments}, ids
@@ -78,12 +82,12 @@ def write_coco(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes)
     (folder / COCO / f"{split}2017" / f"{stem}.jpg").write_bytes(jpeg)
     if split == "pretrain":
         return {}
-    entry, ids = panoptic_annotation(number, stem, scene.truth)
+    entry, ids = panoptic_annotation(number, stem, scene.truth, CATEGORIES)
     target = folder / COCO / "annotations" / f"panoptic_{split}2017" / f"{stem}.png"
     target.write_bytes(segment_png(ids))
     h, w = scene.truth.void.shape
     image = {"id": number, "file_name": f"{stem}.jpg", "height": h, "width": w, "license": 1}
-    instances = instance_annotations(number, scene.truth)
+    instances = instance_annotations(number, scene.truth, CATEGORIES)
     return {"image": image, "instances": instances, "panoptic": entry}
 
 
@@ -103,19 +107,23 @@ def category_entries() -> list[dict]:
 
 def write_coco_lists(folder: Path, split: str, records: list[dict]) -> None:
     """instances_ and panoptic_ JSON of one split."""
-    head = {"info": INFO, "licenses": LICENCES, "images": [r["image"] for r in records]}
-    entries = category_entries()
+    head = {"info": INFO, "licenses": LICENCES}
+    write_lists(folder / COCO / "annotations", split, head, records, category_entries())
+
+
+def write_lists(
+    annotations: Path, split: str, head: dict, records: list[dict], entries: list[dict]
+) -> None:
+    """instances_ JSON of one split; panoptic_ JSON where every record has such an entry."""
+    head = {**head, "images": [r["image"] for r in records]}
     things = [{k: c[k] for k in ("id", "name", "supercategory")} for c in entries if c["isthing"]]
-    instances = [annotation for r in records for annotation in r["instances"]]
-    panoptic = [r["panoptic"] for r in records]
-    where = folder / COCO / "annotations"
-    for kind, rows, categories in (
-        ("instances", instances, things),
-        ("panoptic", panoptic, entries),
-    ):
+    files = [("instances", [entry for r in records for entry in r["instances"]], things)]
+    if all(r["panoptic"] for r in records):
+        files.append(("panoptic", [r["panoptic"] for r in records], entries))
+    for kind, rows, categories in files:
         content = {**head, "annotations": rows, "categories": categories}
         text = json.dumps(content, separators=(",", ":"))
-        (where / f"{kind}_{split}2017.json").write_text(text)
+        write_text(annotations / f"{kind}_{split}2017.json", text)
 
 
 def coco_folders(labelled: list[str], pretrain: bool) -> list[Path]:

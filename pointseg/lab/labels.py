@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pointseg.data.dataset import Dataset
-from pointseg.data.supervision import ImageDataset, collate
+from pointseg.data.supervision import ImageDataset, PointDataset, collate
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus
 from pointseg.metrics import rle
@@ -115,11 +115,20 @@ class Labelled:
         return labelled
 
 
-@torch.no_grad()
 def label_train(
     method: Method, corpus: Corpus, count: int | None = None, teaching: bool = False
 ) -> Labelled:
-    """A method's labels of the training images with points, of all or of the first ones.
+    """A method's labels of the training images with points, of all or of the first ones."""
+    marked = corpus.marked()
+    marked.indices = marked.indices[:count]
+    return label_images(method, marked, corpus.recipe, teaching)
+
+
+@torch.no_grad()
+def label_images(
+    method: Method, marked: PointDataset, recipe: Recipe, teaching: bool = False
+) -> Labelled:
+    """A method's labels of images with points, in the size of the images.
 
     With `teaching`, what a student shall learn from, where the method has labels apart for that.
     """
@@ -127,14 +136,13 @@ def label_train(
     verb = method.pseudo_labels
     if teaching and hasattr(method, "student_labels"):
         verb = method.student_labels
-    marked, labelled = corpus.marked(), Labelled(corpus.train, corpus.categories)
-    marked.indices = marked.indices[:count]
-    for batch in batches(marked, corpus.recipe.stage.training.batch):
-        with autocast(method, corpus.recipe) as device:
+    labelled = Labelled(marked.dataset, marked.categories)
+    for batch in batches(marked, recipe.stage.training.batch):
+        with autocast(method, recipe) as device:
             answers = verb(batch.to(device))
         for labels in answers:
             row = marked.indices[len(labelled)]
-            labelled.add(row, resized(labels, corpus.train.size(row)))
+            labelled.add(row, resized(labels, marked.dataset.size(row)))
     return labelled
 
 

@@ -1,0 +1,97 @@
+"""`pointseg labels`: what a trained method makes of points, as a data set that passes the doctor."""
+
+import json
+
+import pytest
+import torch
+
+from pointseg.cli import main
+from pointseg.data.bestiary import make
+from pointseg.data.doctor import check
+from pointseg.data.layouts import open_dataset, splits_of
+from pointseg.data.point_file import read_points, write_points
+from pointseg.data.points import sample_points
+from pointseg.lab import recipe as recipes
+from pointseg.lab.methods import method_class
+from pointseg.lab.models import save_model
+
+METHODS = {
+    "epld": "panoptic",
+    "psps": "panoptic",
+    "point2mask": "panoptic",
+    "attentionshift": "coco",
+}
+
+
+@pytest.fixture(scope="module")
+def bestiary(tmp_path_factory):
+    """(folder, points files by layout) of four images in COCO's layout."""
+    folder = tmp_path_factory.mktemp("data") / "bestiary"
+    make(folder, "coco", images=4, size=64, val=2, tune=2, progress=False)
+    files = {}
+    for layout in ("coco", "panoptic"):
+        points = sample_points(open_dataset(folder / "coco", "train", layout), "uniform", 1, 0)
+        files[layout] = folder / f"{layout}.json"
+        write_points(files[layout], points)
+    return folder / "coco", files
+
+
+def saved(name, layout, bestiary, tmp_path):
+    """The file of an untrained method, as a run leaves a trained one."""
+    data, files = bestiary
+    torch.manual_seed(0)
+    recipe = recipes.make(name, scale="smoke", data=str(data), layout=layout)
+    categories = read_points(files[layout]).categories
+    path = tmp_path / "model.pt"
+    save_model(path, method_class(name).build(categories, "smoke"), recipe, categories)
+    return path
+
+
+def export(name, model, bestiary, layout, out):
+    data, files = bestiary
+    return main(["labels", name, "--run", str(model), "--data", str(data), "--layout", layout,
+                 "--points", str(files[layout]), "--out", str(out)])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_labels_are_a_data_set_without_a_fault(name, bestiary, tmp_path):
+    layout, out = METHODS[name], tmp_path / "out"
+    assert export(name, saved(name, layout, bestiary, tmp_path), bestiary, layout, out) == 0
+    layouts = {"coco", "panoptic"} if layout == "panoptic" else {"coco"}
+    assert set(splits_of(out)) == layouts
+    for each in layouts:
+        assert check(out, each).faults == []
+    made, true = open_dataset(out, "train", layout), open_dataset(bestiary[0], "train", layout)
+    assert made.categories == true.categories and len(made) == 4
+    points = read_points(bestiary[1][layout])
+    for row, key in enumerate(made.ids):
+        classes = set(points.for_image(key).label.tolist())
+        assert set(made.truth(row).label.tolist()) <= classes
+        assert (made.image(row) == true.image(true.ids.index(key))).all()
+
+
+def test_a_panoptic_method_s_things_are_the_same_in_both_files(bestiary, tmp_path):
+    model, out = saved("epld", "panoptic", bestiary, tmp_path), tmp_path / "out"
+    assert export("epld", model, bestiary, "panoptic", out) == 0
+    both = [open_dataset(out, "train", layout) for layout in ("panoptic", "coco")]
+    for row in range(4):
+        panoptic, instances = (dataset.truth(row) for dataset in both)
+        assert torch.equal(panoptic.masks[panoptic.is_thing], instances.masks)
+        assert torch.equal(panoptic.label[panoptic.is_thing], instances.label)
+        assert not panoptic.void.any(), "every pixel has an owner"
+    ids = json.loads((out / "annotations" / "instances_train2017.json").read_text())["annotations"]
+    assert [entry["id"] for entry in ids] == list(range(1, len(ids) + 1))
+
+
+def test_what_does_not_fit_is_one_clear_line(bestiary, tmp_path, capsys):
+    model = saved("epld", "panoptic", bestiary, tmp_path)
+    full = tmp_path / "full"
+    (full / "folder").mkdir(parents=True)
+    for name, layout, out, line in (
+        ("psps", "panoptic", tmp_path / "a", "holds a trained epld, not psps"),
+        ("epld", "panoptic", full, "is not empty"),
+        ("epld", "coco", tmp_path / "b", "has other categories than"),
+    ):
+        assert export(name, model, bestiary, layout, out) == 2
+        assert line in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
