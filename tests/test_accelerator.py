@@ -1,4 +1,4 @@
-"""What trains or predicts, on a pretended GPU: no tensor is left behind, and the results are those of a CPU."""
+"""What trains or predicts, on a pretended GPU: no tensor is left behind, results are a CPU's."""
 
 from types import SimpleNamespace
 
@@ -99,7 +99,7 @@ def trained(name, device, precision):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_labels_and_predicts_there_as_here(name, project, monkeypatch):
-    """In float32 the GPU's own engines (trees by doubling, fused attention) tell the CPU's numbers."""
+    """In float32 the GPU's engines (trees by doubling, fused attention) give the CPU's numbers."""
     monkeypatch.chdir(project)
     with pretended_gpu() as device:
         there = trained(name, device, "float32")
@@ -143,7 +143,7 @@ def test_pretraining_runs_there(gpu):
 
 
 def test_the_work_that_is_timed_runs_there(gpu):
-    """What the chapter on cost measures on a GPU: parts of a ViT, and steps at scale paper's build."""
+    """What the chapter on cost measures there: parts of a ViT, steps at scale paper's build."""
     vit = TokenViT("vit_tiny_patch16_224", queries=10)
     for piece in vit_pieces(vit, "ViT", (64, 96), 4, gpu, "bf16"):
         piece.work()

@@ -297,7 +297,7 @@ def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"first\.pt: .* is \[.*\], this network's is \["):
         load_first_stage(wider, path, wider.FIRST_STAGE)
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    for name, cause in (("none.pt", "no such file"), ("junk.pt", "no saved model")):
+    for name, cause in (("none.pt", "no such file"), ("junk.pt", "not readable as weights")):
         with pytest.raises(InputError, match=cause):
             load_first_stage(second, tmp_path / name, second.FIRST_STAGE)
 

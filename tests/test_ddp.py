@@ -18,15 +18,15 @@ PROGRAM = Path(__file__).with_name("support") / "distributed_steps.py"
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def done(tmp_path_factory):
     place = tmp_path_factory.mktemp("ddp")
     distributed_steps.main(place / "one.json")
     assert torchrun([str(PROGRAM), str(place / "two.json")], processes=2) == 0
     return place, *(json.loads((place / f"{name}.json").read_text()) for name in ("one", "two"))
 
 
-def test_two_processes_see_the_losses_of_one(found):
-    _, one, two = found
+def test_two_processes_see_the_losses_of_one(done):
+    _, one, two = done
     assert len(one["losses"]) == 8 and one["losses"][0] != pytest.approx(
         one["losses"][-1], rel=1e-3
     )
@@ -34,12 +34,12 @@ def test_two_processes_see_the_losses_of_one(found):
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-5, abs=1e-5)
 
 
-def test_both_count_the_whole_batch(found):
-    assert found[1]["seen"] == found[2]["seen"] == list(range(4, 36, 4))
+def test_both_count_the_whole_batch(done):
+    assert done[1]["images"] == done[2]["images"] == list(range(4, 36, 4))
 
 
-def test_only_the_first_process_writes_checkpoints(found):
-    names = [path.name[:12] for path in Checkpointer(found[0] / "two").paths()]
+def test_only_the_first_process_writes_checkpoints(done):
+    names = [path.name[:12] for path in Checkpointer(done[0] / "two").paths()]
     assert names == ["step00000008", "step00000006"]
 
 

@@ -1,4 +1,4 @@
-"""Masked autoencoding: what is hidden, that nothing leaks, that it learns; the probe by hand-worked cases."""
+"""Masked autoencoding: what is hidden, that nothing leaks, that it learns; the probe by hand."""
 
 import json
 from hashlib import sha256
@@ -105,7 +105,7 @@ def test_nothing_hidden_is_the_network_in_use():
 
 
 def test_loss_by_a_loop():
-    """Mean squared error of normalised pixels, plus the mean colour, over the painted patches alone."""
+    """Mean squares of normalised pixels, plus the mean colour, over the painted patches alone."""
     model = small_mae(colour=0.5, painted=0.5).double()
     images, hidden = torch.rand(2, 3, 32, 32).double(), hidden_patches(2, (4, 4), 0.75)
     pixels, total = model.vit.normalise(images), []
@@ -214,7 +214,7 @@ def test_features_that_name_their_object_and_parts_score_one():
 
 
 def test_token_class_reads_labels_that_are_there():
-    """One direction a class: right for every token; noise: near chance, which balance makes one in the classes."""
+    """One direction a class: right for every token; noise: near chance, one in the classes."""
     torch.manual_seed(0)
     pictures, named, noise = [], [], []
     for index in range(40):

@@ -175,7 +175,7 @@ def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
     assert all(word in lines[-1] for word in ("step 12/12", "loss", "images/s", "left 0:00"))
     log, speed = (read_log(tmp_path / f"{name}.jsonl") for name in ("log", "speed"))
     assert [line["losses"] for line in log] == [r.losses for r in records]
-    assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "seen"}
+    assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "images"}
     assert all(line["data_wait"] <= line["seconds"] for line in speed)
     seen = totals(speed)
     assert seen["steps"] == 12 and seen["images_per_s"] > 0 and 0 <= seen["data_wait_share"] <= 1

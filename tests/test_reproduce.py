@@ -11,7 +11,7 @@ from pointseg.lab.notebook import run_notebook, stale
 from pointseg.lab.recipe import make
 from pointseg.lab.reproduce import planned, summary
 from pointseg.lab.run_record import Run
-from pointseg.nets.start import stored_weights
+from pointseg.nets.weights import read_weights
 from pointseg.structures import InputError
 
 OURS = [name for name in PLACES if name != "tiny"]
@@ -67,7 +67,7 @@ def test_a_later_stage_starts_from_the_weights_of_an_earlier_one(root, tmp_path,
     stages = [{"method": "token_querying"}, {"method": "mask_rcnn", "starts_from": 0}]
     given = {"method": "mask_rcnn", "stages": stages, "training": {"lr": 0.0}}
     run = Run(run_notebook(root / "book" / "experiment.py", given, runs=tmp_path / "runs"))
-    first, second = (stored_weights(run.stage_folder(k) / "model.pt") for k in (0, 1))
+    first, second = (read_weights(run.stage_folder(k) / "model.pt") for k in (0, 1))
     assert all(torch.equal(second[n], first[n]) for n in second if n.startswith("vit."))
 
 

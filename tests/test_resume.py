@@ -20,12 +20,12 @@ KILLS = 24
 
 def test_twenty_four_kills_leave_no_trace(tmp_path):
     program = Path(__file__).with_name("support") / "killed_runs.py"
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, program, tmp_path, str(KILLS)], capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600, check=False,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr[-2000:]
-    report = json.loads(found.stdout)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout)
     assert report["kills"] >= KILLS and all(report["same"]), report
     assert (
         report["lines"] == report["steps"] and report["lost"] >= KILLS // 3
@@ -126,4 +126,4 @@ def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
 def test_a_checkpoint_is_read_without_unpickling(tmp_path):
     part_of_a_run(tmp_path, 6)
     state = torch.load(Checkpointer(tmp_path).paths()[0], weights_only=True)
-    assert state["step"] == 7 and state["seen"] == 14
+    assert state["step"] == 7

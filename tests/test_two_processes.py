@@ -9,7 +9,6 @@ from support import two_processes
 from pointseg.training.distributed import torchrun
 
 PROGRAM = Path(two_processes.__file__)
-NOT_YET = ("psps", "point2mask", "points_alone", "panoptic_full")
 METHODS = [*two_processes.PLACES, "pretraining"]
 
 
@@ -22,10 +21,7 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.parametrize("title", two_processes.BATCHES)
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.xfail(name in NOT_YET, reason="normalised by its share"))
-    for name in METHODS
-])  # fmt: skip
+@pytest.mark.parametrize("name", METHODS)
 def test_two_processes_have_the_losses_of_one(name, title, two):
     """Of two steps, in float32, and the size of the weights after each."""
     one = two_processes.losses_of(name, two_processes.BATCHES[title])

@@ -1,4 +1,4 @@
-"""`pointseg pretrain mae`: a recorded pretraining, its probes, and how it becomes a shipped file."""
+"""`pointseg pretrain mae`: a recorded pretraining, its probes, and the file that is shipped."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
         training=replace(training, batch=training.batch or dial.batch),
         config=_frozen(given.get("config", {})),
     )
-    if training.schedule not in ("cosine", "step", "constant"):
+    if training.schedule not in ("cosine", "step", "constant", "trapezoid"):
         raise InputError(f"stage {k}: schedule: there is no '{training.schedule}'")
     return stage
 
@@ -213,8 +213,8 @@ def _checked(recipe: Recipe) -> Recipe:
         _one_of(name, getattr(recipe, name), allowed)
     for k, stage in enumerate(recipe.stages):
         _check_links(k, stage, recipe.stages)
-    if recipe.compile and not hasattr(method_class(recipe.stage.method), "compiled_parts"):
-        raise InputError(f"compile: {recipe.stage.method} has no part to compile")
+        if recipe.compile and not hasattr(method_class(stage.method), "compiled_parts"):
+            raise InputError(f"compile: {stage.method} has no part to compile")
     return recipe
 
 

@@ -1,9 +1,8 @@
-"""Weights of backbones: read from timm's hub at the user's site or from a local file, written as safetensors."""
+"""Weights of backbones: read from timm's hub or from a local file, written as safetensors."""
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +19,13 @@ from pointseg.structures import InputError
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "bestiary_mae_vit.safetensors"
 OURS = ("query_tokens", "query_positions")  # never part of a pretrained file
+WRAPPERS = ("model", "state_dict", "weights")  # of facebookresearch/mae, of others, of ours
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which keys found each other. `decoder` holds what an MAE file has beside its encoder."""
+    """Which names agree. `decoder` holds what an MAE file has beside its encoder."""
 
     source: str
     loaded: tuple[str, ...]
@@ -34,34 +34,27 @@ class LoadReport:
     decoder: Weights
 
     def __str__(self) -> str:
-        lists = [
-            ("loaded", self.loaded),
-            ("missing", self.missing),
-            ("unexpected", self.unexpected),
-        ]
-        named = [
-            f"{len(keys)} {name}{_first(keys) if name != 'loaded' else ''}" for name, keys in lists
-        ]
-        return f"{self.source}: {', '.join(named)}, {len(self.decoder)} of a decoder"
+        loaded, missing = f"{len(self.loaded)} loaded", _counted(self.missing, "missing")
+        rest = f"{_counted(self.unexpected, 'unexpected')}, {len(self.decoder)} of a decoder"
+        return f"{self.source}: {loaded}, {missing}, {rest}"
 
 
-def _first(keys: Sequence[str]) -> str:
-    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    return f" ({shown})" if keys else ""
+def _counted(names: Sequence[str], what: str) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
 
 def load_backbone(vit: TokenViT, source: str | Path) -> LoadReport:
-    """Loads a .safetensors or .pth file, or with source "timm" (or timm's name of a model) pretrained weights.
+    """Loads a .safetensors or .pth file, or the pretrained weights of timm's hub where the source
+    is "timm" or timm's name of a model.
 
     A ViT-S MAE, which AttentionShift-S starts from [AS Sec. 5.1], is in no public hub: pretrain one
     (`pointseg pretrain mae`) or give a local file.
     """
     source = str(source)
-    if source == "timm" or (
-        source.split(".")[0] in timm.list_models() and not Path(source).exists()
-    ):
-        name = vit.config.name if source == "timm" else source
-        weights = _hub_weights(name)
+    known = source.split(".")[0] in timm.list_models() and not Path(source).exists()
+    if source == "timm" or known:
+        weights = _hub_weights(vit.config.name if source == "timm" else source)
     else:
         weights = read_weights(Path(source))
     return fit_weights(vit, weights, source)
@@ -71,9 +64,8 @@ def _hub_weights(name: str) -> Weights:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except (RuntimeError, OSError) as error:  # no such tag, no network
-        raise InputError(
-            f"{name}: timm has no pretrained weights to give ({_cause(error)})"
-        ) from None
+        cause = _cause(error)
+        raise InputError(f"{name}: timm has no pretrained weights to give ({cause})") from None
 
 
 def read_weights(path: Path) -> Weights:
@@ -84,23 +76,16 @@ def read_weights(path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # whatever the bytes of a foreign file make a reader stumble over
         raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
-    for name in ("model", "state_dict"):  # facebookresearch/mae wraps its weights in "model"
+    for name in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
-    if not isinstance(content, dict) or not any(
-        isinstance(value, Tensor) for value in content.values()
-    ):
+    values = content.items() if isinstance(content, dict) else ()
+    weights = {name: value for name, value in values if isinstance(value, Tensor)}
+    if not weights:
         raise InputError(f"{path}: holds no table of tensors")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return weights
 
 
 def _cause(error: Exception) -> str:
@@ -108,29 +93,28 @@ def _cause(error: Exception) -> str:
 
 
 def fit_weights(vit: TokenViT, weights: Weights, source: str) -> LoadReport:
-    """Maps names (bare as facebookresearch/mae and timm, or ours), resamples positions, checks shapes, loads."""
-    decoder = {
-        name: value
-        for name, value in weights.items()
-        if name.startswith(("decoder_", "mask_token"))
-    }
+    """Names may be bare, as facebookresearch/mae's and timm's, or ours; positions are resampled."""
+    decoder = {k: v for k, v in weights.items() if k.startswith(("decoder_", "mask_token"))}
     named = {_our_name(name): value for name, value in weights.items() if name not in decoder}
-    own = vit.state_dict()
+    state = vit.state_dict()
     _match_positions(vit, named)
-    for name in sorted(named.keys() & own.keys()):
-        if named[name].shape != own[name].shape:
-            found, wanted = (list(t.shape) for t in (named[name], own[name]))
-            raise InputError(
-                f"{source}: {name} is {found} in the file and {wanted} in {vit.config.name}"
-            )
-    loaded = sorted(named.keys() & own.keys())
+    loaded = sorted(named.keys() & state.keys())
     if not loaded:
         raise InputError(f"{source}: no key fits {vit.config.name}")
+    check_shapes(source, named, state, loaded)
     vit.load_state_dict({name: named[name].float() for name in loaded}, strict=False)
-    missing = tuple(sorted(own.keys() - named.keys() - set(OURS)))
-    return LoadReport(
-        source, tuple(loaded), missing, tuple(sorted(named.keys() - own.keys())), decoder
-    )
+    missing = tuple(sorted(state.keys() - named.keys() - set(OURS)))
+    unexpected = tuple(sorted(named.keys() - state.keys()))
+    return LoadReport(source, tuple(loaded), missing, unexpected, decoder)
+
+
+def check_shapes(
+    source: str | Path, stored: Weights, wanted: Weights, names: Sequence[str]
+) -> None:
+    for name in names:
+        shape, ours = list(stored[name].shape), list(wanted[name].shape)
+        if shape != ours:
+            raise InputError(f"{source}: {name} is {shape}, this network's is {ours}")
 
 
 def _our_name(name: str) -> str:
@@ -139,23 +123,18 @@ def _our_name(name: str) -> str:
 
 
 def _match_positions(vit: TokenViT, named: Weights) -> None:
-    """Learned positions of another grid, with or without those of prefix tokens, are resampled to ours."""
-    positions, own = named.get("body.pos_embed"), getattr(vit.body, "pos_embed", None)
-    if (
-        positions is None
-        or own is None
-        or positions.shape == own.shape
-        or positions.shape[-1] != own.shape[-1]
-    ):
+    """Learned positions of another grid, with or without those of prefix tokens, are resampled."""
+    positions, ours = named.get("body.pos_embed"), getattr(vit.body, "pos_embed", None)
+    if positions is None or ours is None or positions.shape == ours.shape:
+        return
+    if positions.shape[-1] != ours.shape[-1]:
         return
     prefix = 0 if vit.body.no_embed_class else vit.body.num_prefix_tokens
     side = round((positions.shape[1] - prefix) ** 0.5)
     if side * side == positions.shape[1] - prefix:
+        grid = vit.body.patch_embed.grid_size
         named["body.pos_embed"] = resample_abs_pos_embed(
-            positions.float(),
-            vit.body.patch_embed.grid_size,
-            (side, side),
-            num_prefix_tokens=prefix,
+            positions.float(), grid, (side, side), num_prefix_tokens=prefix
         )
 
 
@@ -163,11 +142,8 @@ def save_backbone(vit: TokenViT, path: Path) -> Path:
     """Half-precision safetensors with the network's description; query tokens stay out."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {
-        k: v.detach().cpu().half().contiguous()
-        for k, v in vit.state_dict().items()
-        if k not in OURS
-    }
+    kept = {name: value for name, value in vit.state_dict().items() if name not in OURS}
+    weights = {name: value.detach().cpu().half().contiguous() for name, value in kept.items()}
     described = asdict(replace(vit.config, queries=0, anchored=False))
     part = path.with_suffix(".part")
     save_file(weights, part, metadata={"vit": json.dumps(described)})
@@ -177,7 +153,7 @@ def save_backbone(vit: TokenViT, path: Path) -> Path:
 
 
 def read_backbone(path: Path = SHIPPED, **overrides) -> TokenViT:
-    """The network a file written by `save_backbone` describes, with its weights; `overrides` as queries=12."""
+    """The network of a file written by `save_backbone`; `overrides` of its config as queries=12."""
     try:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {})["vit"])

@@ -52,7 +52,7 @@ def world_mean(count: Tensor) -> Tensor:
 
 
 def normaliser(count: Tensor | int, device: torch.device | None = None) -> Tensor:
-    """What a loss divides by: the mean count over all processes, as if all together had one at least."""
+    """What a loss divides by: the mean count over all processes, which together have one."""
     total = world_mean(torch.as_tensor(count, dtype=torch.float32, device=device))
     return total.clamp(min=1 / size())
 
@@ -72,7 +72,7 @@ def draws_of(batch: Batch) -> Tensor:
 
 
 def child(draws: Tensor, index: Tensor | int) -> Tensor:
-    """[n] int64: other seeds, one for each pair of a seed and a number (of an object, of a purpose)."""
+    """[n] int64: other seeds, one for each pair of a seed and a number (an object, a purpose)."""
     return _mixed(_mixed(draws) + 2 * torch.as_tensor(index, device=draws.device) + 1)
 
 

@@ -68,6 +68,10 @@ class MaskRCNNFull(nn.Module):
         """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
         return decayed_groups(self, self.student.vit, lr, weight_decay, self.config.layer_decay)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks of the ViT, one alike the other."""
+        return list(self.student.vit.blocks)
+
 
 def full_targets(truths: list[Truth], size: tuple[int, int]) -> Targets:
     """Masks and their boxes of the objects of a batch padded to `size`."""

@@ -17,14 +17,8 @@ def torchrun(words: list[str], processes: int) -> int:
 
     Interrupted, it asks the processes to end and waits until they have saved what they do.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-    ]
-    with subprocess.Popen([*command, *words]) as launcher:
+    options = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    with subprocess.Popen([sys.executable, "-m", *options, *words]) as launcher:
         try:
             return launcher.wait()
         except KeyboardInterrupt:

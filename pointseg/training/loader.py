@@ -24,7 +24,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 class Order(Sampler):
     """Lists of (epoch, index), one a step from `start` on without end, cut to one process's share.
 
-    The images form one endless sequence, epoch after epoch, so no image is dropped or seen twice in an epoch.
+    The images form one endless sequence, epoch after epoch: none is dropped or comes twice in one.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ def loaders(wanted: int | None, device: torch.device) -> int:
     """Processes that load images: as many as wanted; by default none where the processor itself
     trains, else a few.
 
-    A GPU is through with a small batch before one process has made the next; the chapter on cost has the numbers.
+    A GPU is through with a small batch before one process has made the next; the chapter on cost
+    has the numbers.
     """
     if wanted is not None:
         return wanted
@@ -71,7 +72,7 @@ def loaders(wanted: int | None, device: torch.device) -> int:
 
 
 class Feed:
-    """A dataset as batches: the same for the same (seed, step), whatever the workers and processes."""
+    """A dataset as batches, functions of (seed, step) whatever the workers and processes."""
 
     def __init__(
         self,
@@ -87,13 +88,8 @@ class Feed:
             )
         if not len(dataset):
             raise InputError("training data: there is no image")
-        self.dataset, self.collate, self.batch, self.seed, self.workers = (
-            dataset,
-            collate,
-            batch,
-            seed,
-            workers,
-        )
+        self.dataset, self.collate, self.workers = dataset, collate, workers
+        self.batch, self.seed = batch, seed
 
     def epoch(self, step: int) -> int:
         return step * self.batch // len(self.dataset)

@@ -51,7 +51,7 @@ class Record:
     losses: dict[str, float]  # mean over all processes
     total: float
     lr: float  # of the first parameter group
-    seen: int  # images since the start, over all processes
+    images: int  # since the start, over all processes
     seconds: float  # of this step, waiting included
     data_wait: float  # seconds of it spent waiting for the batch
     images_per_s: float
@@ -136,7 +136,7 @@ class Trainer:
         self.optimizer = _optimizer(method, self.training)
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(method, self.training.ema) if self.training.ema else None
-        self.step = self.seen = 0
+        self.step = 0
         self._loss_step = LossStep(method).shared(self.device)
 
     @property
@@ -154,7 +154,6 @@ class Trainer:
         if self.average:
             self.average.update(self.method)
         self.step += 1
-        self.seen += self.training.batch
         return values, self.base_lrs[0] * factor
 
     def _prepare(self) -> float:
@@ -201,7 +200,6 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.shadow if self.average else {},
             "step": self.step,
-            "seen": self.seen,
         }
 
     def load(self, state: dict) -> None:
@@ -210,7 +208,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.shadow = {k: v.to(self.device) for k, v in state["average"].items()}
-        self.step, self.seen = state["step"], state["seen"]
+        self.step = state["step"]
 
     def finish(self) -> None:
         """Leaves the averaged weights in the method, where an average was asked for."""
@@ -260,11 +258,11 @@ def _record(trainer: Trainer, feed: Feed, batches: Iterator[Batch]) -> Record:
     batch = next(batches)
     waited = time.perf_counter() - began
     losses, lr = trainer.advance(batch)
-    seconds = time.perf_counter() - began
+    seconds, images = time.perf_counter() - began, trainer.training.batch
     return Record(
         step=trainer.step - 1, epoch=feed.epoch(trainer.step - 1), losses=losses,
-        total=sum(losses.values()), lr=lr, seen=trainer.seen, seconds=seconds, data_wait=waited,
-        images_per_s=trainer.training.batch / seconds, mem_gb=peak_gb(trainer.device),
+        total=sum(losses.values()), lr=lr, images=trainer.step * images, seconds=seconds,
+        data_wait=waited, images_per_s=images / seconds, mem_gb=peak_gb(trainer.device),
     )  # fmt: skip
 
 
@@ -280,7 +278,7 @@ def _optimizer(method: Learner, training: Training) -> torch.optim.Optimizer:
 def compile_parts(method: Learner) -> None:
     """torch.compile on what the method names as static."""
     if not hasattr(method, "compiled_parts"):
-        raise InputError(f"compile: {type(method).__name__} has no parts that can be compiled")
+        raise InputError(f"compile: {type(method).__name__} has no part to compile")
     for part in method.compiled_parts():
         part.compile()
 

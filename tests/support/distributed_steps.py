@@ -1,4 +1,4 @@
-"""A few steps of a tiny method, alone or as one of several under torchrun; the first process writes what it saw."""
+"""A few steps of a tiny method, alone or under torchrun; the first process writes a record."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def main(out: Path) -> None:
     if rank() == 0:
         first = method.net[0].weight.detach().flatten().tolist()
         out.write_text(json.dumps({"losses": [r.losses["fit"] for r in records], "weights": first,
-                                   "seen": [r.seen for r in records]}))  # fmt: skip
+                                   "images": [r.images for r in records]}))  # fmt: skip
 
 
 if __name__ == "__main__":

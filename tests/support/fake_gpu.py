@@ -1,8 +1,9 @@
-"""A pretended GPU: tensors that say they lie on `cuda:0`, and the rule that tensors of two devices do not mix.
+"""A pretended GPU: tensors that say they lie on `cuda:0`, and do not mix with those of the CPU.
 
-Values stay in this machine's memory and are computed on its processor. What a GPU refuses is refused: an operation on
-tensors of both places, `.numpy()` of one that is elsewhere, a draw there by a generator that is here. Backward passes
-are not checked: torch makes zeros of its own in them, and those know nothing of this device.
+Values stay in this machine's memory and are computed on its processor. What a GPU refuses is
+refused: an operation on tensors of both places, `.numpy()` of one that is elsewhere, a draw there
+by a generator that is here. Backward passes are not checked: torch makes zeros of its own in them,
+and those know nothing of this device.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor):
         return Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-            device=held.device,
+            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(),
+            dtype=held.dtype, device=held.device,
         )  # fmt: skip
 
     def __init__(self, held: Tensor):

@@ -1,4 +1,4 @@
-"""Trains a tiny method again and again in children that are killed at random moments; prints what came of it.
+"""Trains a tiny method in children that are killed at random moments; prints what came of it.
 
 A program of its own: it forks, which a process that has started threads must not do.
 """
@@ -34,7 +34,7 @@ def train(folder: Path, beat: int) -> None:
 
 
 def attempt(folder: Path, steps: int | None, delay: float = 0.0) -> bool:
-    """A child that trains, killed some time after so many steps. True where the kill came before its end."""
+    """A child that trains, killed some time after so many steps. True: the kill came in time."""
     heard, beat = os.pipe()
     child = os.fork()
     if child == 0:
@@ -57,7 +57,7 @@ def attempt(folder: Path, steps: int | None, delay: float = 0.0) -> bool:
 
 
 def work_lost(folder: Path) -> bool:
-    """Whether the log is ahead of the newest checkpoint, so that a resume must repeat lines of it."""
+    """Whether the log is ahead of the newest checkpoint: a resume must repeat lines of it."""
     saved = [int(path.name[4:12]) for path in (folder / "checkpoints").glob("*.pt")]
     log = folder / "log.jsonl"
     return log.exists() and len(log.read_text().splitlines()) > max(saved, default=0)
@@ -68,7 +68,7 @@ def main(place: Path, kills: int) -> None:
     Trainer(
         tiny.Tiny(), tiny.settings(), "cpu"
     )  # an optimiser's imports take a second: here, not in every child
-    whole, dice, done, lost, folders = place / "whole", random.Random(0), 0, 0, []
+    whole, rng, done, lost, folders = place / "whole", random.Random(0), 0, 0, []
     whole.mkdir()
     began = time.perf_counter()
     attempt(whole, None)
@@ -77,8 +77,8 @@ def main(place: Path, kills: int) -> None:
         if not folders or (folders[-1] / "weights").exists():
             folders.append(place / f"killed{len(folders)}")
             folders[-1].mkdir()
-        steps = dice.randint(0, 9) if done < kills else None
-        done += attempt(folders[-1], steps, dice.uniform(0, one_step))
+        steps = rng.randint(0, 9) if done < kills else None
+        done += attempt(folders[-1], steps, rng.uniform(0, one_step))
         lost += work_lost(folders[-1])
     names = ("weights", "log.jsonl")
     same = [

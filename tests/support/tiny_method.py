@@ -20,9 +20,9 @@ class Tiny(nn.Module):
 
     def __init__(self, dropout: float = 0.1, norm: bool = True):
         super().__init__()
-        norm_layer = nn.BatchNorm2d(4) if norm else nn.Identity()
-        self.net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), norm_layer, nn.ReLU(), nn.Dropout(dropout),
-                                 nn.Conv2d(4, 1, 1))  # fmt: skip
+        between = nn.BatchNorm2d(4) if norm else nn.Identity()
+        stem, top = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+        self.net = nn.Sequential(stem, between, nn.ReLU(), nn.Dropout(dropout), top)
 
     @classmethod
     def build(cls, categories, scale, **overrides):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.data.points import extreme
 from pointseg.data.supervision import collate
 from pointseg.nets.vit import ViTConfig
 from pointseg.ops.processes import rank, size
@@ -23,10 +24,15 @@ PLACES = {
     "token_querying": "papers.attentionshift.token_querying:TokenQuerying",
     "mask_rcnn": "students.mask_rcnn_full:MaskRCNNFull",
     "psps": "papers.psps:PSPS",
+    "point_semantics": "papers.point_semantics:PointSemantics",
     "point2mask": "papers.point2mask:Point2Mask",
     "points_alone": "papers.points_alone:PointsAlone",
     "panoptic_full": "students.panoptic_full:PanopticFull",
+    "mal": "papers.mal:MAL",
+    "exits_warmup": "papers.exits.method:SimilarityWarmup",
+    "exits": "papers.exits.method:EXITS",
 }
+EXTREME = ("mal", "exits_warmup", "exits")  # these learn from four extreme points
 BATCHES = {"things everywhere": (3, 2, 2, 1), "things in one share": (3, 2, 0, 0)}
 STEPS, SIDE = 2, 64
 
@@ -44,24 +50,32 @@ def method_of(name):
     return cls.build(CATEGORIES, "smoke")
 
 
-def batch_of(things) -> Batch:
+def batch_of(things, points) -> Batch:
     """An image for each number of things, with points and truth; stuff is in all of them."""
-    return collate([sample_of(index, count) for index, count in enumerate(things)])
+    return collate([sample_of(index, count, points) for index, count in enumerate(things)])
 
 
-def sample_of(index: int, things: int) -> Sample:
+def sample_of(index: int, things: int, points) -> Sample:
     scene = draw(0, "train", index, SIDE)
     truth = scene.truth.pick(scene.truth.masks.any((1, 2)) & ~scene.truth.is_crowd)
     chosen = truth.is_thing & (truth.is_thing.cumsum(0) <= things)
     truth = truth.pick(chosen | ~truth.is_thing)
     image = torch.from_numpy(scene.image).permute(2, 0, 1)
-    return Sample(index, image, points=points_of(truth), truth=truth)
+    return Sample(index, image, points=points(truth), truth=truth)
 
 
 def points_of(truth: Truth) -> Points:
     """The middle pixel of each segment, in reading order."""
     pixels = [mask.nonzero()[mask.sum() // 2].flip(0) for mask in truth.masks]
     return Points(torch.stack(pixels) + 0.5, truth.label, truth.target, truth.is_thing)
+
+
+def extreme_points_of(truth: Truth) -> Points:
+    truth = truth.pick(truth.is_thing)
+    pixels = [torch.from_numpy(extreme(mask.numpy(), 4)) for mask in truth.masks]
+    rows = torch.arange(len(truth)).repeat_interleave(4)
+    xy = torch.cat(pixels).float() if pixels else torch.zeros(0, 2)
+    return Points(xy, truth.label[rows], truth.target[rows], truth.is_thing[rows])
 
 
 def share_of(batch: Batch) -> Batch:
@@ -78,7 +92,8 @@ def losses_of(name: str, things) -> list[dict[str, float]]:
     """Of each step, with the size of the weights after it."""
     training = Training(lr=1e-3, steps=STEPS + 1, batch=4)
     trainer = Trainer(method_of(name), Settings(training, precision="float32"), "cpu")
-    batch, rows = batch_of(things), []
+    points = extreme_points_of if name in EXTREME else points_of
+    batch, rows = batch_of(things, points), []
     for _ in range(STEPS):
         losses, _ = trainer.advance(share_of(batch))
         weights = sum(p.detach().double().square().sum().item() for p in trainer.parameters)

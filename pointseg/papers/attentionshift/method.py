@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
+from torch import nn
 
 from pointseg.nets.vit import decayed_groups
 from pointseg.papers.attentionshift.config import SCALES, Config
@@ -93,3 +94,7 @@ class AttentionShift(PointSupervised):
         """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
         decay = self.config.student.layer_decay
         return decayed_groups(self, self.student.vit, lr, weight_decay, decay)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks of the ViT, one alike the other."""
+        return list(self.student.vit.blocks)

@@ -22,7 +22,7 @@ from pointseg.ops.processes import child, size, uniform, world_mean
 
 @dataclass(frozen=True)
 class MAEConfig:
-    """Defaults of He et al. 2022 where the network's size allows; the decoder suits a small encoder."""
+    """Defaults of He et al. 2022 where the network's size allows; a decoder for a small encoder."""
 
     ratio: float = 0.75  # share of hidden patches
     painted: float = 1 / 3  # share of the hidden patches that the decoder paints in a step

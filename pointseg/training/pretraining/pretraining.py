@@ -27,8 +27,8 @@ def _small_mae() -> MAEConfig:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How a backbone is pretrained. The optimiser is He et al.'s of 2022, its rate scaled to a small
-    network and batch. An image hidden in one way is one view."""
+    """How a backbone is pretrained. The optimiser is He et al.'s of 2022, its rate scaled to a
+    small network and batch. An image hidden in one way is one view."""
 
     views: int = 1_200_000
     alone: int = 96_000  # views before the teacher is followed; it starts as the encoder then is

@@ -27,7 +27,7 @@ class ProbeImage:
 
 @torch.no_grad()
 def probe(vit: TokenViT, images: list[ProbeImage], batch: int = 32) -> dict[str, float]:
-    """Mean scores over all things; `centred`: with each position's mean over the images taken off."""
+    """Mean scores over all things; `centred`: less each position's mean over the images."""
     training = vit.training
     vit.eval()
     maps = feature_maps(vit, images, batch)
@@ -67,7 +67,7 @@ def feature_maps(vit: TokenViT, images: list[ProbeImage], batch: int = 1) -> Ten
 
 
 def main_directions(maps: Tensor, count: int = 3) -> Tensor:
-    """[k, h, w, count] of the unit features of [k, D, h, w]; the longer tail gets the bright end."""
+    """[k, h, w, count] of the unit features of [k, D, h, w]; the longer tail is the bright end."""
     unit = normalize(maps, dim=1).permute(0, 2, 3, 1)
     flat = unit.flatten(0, 2) - unit.flatten(0, 2).mean(0)
     values = flat @ torch.linalg.svd(flat.T @ flat)[0][:, :count]
@@ -75,7 +75,7 @@ def main_directions(maps: Tensor, count: int = 3) -> Tensor:
 
 
 def to_bytes(maps: Tensor, per_map: bool = False) -> Tensor:
-    """uint8: the 2nd to 98th percentile becomes 0..255, of each channel, or of each map by itself."""
+    """uint8: the 2nd to 98th percentile becomes 0..255, of each channel or of each map."""
     flat = maps.flatten(1).T if per_map else maps.flatten(0, -2)
     low, high = torch.quantile(flat, torch.tensor([0.02, 0.98]), dim=0)
     scaled = ((flat - low) / (high - low).clamp(min=1e-9)).clamp(0, 1) * 255
@@ -159,8 +159,8 @@ def part_purity(
 
 
 def token_class(maps: Tensor, images: list[ProbeImage], stride: int) -> float:
-    """Balanced accuracy of a linear (ridge) classifier of single thing tokens, fitted on every other
-    image and tried on the rest, both ways; the only probe that is shown labels."""
+    """Balanced accuracy of a linear (ridge) classifier of single thing tokens, fitted on every
+    other image and tried on the rest, both ways; the only probe that is shown labels."""
     features, labels, sides = [], [], []
     for index, (each, image) in enumerate(zip(maps, images)):
         for mask, label in zip(image.masks, image.label.tolist()):
