@@ -265,7 +265,8 @@ COMMANDS: dict[str, Command] = {
     "pretrain": Command(pretrain, "pretrain a backbone on images alone", (
         Argument("kind", choices=("mae",)),
         OUT, number("--views", 1_200_000), number("--batch", 64), number("--seed", 0),
-        Argument("--source", default="bestiary", help="or a folder of images"),
+        Argument("--source", default="bestiary-easy", help="bestiary, or a folder of images"),
+        number("--size", 128),
         number("--images", 30_000, "at most so many"),
     )),
     "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pointseg.data import bestiary
+from pointseg.data.bestiary import EDITION_NAMED, draw
 from pointseg.lab.progress import Progress, cut, read_log
 from pointseg.lab.run_record import RUNS, Run, write_text
 from pointseg.nets.vit import TokenViT
@@ -124,7 +124,8 @@ def keep_portrait(vit: TokenViT, images: list[ProbeImage], path: Path) -> None:
 
 def probe_image(config: Pretraining, index: int) -> ProbeImage:
     """A held-out image; each thing's point is one of its pixels, drawn by (seed, index)."""
-    scene = bestiary.draw(config.seed, "pretrain", HELD_OUT + index, config.size, edition=1)
+    edition = EDITION_NAMED.get(config.source, 1)  # photographs have no part truth to probe on
+    scene = draw(config.seed, "pretrain", HELD_OUT + index, config.size, edition)
     truth = scene.truth.pick(scene.truth.is_thing & ~scene.truth.is_crowd)
     rng = np.random.default_rng((config.seed, index))
     points = []

@@ -30,7 +30,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(64, 8, 4, steps=4, batch=2, checkpoint_every=2, first_stage=True),
-    "small": Scale(128, 4000, 500, steps=3000, batch=32, checkpoint_every=250, first_stage=True),
+    "small": Scale(192, 4000, 500, steps=3000, batch=32, checkpoint_every=250, first_stage=True),
     "paper": Scale(
         1333, None, None, steps=90_000, batch=16, checkpoint_every=1000, first_stage=False
     ),
@@ -72,7 +72,7 @@ class Stage:
 @dataclass(frozen=True)
 class Recipe:
     stages: tuple[Stage, ...]
-    data: str  # "bestiary" or the root of a dataset
+    data: str  # "bestiary", "bestiary-easy" or the root of a dataset
     layout: str  # "auto": what the last method's task asks for
     scale: str
     seed: int

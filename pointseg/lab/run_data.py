@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pointseg.data.augment import PAPER_LONG_SIDE, PAPER_SHORT_SIDES, Augment
+from pointseg.data.bestiary import EDITION_NAMED, make
 from pointseg.data.dataset import Dataset
 from pointseg.data.layouts import open_dataset, splits_of
 from pointseg.data.point_file import PointFile, read_points, write_points
@@ -22,7 +23,6 @@ from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_record import home
 from pointseg.structures import Category, InputError
 
-EDITIONS = {"bestiary": 2, "bestiary-easy": 1}  # names of the embedded benchmark
 BESTIARY_SEED = 0  # one embedded benchmark for everybody; a run's own seed does not touch it
 
 
@@ -95,7 +95,7 @@ def _facts_of(dataset: Dataset) -> dict[str, Any]:
 
 
 def open_corpus(recipe: Recipe) -> Corpus:
-    root = bestiary(recipe) if recipe.data in EDITIONS else Path(recipe.data)
+    root = bestiary(recipe) if recipe.data in EDITION_NAMED else Path(recipe.data)
     layout = layout_of(root, recipe)
     train = _first(open_dataset(root, recipe.train, layout), recipe.images)
     scored = _first(open_dataset(root, recipe.scored_split, layout), recipe.scored_images)
@@ -104,11 +104,9 @@ def open_corpus(recipe: Recipe) -> Corpus:
 
 def data_hash(recipe: Recipe) -> str:
     """The data's part of a run's key. Bestiary's pixels follow from its sizes and its code."""
-    if recipe.data in EDITIONS:
+    if recipe.data in EDITION_NAMED:
         counts = f"{recipe.image_size} {recipe.images} {recipe.scored_images}"
-        text = (
-            f"{recipe.data} {EDITIONS[recipe.data]} {counts} {recipe.scored_split} {BESTIARY_SEED}"
-        )
+        text = f"{recipe.data} {EDITION_NAMED[recipe.data]} {counts} {recipe.scored_split} {BESTIARY_SEED}"
         return hashlib.sha256(text.encode()).hexdigest()
     corpus = open_corpus(recipe)
     both = corpus.train.content_hash() + corpus.scored.content_hash()
@@ -119,12 +117,10 @@ def bestiary(recipe: Recipe) -> Path:
     """The folder of Bestiary at the recipe's size, written on first use; atomic, also when two
     runs start at once."""
     counts = f"{recipe.image_size}px-{recipe.images}-{recipe.scored_images}"
-    edition = EDITIONS[recipe.data]
+    edition = EDITION_NAMED[recipe.data]
     folder = cache() / f"bestiary{edition}-all-{counts}-s{BESTIARY_SEED}"
     if folder.exists():
         return folder
-    from pointseg.data.bestiary import make
-
     cache().mkdir(exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=cache()))
     try:

@@ -119,6 +119,9 @@ EDITIONS = {
 }
 
 
+EDITION_NAMED = {edition.name: number for number, edition in EDITIONS.items()}
+
+
 def edition_of(number: int) -> Edition:
     if number not in EDITIONS:
         raise InputError(f"bestiary: unknown edition {number!r}; known are 1, 2")

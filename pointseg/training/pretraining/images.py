@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from pointseg.data import bestiary
+from pointseg.data.bestiary import EDITION_NAMED, draw
 from pointseg.data.images import SUFFIXES, read_image
 from pointseg.ops.processes import uniform
 from pointseg.structures import InputError, Sample
@@ -49,11 +49,11 @@ def random_views(images: Tensor, draws: Tensor, smallest: float) -> Tensor:
 
 
 def stored_squares(path: Path, source: str, count: int, size: int, seed: int) -> np.ndarray:
-    """[n, size, size, 3] uint8 of Bestiary's split "pretrain" or of a folder of images with all
+    """[n, size, size, 3] uint8 of a Bestiary's split "pretrain" or of a folder of images with all
     that lies below it; made once, then read from disk."""
     if not path.exists():
-        make = partial(_drawn, seed, size) if source == "bestiary" else partial(_cut, size)
-        sources = range(count) if source == "bestiary" else files_below(Path(source))[:count]
+        make = _maker(source, size, seed)
+        sources = range(count) if source in EDITION_NAMED else files_below(Path(source))[:count]
         _write(path, make, sources, size)
     stored = np.load(path, mmap_mode="r")
     if stored.shape[1:] != (size, size, 3):
@@ -85,8 +85,14 @@ def _in_parallel(make: partial, sources: range | list[Path]) -> Iterator[np.ndar
         yield from pool.map(make, sources, chunksize=64)
 
 
-def _drawn(seed: int, size: int, index: int) -> np.ndarray:
-    return bestiary.draw(seed, "pretrain", index, size, edition=1).image
+def _maker(source: str, size: int, seed: int) -> partial:
+    if source in EDITION_NAMED:
+        return partial(_drawn, seed, size, EDITION_NAMED[source])
+    return partial(_cut, size)
+
+
+def _drawn(seed: int, size: int, edition: int, index: int) -> np.ndarray:
+    return draw(seed, "pretrain", index, size, edition).image
 
 
 def _cut(size: int, path: Path) -> np.ndarray:

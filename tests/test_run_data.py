@@ -1,0 +1,35 @@
+"""The data of a recipe: the name of the embedded benchmark says which edition is drawn."""
+
+import json
+
+import pytest
+from support import tiny_method as tiny
+
+from pointseg.lab import recipe as recipes
+from pointseg.lab import run_data
+from pointseg.structures import InputError
+
+
+@pytest.fixture(autouse=True)
+def _tiny(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.register()
+
+
+@pytest.mark.parametrize("name, edition", [("bestiary", 2), ("bestiary-easy", 1)])
+def test_the_name_of_the_data_is_the_edition_that_is_drawn(name, edition):
+    folder = run_data.bestiary(recipes.make("tiny", data=name, images=1, scored_images=1))
+    recipe = json.loads((folder / "bestiary.json").read_text())["recipe"]
+    assert (recipe["edition"], recipe["tune"]) == (edition, 1)
+
+
+def test_editions_have_different_hashes():
+    hashes = {
+        run_data.data_hash(recipes.make("tiny", data=name)) for name in run_data.EDITION_NAMED
+    }
+    assert len(hashes) == 2
+
+
+def test_a_name_that_is_no_edition_is_the_root_of_a_dataset():
+    with pytest.raises(InputError, match="bestiary-hard: is not a folder"):
+        run_data.open_corpus(recipes.make("tiny", data="bestiary-hard"))
