@@ -33,7 +33,7 @@ from myst_nb import glue
 
 from pointseg.bookkit import figures
 
-from pointseg.bookkit import report
+from pointseg.bookkit import equations, report
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.papers.attentionshift.config import SCALES
 from pointseg.papers.attentionshift.method import AttentionShift
@@ -46,6 +46,7 @@ from pointseg.structures import Batch, Points
 figures.compact()
 torch.manual_seed(0)
 held = report.trial(Path(claims), Path(runs))
+package = Path("../pointseg")
 
 # %% [markdown]
 # ## The claim
@@ -290,31 +291,22 @@ for i, (at, row) in enumerate(zip(front, scenes)):
 # read from the source:
 
 # %% tags=["remove-input"]
-body = Path("../pointseg/papers/attentionshift/config.py").read_text()
-stated = [
-    line.strip().split("  # ", 1) for line in body.splitlines() if "  # " in line and ":" in line.split("  # ")[0]
-]
-display(
-    HTML(
-        report.table(
-            ["setting and paper-scale default", "source"],
-            [[f"<code>{report.plain(a)}</code>", report.plain(b)] for a, b in stated],
-        )
-    )
-)
+display(HTML(report.table(equations.SETTING_HEAD, equations.setting_rows(package / "papers/attentionshift/config.py"))))
 
 # %% [markdown]
 # Scale small changes some of them. Each change is a deviation: what is compared inside the table below is fair, what is
 # printed in the paper was measured with other values.
 
 # %% tags=["remove-input"]
-paper, small = vars(SCALES["paper"]), vars(SCALES["small"])
-changed = [
-    [f"<code>{k}</code>", report.plain(str(paper[k])), report.plain(str(small[k]))]
-    for k in paper
-    if paper[k] != small[k]
-]
-display(HTML(report.table(["setting", "paper", "small"], changed)))
+rows = equations.changed_rows(SCALES["paper"], SCALES["small"])
+display(HTML(report.table(["setting", "paper", "small"], rows)))
+
+# %% [markdown]
+# And every place where the code leaves the paper (*deviation*) or fills in what it does not say
+# (*unstated*), by name, read from the sources:
+
+# %% tags=["remove-input"]
+display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, ["AS"]))))
 
 # %% [markdown]
 # Three more points decide results and are in no table of the paper: the official annotation is the *centre of the box*,

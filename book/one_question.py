@@ -84,3 +84,16 @@ display(HTML(report.table(design.HEAD, design.design_rows())))
 # Some papers then train a second student on the labels of the first, alone and with full masks in
 # mind. In this library that is a second *stage* of the same run; {doc}`reproducing` shows how stages
 # are chained.
+
+# %% [markdown]
+# ## The way of a point
+#
+# What happens to a point of AttentionShift, from its file to the loss of a mask, step by step. The list
+# stands in the library, and a test runs one training step and holds the list against the functions that
+# were called. What a step does is the first line of its docstring; what it gives is its annotation.
+
+# %% tags=["remove-input"]
+from pointseg.bookkit import way
+
+display(HTML(report.table(way.HEAD, way.way_rows())))
+display(HTML(f"<p>{len(way.WAY)} steps in {way.files()} files.</p>"))

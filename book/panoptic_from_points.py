@@ -32,7 +32,7 @@ from IPython.display import HTML, Image, display
 
 from pointseg.bookkit import figures
 
-from pointseg.bookkit import report
+from pointseg.bookkit import equations, report
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.papers.psps import CONFIGS, PSPS, traversing_cost
 from pointseg.bookkit.diagnostics.labels import maps_of_truth, one_point_each
@@ -45,6 +45,7 @@ from pointseg.ops.paths import grid_cells, nearest_of_each, shortest_paths
 figures.compact()
 torch.manual_seed(0)
 held = report.trial(Path(claims), Path(runs))
+package = Path("../pointseg")
 
 # %% [markdown]
 # ## The claim
@@ -188,23 +189,20 @@ for i, scene in enumerate(scenes):
 # The settings of PSPS and where each is taken from, read from the source:
 
 # %% tags=["remove-input"]
-source = Path("../pointseg/papers/psps.py").read_text()
-body = source[source.index("class Config:") : source.index("# DEVIATION [PSPS]")]
-stated = [line.strip().split("  # ", 1) for line in body.splitlines() if "  # " in line]
-rows = [[f"<code>{report.plain(a)}</code>", report.plain(b)] for a, b in stated]
-display(HTML(report.table(["setting and paper-scale default", "source"], rows)))
+display(HTML(report.table(equations.SETTING_HEAD, equations.setting_rows(package / "papers/psps.py"))))
 
 # %% [markdown]
 # And what the dial of scale changes in the student:
 
 # %% tags=["remove-input"]
-paper, small = vars(STUDENTS["paper"]), vars(STUDENTS["small"])
-changed = [
-    [f"<code>{k}</code>", report.plain(str(paper[k])), report.plain(str(small[k]))]
-    for k in paper
-    if paper[k] != small[k]
-]
-display(HTML(report.table(["setting", "paper", "small"], changed)))
+rows = equations.changed_rows(STUDENTS["paper"], STUDENTS["small"])
+display(HTML(report.table(["setting", "paper", "small"], rows)))
+
+# %% [markdown]
+# Every place where the code leaves the papers or fills in what they do not say, by name:
+
+# %% tags=["remove-input"]
+display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, ["PSPS", "PSF"]))))
 
 # %% [markdown]
 # - *Frames.* The official code compares border pixels with padding. Here a pair that leaves the picture does not exist, and

@@ -179,6 +179,7 @@ def disagreements(listed: dict, coded: dict[Equation, list[Implementation]]) -> 
     return wrong
 
 
+SETTING_HEAD = ["setting", "default at scale paper", "where it is from"]
 REMARK_HEAD = ["where in the paper", "kind", "where in the library", "what and why"]
 HEAD = ["equation", "function", "tests that name it", "where we leave the print"]
 
@@ -224,6 +225,16 @@ def setting_rows(path: Path, name: str = "Config") -> list[list[str]]:
         [code(ast.unparse(node.target)), code(ast.unparse(node.value)), html.escape(text)]
         for node in fields
         if (text := _comment(lines, node))
+    ]
+
+
+def changed_rows(one: object, other: object) -> list[list[str]]:
+    """HTML cells: the settings of two configurations that differ, and both their values."""
+    first, second = vars(one), vars(other)
+    return [
+        [code(name), html.escape(str(first[name])), html.escape(str(second[name]))]
+        for name in first
+        if first[name] != second[name]
     ]
 
 

@@ -55,6 +55,7 @@ class PointFile:
         return sum(len(image.points) for image in self.images.values())
 
     def for_image(self, image_id: int | str) -> Points:
+        """The points of one image."""
         if image_id not in self.images:
             raise InputError(f"points file ({self.kind}): has no image {image_id!r}")
         return self.images[image_id].points
