@@ -417,7 +417,7 @@ measures = {
     "mIoU of pseudo masks": "labels/mIoU",
     "part recall of pseudo masks": "labels/part_recall",
 }
-display(HTML(report.own_table(held, "points", places, measures)))
+display(HTML(report.ours_table(held, "points", places, measures)))
 
 # %% [markdown]
 # The first row has three seeds of training: its spread is that over seeds. The spread over the three draws, with one seed,
@@ -457,7 +457,7 @@ switches = {
     "high parts of the map from 0.5 on": "as-seed-threshold",
     "thirty background points a box": "as-background30",
 }
-display(HTML(report.own_table(held, "switch", switches, measures)))
+display(HTML(report.ours_table(held, "switch", switches, measures)))
 
 # %% [markdown]
 # *Table 3 once more*, with thirty background points a box instead of ten: whether what breaks the order of the modules is the
@@ -466,7 +466,7 @@ display(HTML(report.own_table(held, "switch", switches, measures)))
 # %% tags=["remove-input"]
 names = ("instance map", "and key-point shift", "and key-point filtering")
 ladder = dict(zip(names, ("as-background30-map", "as-background30-shift", "as-background30")))
-display(HTML(report.own_table(held, "modules", ladder, measures)))
+display(HTML(report.ours_table(held, "modules", ladder, measures)))
 
 # %% [markdown]
 # Why: *what teaches the mask head.* Without filtering every key-point does, wherever it went. So here is, for the model of
@@ -504,7 +504,7 @@ display(HTML(report.table(["views", *names], [[k, *(f"{views[k][n]:.1f}" for n i
 
 # %% tags=["remove-input"]
 nuclei = {"AttentionShift, refined": "as-nuclei-refined", "Mask R-CNN, full masks": "as-nuclei-masks"}
-display(HTML(report.own_table(held, "nuclei", nuclei, measures)))
+display(HTML(report.ours_table(held, "nuclei", nuclei, measures)))
 
 # %% tags=["remove-cell"]
 for size in ("small", "medium"):

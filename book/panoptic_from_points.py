@@ -240,7 +240,7 @@ students = {
 }  # fmt: skip
 for title, layout in (("VOC layout: one background", "voc"), ("COCO layout: several kinds of stuff", "coco")):
     rows = {name: f"{row}-{layout}" for name, row in students.items()}
-    display(HTML(report.taught_table(held, title, rows)))
+    display(HTML(report.students_table(held, title, rows)))
 
 # %% [markdown]
 # Figures A2 and A3, answers of the students to held-out pictures, PSPS against Point2Mask:

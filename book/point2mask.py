@@ -331,7 +331,7 @@ display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)],
 # %% tags=["remove-input"]
 psps, p2m, optimum = "p2m-tabA1-psps1-voc", "p2m-tabA1-p2m1-voc", "p2m-converged"
 taught = {"PSPS": psps, "Point2Mask, 80 rounds": p2m, "Point2Mask, optimum": optimum}
-display(HTML(report.taught_table(held, "taught by", taught)))
+display(HTML(report.students_table(held, "taught by", taught)))
 
 # %% [markdown]
 # Gain in PQ, seed by seed: of students of the optimum, and of Point2Mask as it is over PSPS in all four settings.
@@ -363,7 +363,7 @@ for number in ("A2", "A3"):
 sweep = {"80 rounds, beta 0.1": p2m}
 sweep |= {f"{t} rounds": f"p2m-tabA2-rounds{t}" for t in (40, 60, 100, 120)}
 sweep |= {f"beta {beta}": f"p2m-tabA3-beta{beta}" for beta in (1, 0.5, 0.2, 0.05, 0.01)}
-display(HTML(report.taught_table(held, "Tables A2 and A3", sweep)))
+display(HTML(report.students_table(held, "Tables A2 and A3", sweep)))
 
 # %% [markdown]
 # Sweeps have one seed. How far their best row lies above their worst, beside what the seed alone does to one row (standard

@@ -13,7 +13,7 @@ from pointseg.data.supervision import MaskDataset, collate
 from pointseg.lab import recipe as recipes
 from pointseg.lab.evaluation import predictions, score_labels
 from pointseg.lab.labels import label_train
-from pointseg.lab.methods import PLACES, method_class
+from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.predict import predict_one
 from pointseg.lab.run_data import open_corpus
 from pointseg.nets.vit import TokenViT
@@ -22,7 +22,7 @@ from pointseg.training.loop import Trainer
 from pointseg.training.pretraining.images import Squares
 from pointseg.training.pretraining.pretraining import Pretraining, new_method
 
-METHODS = sorted(PLACES)
+NAMES = sorted(METHODS)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def trained(name, device, precision):
     )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_method_learns_labels_and_predicts_there_as_here(name, project, monkeypatch):
     """In float32 the GPU's engines (trees by doubling, fused attention) give the CPU's numbers."""
     monkeypatch.chdir(project)
@@ -110,7 +110,7 @@ def test_a_method_learns_labels_and_predicts_there_as_here(name, project, monkey
     assert there.scores == pytest.approx(here.scores, rel=0.02, abs=0.5, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_method_runs_in_half_precision(name, project, monkeypatch, gpu):
     monkeypatch.chdir(project)
     seen = trained(name, gpu, "auto")

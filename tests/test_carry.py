@@ -58,8 +58,8 @@ def project(root, tmp_path_factory):
     shutil.copytree(root / "pointseg", place / "pointseg", ignore=skip)
     (place / "pointseg" / "papers" / "small.py").write_text(METHOD)
     table = place / "pointseg" / "lab" / "methods.py"
-    entry = 'PLACES = {\n    "small": "pointseg.papers.small:Small",'
-    table.write_text(table.read_text().replace("PLACES = {", entry))
+    entry = 'METHODS = {\n    "small": "pointseg.papers.small:Small",'
+    table.write_text(table.read_text().replace("METHODS = {", entry))
     carry.git(place, "init", "--quiet")
     carry.git(place, "add", "-A")
     carry.git(place, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "base")

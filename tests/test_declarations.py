@@ -5,8 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 
-from pointseg.lab.methods import PLACES as METHODS
-from pointseg.lab.methods import method_class
+from pointseg.lab.methods import METHODS, method_class
 from pointseg.ownership import NOBODY
 from pointseg.papers.method import targets_of
 from pointseg.structures import Answer, Batch, Category, Instances, Points

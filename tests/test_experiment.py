@@ -47,12 +47,12 @@ def run(place, monkeypatch, request):
     """A run of its own in a project that keeps its data from test to test."""
     monkeypatch.chdir(place)
     tiny.register()
-    monkeypatch.setitem(methods.PLACES, "student", "test_experiment:Student")
+    monkeypatch.setitem(methods.METHODS, "student", "test_experiment:Student")
     name = request.node.name.replace("[", "-").rstrip("]")
     return Run(place / name / "runs" / "tried" / name / "s0")
 
 
-TAUGHT = [{"method": "tiny"}, {"method": "student", "learns_from": 0}]
+CHAIN = [{"method": "tiny"}, {"method": "student", "learns_from": 0}]
 
 
 def test_a_recipe_becomes_a_recorded_result(run):
@@ -133,21 +133,21 @@ def test_a_signal_ends_the_step_saves_and_leaves_the_rest_for_later(run, monkeyp
 
 def test_a_stage_learns_from_the_labels_of_another_and_never_from_the_truth(run):
     Student.areas.clear()
-    metrics = experiment(recipes.make(stages=TAUGHT), run)
+    metrics = experiment(recipes.make(stages=CHAIN), run)
     assert "AP" in metrics["val"] and metrics["labels"]["part_recall"] == 100
     assert Student.areas and all((area == 1).all() for batch in Student.areas for area in batch)
     assert {line["stage"] for line in read_log(run.folder / "log.jsonl.gz")} == {0, 1}
 
 
 def test_labels_are_made_once_for_learning_scores_and_record(run, monkeypatch):
-    labels, asked = tiny.Tiny.pseudo_labels, []
+    labels, labelled_ids = tiny.Tiny.pseudo_labels, []
     monkeypatch.setattr(
         tiny.Tiny,
         "pseudo_labels",
-        lambda self, batch: asked.extend(batch.image_ids) or labels(self, batch),
+        lambda self, batch: labelled_ids.extend(batch.image_ids) or labels(self, batch),
     )
-    experiment(recipes.make(stages=TAUGHT), run)
-    assert len(asked) == len(set(asked)) == 8
+    experiment(recipes.make(stages=CHAIN), run)
+    assert len(labelled_ids) == len(set(labelled_ids)) == 8
 
 
 def test_a_head_that_two_chains_share_is_trained_once(run, monkeypatch):
@@ -158,17 +158,17 @@ def test_a_head_that_two_chains_share_is_trained_once(run, monkeypatch):
         lambda self, batch, step: steps.append(step) or losses(self, batch, step),
     )
     other = Run(run.folder.with_name("s1"))
-    first = experiment(recipes.make(stages=TAUGHT[:1]), other)
+    first = experiment(recipes.make(stages=CHAIN[:1]), other)
     assert len(steps) == 4
-    second = experiment(recipes.make(stages=TAUGHT), run)
+    second = experiment(recipes.make(stages=CHAIN), run)
     assert len(steps) == 4 + 4 and len(list(run.stages.glob("*/model.pt"))) == 2
     assert first["stages"][0]["head"] == second["stages"][0]["head"]
     assert json.dumps(first["labels"]) == json.dumps(second["labels"])
 
 
 def test_a_head_is_known_by_all_that_it_stands_on_and_by_nothing_else():
-    base = recipes.make(stages=TAUGHT)
-    slow = recipes.make(stages=[{"method": "tiny", "training": {"lr": 1.0}}, TAUGHT[1]])
+    base = recipes.make(stages=CHAIN)
+    slow = recipes.make(stages=[{"method": "tiny", "training": {"lr": 1.0}}, CHAIN[1]])
     hashes = {
         "seed": head_hash(replace(base, seed=1), 1, "images"),
         "precision": head_hash(replace(base, precision="bf16"), 1, "images"),
@@ -211,7 +211,7 @@ def test_a_method_may_teach_with_labels_of_their_own(run, monkeypatch):
 
     Student.areas.clear()
     monkeypatch.setattr(tiny.Tiny, "student_labels", halves, raising=False)
-    metrics = experiment(recipes.make(stages=TAUGHT), run)
+    metrics = experiment(recipes.make(stages=CHAIN), run)
     assert Student.areas and all((area == 0.5).all() for batch in Student.areas for area in batch)
     assert metrics["labels"]["part_recall"] == 100  # scored are those that the method learnt from
 
@@ -333,12 +333,12 @@ def test_an_empty_mask_teaches_nothing_and_a_pixel_of_no_segment_is_void():
 def test_resizing_moves_masks_and_boxes_alike():
     masks = torch.zeros(1, 4, 4, dtype=torch.bool)
     masks[0, 1:3, 0:2] = True
-    found = resized(
+    moved = resized(
         Instances(masks, torch.ones(1), torch.zeros(1).long(), torch.tensor([[0.0, 1, 2, 3]])),
         (8, 12),
     )
-    rows, columns = found.masks[0].any(1).nonzero(), found.masks[0].any(0).nonzero()
-    assert found.boxes.tolist() == [[0, 2, 6, 6]]
+    rows, columns = moved.masks[0].any(1).nonzero(), moved.masks[0].any(0).nonzero()
+    assert moved.boxes.tolist() == [[0, 2, 6, 6]]
     assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == [0, 2, 6, 6]
 
 

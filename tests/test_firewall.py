@@ -15,7 +15,7 @@ from pointseg.data.supervision import ImageDataset, PointDataset, collate
 from pointseg.lab import recipe as recipes
 from pointseg.lab import run_data as corpora
 from pointseg.lab.labels import label_train
-from pointseg.lab.methods import PLACES, method_class
+from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.run_data import Corpus, open_corpus
 from pointseg.structures import InputError, Instances, Panoptic, Sample, Training, Truth
 from pointseg.training.loader import Feed
@@ -265,7 +265,7 @@ def prints_of(labelled) -> list[str]:
     return prints([labelled.labels(i) for i in range(len(labelled))])
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", METHODS)
 def test_weak_methods_learn_nothing_from_masks(name, made):
     """Weights and pseudo labels are bit-identical whether the masks behind the points are true or noise."""
     if method_class(name).SUPERVISION != "points":
@@ -279,14 +279,14 @@ def test_weak_methods_learn_nothing_from_masks(name, made):
 def test_the_whole_way_tells_an_honest_method_from_a_leaking_one(
     cls, training_set, honest, made, monkeypatch
 ):
-    monkeypatch.setitem(PLACES, cls.__name__, f"{__name__}:{cls.__name__}")
+    monkeypatch.setitem(METHODS, cls.__name__, f"{__name__}:{cls.__name__}")
     monkeypatch.setattr(Corpus, "supervision", lambda self: training_set(self.train, self.points))
     (clean, labels), (noise, other_labels) = outcomes(cls.__name__)
     assert identical(clean, noise) is honest and (labels == other_labels) is honest
 
 
 def test_the_corpus_gives_a_weak_method_points_only(made, monkeypatch):
-    monkeypatch.setitem(PLACES, "Pointed", f"{__name__}:Pointed")
+    monkeypatch.setitem(METHODS, "Pointed", f"{__name__}:Pointed")
     corpus = open_corpus(recipes.make(stages=[{"method": "Pointed"}], images=4, scored_images=2))
     for training in (corpus.supervision(), corpus.marked()):
         assert type(training) is PointDataset and training[0].truth is None

@@ -76,13 +76,13 @@ def place(tmp_path, monkeypatch):
     ({"more": "{a: 1, b: [2]}"}, {"more": {"a": 1, "b": [2]}}), ({"more": {"a": 1}}, {"more": {"a": 1}}),
 ])  # fmt: skip
 def test_texts_and_values_become_what_the_cell_declares(tmp_path, given, value):
-    found = checked(read_notebook(chapter(tmp_path)), given)
-    assert found == {"power": 2, "rate": 0.5, "name": "a", "loud": False, "more": {}} | value
-    assert {name: type(v) for name, v in found.items()} == {"power": int, "rate": float, "name": str, "loud": bool,
+    values = checked(read_notebook(chapter(tmp_path)), given)
+    assert values == {"power": 2, "rate": 0.5, "name": "a", "loud": False, "more": {}} | value
+    assert {name: type(v) for name, v in values.items()} == {"power": int, "rate": float, "name": str, "loud": bool,
                                                             "more": dict}  # fmt: skip
 
 
-@pytest.mark.parametrize("given, said", [
+@pytest.mark.parametrize("given, complaint", [
     ({"pwer": "3"}, "there is no parameter 'pwer'; there are power, rate, name, loud, more"),
     ({"out": "elsewhere"}, "there is no parameter 'out'"),
     ({"power": "two"}, "power: expected an integer, got 'two'"),
@@ -97,9 +97,9 @@ def test_texts_and_values_become_what_the_cell_declares(tmp_path, given, value):
     ({"name": 3}, "name: expected a text, got 3"),
     ({"name": None}, "name: expected a text, got None"),
 ])  # fmt: skip
-def test_a_misspelt_or_mistyped_parameter_stops_before_anything_runs(place, given, said):
+def test_a_misspelt_or_mistyped_parameter_stops_before_anything_runs(place, given, complaint):
     path = chapter(place, "\n# %%\nraise SystemExit('it ran')\n")
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=complaint) as caught:
         run_notebook(path, given)
     assert "\n" not in str(caught.value)
     assert not (place / "runs").exists() and not (place / "work").exists()
@@ -113,21 +113,21 @@ def test_a_misspelt_or_mistyped_parameter_stops_before_anything_runs(place, give
 def test_any_text_is_parsed_or_refused(tmp_path_factory, given_texts):
     source = read_notebook(chapter(tmp_path_factory.mktemp("n")))
     try:
-        found = checked(source, given_texts)
+        values = checked(source, given_texts)
     except InputError:
         return
     kinds = {"power": int, "rate": float, "name": str, "loud": bool, "more": dict}
-    assert all(type(found[name]) is kind for name, kind in kinds.items())
+    assert all(type(values[name]) is kind for name, kind in kinds.items())
 
 
-@pytest.mark.parametrize("line, said", [
+@pytest.mark.parametrize("line, complaint", [
     ("print('x')", "line 1: expected 'name: type = value'"), ("x: int", "expected 'name: type = value'"),
     ("x = some()", "parameter x: its default is not a literal"), ("x: complex = 1", "x has type complex"),
     ("a, b = 1, 2", "expected 'name: type = value'"),
 ])  # fmt: skip
-def test_a_parameters_cell_holds_typed_literals_only(tmp_path, line, said):
+def test_a_parameters_cell_holds_typed_literals_only(tmp_path, line, complaint):
     path = chapter(tmp_path, head=f'\n# %% tags=["parameters"]\n{line}\n')
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=complaint):
         checked(read_notebook(path), {})
 
 
@@ -323,13 +323,13 @@ def test_nbval_finds_a_changed_cell_in_an_executed_notebook(place):
         executed,
         changed,
     ]
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, check=False
     ).stdout
     verdicts = [
-        line.split("::")[0] for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))
+        line.split("::")[0] for line in output.splitlines() if line.startswith(("PASSED", "FAILED"))
     ]
-    assert sum(v.startswith("FAILED") for v in verdicts) == 1 and f"FAILED {changed}" in told
+    assert sum(v.startswith("FAILED") for v in verdicts) == 1 and f"FAILED {changed}" in output
     assert sum(v.startswith("PASSED") and v.endswith("notebook.ipynb") for v in verdicts) >= 2
 
 

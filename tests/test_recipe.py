@@ -177,8 +177,8 @@ def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
     assert [line["losses"] for line in log] == [r.losses for r in records]
     assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "images"}
     assert all(line["data_wait"] <= line["seconds"] for line in speed)
-    seen = totals(speed)
-    assert seen["steps"] == 12 and seen["images_per_s"] > 0 and 0 <= seen["data_wait_share"] <= 1
+    sums = totals(speed)
+    assert sums["steps"] == 12 and sums["images_per_s"] > 0 and 0 <= sums["data_wait_share"] <= 1
 
 
 def test_a_kept_log_is_compressed_rounded_and_the_same_each_time(tmp_path):

@@ -211,7 +211,7 @@ def test_a_student_stands_beside_the_labels_that_taught_it():
     scores = {f"{part}/{kind}": 60.0 + k for part in ("val", "labels")
               for k, kind in enumerate(("PQ", "PQ_th", "PQ_st"))}  # fmt: skip
     held = report.Trial(CLAIMS, [run_of("a", seed, **scores) for seed in (0, 1)])
-    page = report.taught_table(held, "taught by", {"PSPS": "a", "no run": "x"})
+    page = report.students_table(held, "taught by", {"PSPS": "a", "no run": "x"})
     cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", page)]
     assert cells[:3] == ["PSPS", "60.0 ± 0.0 n=2", "61.0 ± 0.0 n=2"]
     assert cells[4] == "60.0 ± 0.0 n=2" and cells[7:] == ["no run", *"------"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import fields
 
-from pointseg.lab.methods import PLACES, method_class
+from pointseg.lab.methods import METHODS, method_class
 from pointseg.structures import Answer
 
 TERMS = [field.name for field in fields(Answer)]
@@ -14,7 +14,7 @@ HEAD = ["method", *TERMS]
 
 def answers() -> dict[str, Answer]:
     """The declared answer of every method that a recipe may name."""
-    classes = {name: method_class(name) for name in PLACES}
+    classes = {name: method_class(name) for name in METHODS}
     return {name: one.ANSWER for name, one in classes.items() if hasattr(one, "ANSWER")}
 
 

@@ -308,7 +308,7 @@ def plain(value: Any) -> str:
     return html.escape(text)
 
 
-def own_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, str]) -> str:
+def ours_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, str]) -> str:
     """A table of ours alone, that no paper has: named rows of the plan against named scores."""
     lines = [
         [html.escape(name), *(number(held.value(row, score)) for score in scores.values())]
@@ -317,11 +317,11 @@ def own_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, st
     return table([what, *map(html.escape, scores)], lines)
 
 
-def taught_table(held: Trial, what: str, ours: dict[str, str]) -> str:
+def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
     """PQ of students, and beside it that of the pseudo labels that taught them."""
     kinds, parts = ("PQ", "PQ_th", "PQ_st"), {"student": "val", "pseudo label": "labels"}
     scores = {f"{who} {kind}": f"{part}/{kind}" for who, part in parts.items() for kind in kinds}
-    return own_table(held, what, ours, scores)
+    return ours_table(held, what, ours, scores)
 
 
 def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:

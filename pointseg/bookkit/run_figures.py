@@ -32,8 +32,10 @@ def show_losses(run: Run) -> None:
 
 
 def show_predictions(run: Run) -> None:
-    """The first scored images and what the run's model finds there."""
+    """The first scored images and what the run's model finds there, where it answers alone."""
     method, recipe, categories = load_model(run.model)
+    if "val" not in method.SCORES:
+        return
     corpus = open_corpus(recipe)
     predicted = list(predictions(method, recipe, corpus, SHOWN))
     _, axes = figures.multiples([""] * len(predicted), columns=SHOWN)

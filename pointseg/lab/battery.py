@@ -21,7 +21,7 @@ import torch
 from pointseg.lab.chain import code_of
 from pointseg.lab.experiment import experiment
 from pointseg.lab.fingerprint import sha8
-from pointseg.lab.methods import PLACES
+from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import Recipe, make
 from pointseg.lab.run_record import Run
 from pointseg.nets.start import stored_weights
@@ -31,10 +31,10 @@ SCALE = "smoke"
 
 def battery(methods: list[str], place: Path) -> dict[str, dict[str, str]]:
     """Method -> hashes of the work, of the code and of what came out."""
-    return {name: _answer(name, place) for name in methods or PLACES}
+    return {name: _hashes(name, place) for name in methods or METHODS}
 
 
-def _answer(method: str, place: Path) -> dict[str, str]:
+def _hashes(method: str, place: Path) -> dict[str, str]:
     recipe = make(method, scale=SCALE)
     work = sha8(sorted(leaves(json.loads(recipe.to_json()))))
     return {"battery": work, "code": code_of(method), "outputs": outputs(recipe, place)}

@@ -38,7 +38,7 @@ def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str
         )
         lines.append(f"{'equal' if equal else 'DIFFERS':8} {method}")
         if equal and old["code"] != new["code"]:
-            commits = {"base": commit(here, base), "commit": commit(here, "HEAD")}
+            commits = {"base": commit(here, base), "commit": working_tree(here)}
             codes = {"old": old["code"], "new": new["code"], "battery": new["battery"]}
             kept.append({"method": method, **codes, **commits})
     if kept:
@@ -105,10 +105,13 @@ def write_carried(rows: list[dict[str, str]], runs: Path = RUNS) -> Path:
 
 
 def commit(repository: Path, name: str) -> str:
-    """Short name of a commit, with a mark where the working tree differs from it."""
-    short = git(repository, "rev-parse", "--short=8", name).strip()
-    changed = name == "HEAD" and git(repository, "status", "--porcelain", "--", "pointseg")
-    return f"{short}+" if changed else short
+    return git(repository, "rev-parse", "--short=8", name).strip()
+
+
+def working_tree(repository: Path) -> str:
+    """The commit that is checked out, with a mark where the files differ from it."""
+    changed = git(repository, "status", "--porcelain", "--", "pointseg")
+    return commit(repository, "HEAD") + ("+" if changed else "")
 
 
 def git(repository: Path, *words: str) -> str:

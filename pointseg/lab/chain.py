@@ -145,9 +145,9 @@ class StageTraining:
             for record in records:
                 if rank() == 0:
                     progress(record)
-                if stop.asked:
+                if stop.raised:
                     break
-        if stop.asked and record.step + 1 < steps:
+        if stop.raised and record.step + 1 < steps:
             raise Interrupted(f"stopped after step {record.step}, resumable")
         if rank() == 0:
             save_model(folder / "model.pt", method, self.recipe, dataset.categories)

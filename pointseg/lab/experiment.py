@@ -46,11 +46,11 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
         run.write("recipe.json", json.loads(recipe.to_json()))
         run.write("data.json", {**corpus.facts(), "sha256": data.data_hash(recipe)})
     chain = Chain(corpus, run.stages)
-    taught = {k: chain.labels(k) for k in teaching(recipe)}
+    teachers = {k: chain.labels(k) for k in teaching(recipe)}
     chain.model(len(recipe.stages) - 1)
     if rank() != 0:
         return {}
-    metrics, shown = scores(chain, taught)
+    metrics, shown = scores(chain, teachers)
     keep_log(chain, run)
     run.write("answers.json", shown)
     run.write("metrics.json", metrics)
@@ -62,7 +62,7 @@ def teaching(recipe: Recipe) -> list[int]:
     return sorted({s.learns_from for s in recipe.stages if isinstance(s.learns_from, int)})
 
 
-def scores(chain: Chain, taught: dict[int, Labelled]) -> tuple[dict[str, Any], dict[str, Any]]:
+def scores(chain: Chain, teachers: dict[int, Labelled]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the last stage is scored on, and the labels of the last one that makes any; and the
     first few of both."""
     recipe, corpus = chain.recipe, chain.corpus
@@ -74,15 +74,15 @@ def scores(chain: Chain, taught: dict[int, Labelled]) -> tuple[dict[str, Any], d
         shown[recipe.scored_on] = shown_predictions(few)
     labelling = [k for k, s in enumerate(recipe.stages) if _labels(s.method)]
     for k in labelling[-1:]:
-        labels = pseudo_labels(chain, k, taught)
+        labels = pseudo_labels(chain, k, teachers)
         metrics["labels"], shown["labels"] = score_labels(labels, corpus), shown_labels(labels)
     return metrics, shown
 
 
-def pseudo_labels(chain: Chain, k: int, taught: dict[int, Labelled]) -> Labelled:
-    """The first labels of stage k, those that it taught where it has no others."""
-    if k in taught and not hasattr(method_class(chain.recipe.stages[k].method), "student_labels"):
-        return taught[k].first(SCORED)
+def pseudo_labels(chain: Chain, k: int, teachers: dict[int, Labelled]) -> Labelled:
+    """The first labels of stage k, those that it teachers where it has no others."""
+    if k in teachers and not hasattr(method_class(chain.recipe.stages[k].method), "student_labels"):
+        return teachers[k].first(SCORED)
     return label_train(chain.method(k), chain.corpus.at(k), SCORED)
 
 
@@ -120,8 +120,8 @@ def corpus_of(recipe: Recipe) -> Corpus:
 def launched(recipe: Recipe, run: Run, processes: int) -> dict[str, Any]:
     """The same experiment by torchrun in so many processes of this machine."""
     run.write("recipe.json", json.loads(recipe.to_json()))
-    places = [str(run.folder / "recipe.json"), str(run.folder)]
-    if torchrun(["-m", "pointseg.lab.experiment", *places], processes):
+    paths = [str(run.folder / "recipe.json"), str(run.folder)]
+    if torchrun(["-m", "pointseg.lab.experiment", *paths], processes):
         raise RuntimeError(
             f"{run.id}: a process of the distributed training failed; its log is above"
         )

@@ -47,12 +47,12 @@ class Given:
 
 def explained(recipe: Recipe, given: Given) -> list[str]:
     """One line a value: name = value <- where it comes from."""
-    found = [*_common(recipe, given)]
+    lines = [*_common(recipe, given)]
     for k, stage in enumerate(recipe.stages):
         last = k + 1 == len(recipe.stages)
-        found += _of_stage(k, stage, recipe.scale, given, last)
-    width = max(len(f"{name} = {value}") for name, value, _ in found if len(str(value)) < 40)
-    return [f"{f'{name} = {value}':{width}}  <- {source}" for name, value, source in found]
+        lines += _of_stage(k, stage, recipe.scale, given, last)
+    width = max(len(f"{name} = {value}") for name, value, _ in lines if len(str(value)) < 40)
+    return [f"{f'{name} = {value}':{width}}  <- {source}" for name, value, source in lines]
 
 
 def _common(recipe: Recipe, given: Given) -> Iterator[tuple[str, Any, str]]:

@@ -8,7 +8,7 @@ from functools import cache
 from pointseg.papers.method import Method
 from pointseg.structures import InputError
 
-PLACES = {
+METHODS = {
     "attentionshift": "pointseg.papers.attentionshift.method:AttentionShift",
     "token_querying": "pointseg.papers.attentionshift.token_querying:TokenQuerying",
     "mask_rcnn": "pointseg.students.mask_rcnn_full:MaskRCNNFull",
@@ -32,9 +32,9 @@ FIRST = {
 
 @cache
 def method_class(name: str) -> type[Method]:
-    if name not in PLACES:
-        raise InputError(f"method: there is no '{name}'; there are {', '.join(PLACES)}")
-    module, attribute = PLACES[name].split(":")
+    if name not in METHODS:
+        raise InputError(f"method: there is no '{name}'; there are {', '.join(METHODS)}")
+    module, attribute = METHODS[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 
 

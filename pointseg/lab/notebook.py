@@ -220,7 +220,7 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
                 extra_arguments=["--IPKernelApp.log_level=40", "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
-            if stop.asked:
+            if stop.raised:
                 raise Interrupted("stopped by a signal, resumable") from None
             raise RuntimeError(
                 f"cell {problem.exec_count}: {problem.ename}: {problem.evalue}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pointseg.lab.methods import PLACES
+from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import Recipe, make
 from pointseg.lab.run_record import SMOKE, home
 from pointseg.structures import InputError
@@ -84,10 +84,10 @@ def recipe_for(name: str, **changes: Any) -> Recipe:
     """A row's recipe or a method's usual chain, with changes; None changes nothing."""
     changes = {key: value for key, value in changes.items() if value not in (None, {})}
     changes = {**changes.pop("settings", {}), **changes}
-    if name in PLACES:
+    if name in METHODS:
         return make(name, **changes)
     if name not in rows():
-        known = f"the methods are {', '.join(PLACES)}, the rows stand in {PLAN}"
+        known = f"the methods are {', '.join(METHODS)}, the rows stand in {PLAN}"
         raise InputError(f"method: there is no '{name}'; {known}")
     given = rows()[name].given
     both = {**given, **changes}

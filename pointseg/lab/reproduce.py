@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pointseg.lab.explain import Given, explained
-from pointseg.lab.methods import PLACES
+from pointseg.lab.methods import METHODS
 from pointseg.lab.notebook import checked, read_notebook, recipe_of, run_notebook
 from pointseg.lab.plan import PLAN, folder_of, rows
 from pointseg.lab.recipe import Recipe
@@ -76,7 +76,7 @@ def recipe_lines(notebook: Path, given: Mapping[str, Any], explain: bool) -> lis
 def planned(tier: str) -> list[dict[str, Any]]:
     """Parameters of every run of a tier: each method once at scale smoke, or the plan's rows."""
     if tier == SMOKE:
-        return [{"method": name} for name in PLACES]
+        return [{"method": name} for name in METHODS]
     tiers = sorted({row.tier for row in rows().values()})
     if tier not in tiers:
         raise InputError(f"{PLAN}: there is no tier '{tier}'; there are smoke, {', '.join(tiers)}")

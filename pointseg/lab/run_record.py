@@ -41,7 +41,7 @@ FAST_ARITHMETIC = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"
 
 
 class Interrupted(KeyboardInterrupt):
-    """Someone asked the run to stop."""
+    """Someone raised the run to stop."""
 
 
 def home() -> Path:
@@ -159,10 +159,10 @@ def raising_on_sigterm() -> Iterator[None]:
 
 
 class StopFlag:
-    """Inside `with`, the first SIGTERM or SIGINT only sets `asked`; the second one interrupts."""
+    """Inside `with`, the first SIGTERM or SIGINT only sets `raised`; the second one interrupts."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.raised = False
 
     def __enter__(self) -> StopFlag:
         self._handler = _handling([signal.SIGTERM, signal.SIGINT], self._note)
@@ -173,9 +173,9 @@ class StopFlag:
         self._handler.__exit__(*exception)
 
     def _note(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.raised:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
-        self.asked = True
+        self.raised = True
 
 
 @contextmanager

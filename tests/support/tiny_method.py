@@ -79,7 +79,7 @@ def pile(items):
 
 
 def register():
-    methods.PLACES["tiny"] = "support.tiny_method:Tiny"
+    methods.METHODS["tiny"] = "support.tiny_method:Tiny"
 
 
 def settings(**training):
