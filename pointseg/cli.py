@@ -1,4 +1,5 @@
-"""The command line. A command is one function, which imports what it needs when it runs, and one row of COMMANDS.
+"""The command line. A command is one function, which imports what it needs when it runs, and one
+row of COMMANDS.
 
 Bad input ends in one line on stderr and exit code 2.
 """
@@ -118,7 +119,8 @@ def carry(options) -> int:
 
 
 def parameters(pairs: list[str]) -> dict[str, str]:
-    """`name=value` texts as a dict; values stay texts, the notebook's own types decide what they mean."""
+    """`name=value` texts as a dict; values stay texts, the notebook's own types decide what they
+    mean."""
     values: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -220,7 +222,7 @@ COMMANDS: dict[str, Command] = {
         number("--seed", 0),
         number("--workers", 0),
     )),
-    "data tile": Command(data_tile, "cut datasets in COCO's layout into tiles, as one new dataset", (
+    "data tile": Command(data_tile, "cut datasets in COCO's layout into tiles, one new dataset", (
         Argument("roots", type=Path, nargs="+"), OUT, number("--side", 128),
     )),
     "data check": Command(data_check, "list every fault of a dataset; exit 2 when there is one", (

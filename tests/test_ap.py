@@ -1,4 +1,5 @@
-"""COCO and VOC mask AP: hand-worked curves, slow literal oracles, pycocotools as referee, bad files."""
+"""COCO and VOC mask AP: hand-worked curves, slow literal oracles, pycocotools as referee, bad
+files."""
 
 import contextlib
 import io
@@ -48,7 +49,8 @@ def boxes_of(masks):
 
 
 def random_scene(seed, crowd=0.0):
-    """A truth of 0..6 objects, and predictions that are shifted copies of some and some inventions."""
+    """A truth of 0..6 objects, and predictions that are shifted copies of some and some
+    inventions."""
     rng = np.random.default_rng(seed)
     masks = random_masks(rng, rng.integers(0, 7))
     label = torch.as_tensor(rng.integers(0, 3, len(masks)))
@@ -77,7 +79,8 @@ def scenes(seed, n=5, crowd=0.0):
 
 
 def slow_voc(truths, predictions, threshold):
-    """The rule word by word: {rule: AP in percent}, loops over pixels' sums, objects and recalls."""
+    """The rule word by word: {rule: AP in percent}, loops over pixels' sums, objects and
+    recalls."""
     eleven, area = [], []
     for c in range(3):
         detections = []
@@ -159,7 +162,8 @@ def test_a_detection_that_misses_leaves_its_object_free():
 
 
 def test_voc_gives_no_second_choice_where_coco_does():
-    """Two objects side by side; the second detection prefers the taken one, and would do for the other too."""
+    """Two objects side by side; the second detection prefers the taken one, and would do for the
+    other too."""
     masks = torch.zeros(2, 1, 10, dtype=torch.bool)
     masks[0, 0, :5] = masks[1, 0, 5:] = True
     predicted = torch.zeros(2, 1, 10, dtype=torch.bool)
@@ -286,10 +290,16 @@ def as_files(truths, predictions):
             rle.encode(truth.masks), truth.label.tolist(), truth.is_crowd.tolist()
         ):
             gt["annotations"].append(
-                {"id": len(gt["annotations"]), "image_id": f"im{row}", "category_id": CATEGORIES[c].id,
-                 "segmentation": text(code), "area": float(coco_mask.area(code)), "iscrowd": int(crowd),
-                 "bbox": coco_mask.toBbox(code).tolist()}
-            )  # fmt: skip
+                {
+                    "id": len(gt["annotations"]),
+                    "image_id": f"im{row}",
+                    "category_id": CATEGORIES[c].id,
+                    "segmentation": text(code),
+                    "area": float(coco_mask.area(code)),
+                    "iscrowd": int(crowd),
+                    "bbox": coco_mask.toBbox(code).tolist(),
+                }
+            )
         for code, c, s in zip(
             rle.encode(predicted.masks), predicted.label.tolist(), predicted.scores.tolist()
         ):
@@ -361,7 +371,8 @@ def test_coco_equals_pycocotools_by_its_own_loader(seed):
 
 
 def hollow_scene():
-    """An object of 30 x 30 found, and a wrong detection: a frame whose mask is small and whose box is medium."""
+    """An object of 30 x 30 found, and a wrong detection: a frame whose mask is small and whose box
+    is medium."""
     masks = torch.zeros(2, 150, 150, dtype=torch.bool)
     masks[0, :30, :30] = True
     masks[1, 60:110, 60:110], masks[1, 62:108, 62:108] = True, False
@@ -369,10 +380,21 @@ def hollow_scene():
         "images": [{"id": 1, "height": 150, "width": 150}],
         "categories": [{"id": 1, "name": "cat"}],
     }
-    gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 900.0, "bbox": [0, 0, 30, 30],
-                          "segmentation": text(rle.encode(masks)[0])}]  # fmt: skip
-    dt = [{"image_id": 1, "category_id": 1, "segmentation": text(code), "score": score}
-          for code, score in zip(rle.encode(masks), (0.5, 0.9))]  # fmt: skip
+    gt["annotations"] = [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": 900.0,
+            "bbox": [0, 0, 30, 30],
+            "segmentation": text(rle.encode(masks)[0]),
+        }
+    ]
+    dt = [
+        {"image_id": 1, "category_id": 1, "segmentation": text(code), "score": score}
+        for code, score in zip(rle.encode(masks), (0.5, 0.9))
+    ]
     return gt, dt
 
 
@@ -413,8 +435,14 @@ def test_coco_on_real_annotations_equals_pycocotools(split):
         moved = np.roll(coco_mask.decode(code), rng.integers(-6, 7, 2), (0, 1))
         kept = text(coco_mask.encode(np.asfortranarray(moved)))
         if rng.random() < 0.9:
-            dt.append({"image_id": entry["image_id"], "category_id": entry["category_id"], "segmentation": kept,
-                       "score": rng.random()})  # fmt: skip
+            dt.append(
+                {
+                    "image_id": entry["image_id"],
+                    "category_id": entry["category_id"],
+                    "segmentation": kept,
+                    "score": rng.random(),
+                }
+            )
     assert coco_ap(path, dt) == pytest.approx(referee(gt, dt, "segm"), abs=1e-9, nan_ok=True)
 
 

@@ -1,4 +1,5 @@
-"""Foreign files that are broken or hostile: one line that names file and cause, and never another exception."""
+"""Foreign files that are broken or hostile: one line that names file and cause, and never another
+exception."""
 
 import copy
 import json
@@ -36,7 +37,7 @@ def refused(call, *args, names, cause):
     assert "\n" not in text and names in text and cause in text, text
 
 
-# --- images ------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
 def png_header(path, w, h):
@@ -115,7 +116,7 @@ def test_corrupted_images_never_raise_anything_else(tmp_path_factory, noise, at,
             assert "\n" not in str(fault)
 
 
-# --- names that leave their folder ---------------------------------------------------------------------------
+# --- names that leave their folder ----------------------------------------------------------------
 
 LEAVING = [
     "../secret.png",
@@ -185,7 +186,7 @@ def test_a_linked_image_folder_is_fine(tmp_path):
     assert len(read_all(tmp_path / "set")) == 2
 
 
-# --- JSON ------------------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------
 
 
 def edited(edit):
@@ -195,25 +196,58 @@ def edited(edit):
 
 
 BAD_INSTANCES = {
-    "duplicate image": (lambda d: d["images"].append(dict(d["images"][0])), "images[2]: duplicate id 1"),
-    "duplicate annotation": (lambda d: d["annotations"].append(dict(d["annotations"][0])), "duplicate id 11"),
-    "duplicate category": (lambda d: d["categories"].append(dict(d["categories"][0])), "duplicate id 5"),
-    "unknown category": (lambda d: d["annotations"][0].update(category_id=77), "unknown category 77"),
+    "duplicate image": (
+        lambda d: d["images"].append(dict(d["images"][0])),
+        "images[2]: duplicate id 1",
+    ),
+    "duplicate annotation": (
+        lambda d: d["annotations"].append(dict(d["annotations"][0])),
+        "duplicate id 11",
+    ),
+    "duplicate category": (
+        lambda d: d["categories"].append(dict(d["categories"][0])),
+        "duplicate id 5",
+    ),
+    "unknown category": (
+        lambda d: d["annotations"][0].update(category_id=77),
+        "unknown category 77",
+    ),
     "unknown image": (lambda d: d["annotations"][0].update(image_id=77), "unknown image id 77"),
     "empty": (lambda d: d.update(images=[], annotations=[]), "has no images"),
     "no list": (lambda d: d.pop("annotations"), "has no list 'annotations'"),
     "size": (lambda d: d["images"][0].update(height=0), "image size"),
     "bomb size": (lambda d: d["images"][0].update(height=10**6, width=10**6), "pixels"),
-    "other size than the file": (lambda d: d["images"][1].update(height=11), "12x10, the annotations say 12x11"),
-    "short polygon": (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "three corners"),
-    "far polygon": (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 1e12]]), "far outside"),
-    "infinite polygon": (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 10**400]]), "far outside"),
+    "other size than the file": (
+        lambda d: d["images"][1].update(height=11),
+        "12x10, the annotations say 12x11",
+    ),
+    "short polygon": (
+        lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
+        "three corners",
+    ),
+    "far polygon": (
+        lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 1e12]]),
+        "far outside",
+    ),
+    "infinite polygon": (
+        lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 10**400]]),
+        "far outside",
+    ),
     "no mask": (lambda d: d["annotations"][0].pop("segmentation"), "has no segmentation"),
     "empty mask": (lambda d: d["annotations"][0].update(segmentation=[]), "empty segmentation"),
-    "mask size": (lambda d: d["annotations"][1]["segmentation"].update(size=[3, 4]), "another size"),
-    "short runs": (lambda d: d["annotations"][2]["segmentation"].update(counts=[5, 5]), "do not fill"),
-    "corrupt runs": (lambda d: d["annotations"][1]["segmentation"].update(counts="~~~"), "corrupt run lengths"),
-}  # fmt: skip
+    "mask size": (
+        lambda d: d["annotations"][1]["segmentation"].update(size=[3, 4]),
+        "another size",
+    ),
+    "short runs": (
+        lambda d: d["annotations"][2]["segmentation"].update(counts=[5, 5]),
+        "do not fill",
+    ),
+    "corrupt runs": (
+        lambda d: d["annotations"][1]["segmentation"].update(counts="~~~"),
+        "corrupt run lengths",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", BAD_INSTANCES)
@@ -327,7 +361,7 @@ def test_corrupted_json_loads_or_is_refused(tmp_path_factory, layout, picks, val
         assert "\n" not in str(fault)
 
 
-# --- VOC and SBD ------------------------------------------------------------------------------------------------
+# --- VOC and SBD ----------------------------------------------------------------------------------
 
 
 def test_bad_voc_masks_are_refused(tmp_path):
@@ -393,7 +427,7 @@ def read_refusal(root, name):
     return str(caught.value)
 
 
-# --- opening ---------------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["../train", "", "/etc", "a/b", "t*", "nothing"])

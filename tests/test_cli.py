@@ -68,20 +68,34 @@ def test_json_scores_are_strict_json(bestiary, tmp_path, capsys):
     assert scores["AP"] == 0.0
 
 
-@pytest.mark.parametrize("words", [
-    ["data", "make"],
-    ["data", "make", "{tmp}/x", "--sides", "9"],
-    ["data", "make", "{tmp}/x", "--images", "0"],
-    ["points", "{tmp}/nowhere", "--out", "{tmp}/p.json"],
-    ["train", "nobody"],
-    ["train", "attentionshift", "-p", "seeds=1"],
-    ["train", "attentionshift", "-p", "seed=one"],
-    ["train", "attentionshift", "-p", "seed"],
-    ["run", "{tmp}/no.py"],
-    ["evaluate", "panoptic", "--gt", "{tmp}/a", "--gt-dir", "{tmp}", "--dt", "{tmp}/b", "--dt-dir", "{tmp}"],
-    ["pretrain", "dino", "--out", "{tmp}/x"],
-    ["dance"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "make"],
+        ["data", "make", "{tmp}/x", "--sides", "9"],
+        ["data", "make", "{tmp}/x", "--images", "0"],
+        ["points", "{tmp}/nowhere", "--out", "{tmp}/p.json"],
+        ["train", "nobody"],
+        ["train", "attentionshift", "-p", "seeds=1"],
+        ["train", "attentionshift", "-p", "seed=one"],
+        ["train", "attentionshift", "-p", "seed"],
+        ["run", "{tmp}/no.py"],
+        [
+            "evaluate",
+            "panoptic",
+            "--gt",
+            "{tmp}/a",
+            "--gt-dir",
+            "{tmp}",
+            "--dt",
+            "{tmp}/b",
+            "--dt-dir",
+            "{tmp}",
+        ],
+        ["pretrain", "dino", "--out", "{tmp}/x"],
+        ["dance"],
+    ],
+)
 def test_a_mistake_gets_one_line_and_exit_2(words, tmp_path, capsys, monkeypatch, root):
     monkeypatch.chdir(root)
     assert main([w.replace("{tmp}", str(tmp_path)) for w in words]) == 2

@@ -1,4 +1,5 @@
-"""The dataset doctor: every planted fault is named with its file, sound data has none, nothing on disk changes."""
+"""The dataset doctor: every planted fault is named with its file, sound data has none, nothing on
+disk changes."""
 
 import hashlib
 import json
@@ -203,7 +204,7 @@ def test_a_plain_folder_is_examined(tmp_path):
     assert len(faults_of(tmp_path, "two.jpg", "is not an image")) == 1
 
 
-# --- points ----------------------------------------------------------------------------------------------------
+# --- points ---------------------------------------------------------------------------------------
 
 
 def planted(tmp_path, bestiary, layout, edit, kind="uniform"):
@@ -252,10 +253,16 @@ FAULTY_POINTS = {
     "outside": (outside, "lies outside the mask of target"),
     "other source": (lambda r, _: r.update(source_hash="0" * 64), "source hash differs"),
     "unknown image": (lambda r, _: r["images"][0].update(id=987654), "image 987654 is not in"),
-    "unknown target": (lambda r, _: first_target(r).update(id=987654), "target 987654 is not in the annotations"),
+    "unknown target": (
+        lambda r, _: first_target(r).update(id=987654),
+        "target 987654 is not in the annotations",
+    ),
     "another class": (lambda r, _: first_target(r).update(category_id=other_class(r)), "there"),
-    "another size": (lambda r, _: r["images"][0].update(width=r["images"][0]["width"] + 1), "its image 64x64"),
-}  # fmt: skip
+    "another size": (
+        lambda r, _: r["images"][0].update(width=r["images"][0]["width"] + 1),
+        "its image 64x64",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", FAULTY_POINTS)
@@ -276,7 +283,7 @@ def test_a_points_file_in_the_root_is_found(tmp_path):
     faults_of(tmp_path, "points.json")
 
 
-# --- real photographs ------------------------------------------------------------------------------------------
+# --- real photographs -----------------------------------------------------------------------------
 
 
 @pytest.mark.realdata

@@ -30,7 +30,7 @@ def referee(file: Path) -> COCO:
         return COCO(str(file))
 
 
-# --- by hand -------------------------------------------------------------------------------------------------
+# --- by hand --------------------------------------------------------------------------------------
 
 
 def test_coco_by_hand(tmp_path):
@@ -182,7 +182,7 @@ def test_the_content_hash_follows_the_content_and_not_the_place(tmp_path):
     assert before != open_dataset(tmp_path, "train", "voc").content_hash()
 
 
-# --- run lengths ---------------------------------------------------------------------------------------------
+# --- run lengths ----------------------------------------------------------------------------------
 
 masks = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1)).map(
     lambda t: np.random.default_rng(t[2]).random(t[:2]) < np.random.default_rng(t[2] + 1).random()
@@ -214,7 +214,7 @@ def test_foreign_run_lengths_are_refused_or_fill_the_image(counts):
     assert mask.shape == (4, 5) and (again == mask).all()
 
 
-# --- the embedded benchmark ------------------------------------------------------------------------------------
+# --- the embedded benchmark -----------------------------------------------------------------------
 
 SEED, SIZE = 11, 64
 
@@ -277,7 +277,7 @@ def test_bestiary_pretraining_images_have_no_truth(bestiary):
         assert dataset.image(0).shape == (SIZE, SIZE, 3)
 
 
-# --- real photographs ------------------------------------------------------------------------------------------
+# --- real photographs -----------------------------------------------------------------------------
 
 
 @pytest.mark.realdata

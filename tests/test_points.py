@@ -60,7 +60,7 @@ def owners(dataset, points, index):
     return truth.masks[rows, at[:, 1], at[:, 0]]
 
 
-# ----------------------------------------------------------------------------------- where points lie
+# --- where points lie -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_jitter_has_the_spread_asked_for():
     assert abs(np.mean(moved)) < 0.2
 
 
-# ----------------------------------------------------------------------------- what a point depends on
+# --- what a point depends on ----------------------------------------------------------------------
 
 
 class Selection:
@@ -269,10 +269,16 @@ def test_another_seed_gives_other_points(dataset, kind):
 
 @pytest.mark.parametrize(
     "options",
-    [{"kind": "middle"}, {"kind": "uniform", "n": 0}, {"kind": "centre", "n": 10},
-     {"kind": "uniform", "seed": -1}, {"kind": "jitter", "jitter_px": 0.0},
-     {"kind": "jitter", "jitter_px": float("nan")}, {"kind": "jitter", "jitter_of": "edge"}],
-)  # fmt: skip
+    [
+        {"kind": "middle"},
+        {"kind": "uniform", "n": 0},
+        {"kind": "centre", "n": 10},
+        {"kind": "uniform", "seed": -1},
+        {"kind": "jitter", "jitter_px": 0.0},
+        {"kind": "jitter", "jitter_px": float("nan")},
+        {"kind": "jitter", "jitter_of": "edge"},
+    ],
+)
 def test_a_wrong_request_is_refused(dataset, options):
     with pytest.raises(InputError, match="points of memory"):
         sample_points(dataset, **options)
@@ -283,7 +289,7 @@ def test_no_images_no_points():
         sample_points(MemoryDataset(0), "uniform")
 
 
-# ------------------------------------------------------------------------------------ the points file
+# --- the points file ------------------------------------------------------------------------------
 
 
 def same(first: PointFile, second: PointFile) -> bool:
@@ -312,8 +318,14 @@ ids = st.integers(-(2**60), 2**60)
 
 @st.composite
 def point_files(draw):
-    classes = draw(st.lists(st.tuples(ids, names, st.booleans()), min_size=1, max_size=4,
-                            unique_by=(lambda c: c[0], lambda c: c[1])))  # fmt: skip
+    classes = draw(
+        st.lists(
+            st.tuples(ids, names, st.booleans()),
+            min_size=1,
+            max_size=4,
+            unique_by=(lambda c: c[0], lambda c: c[1]),
+        )
+    )
     from pointseg.structures import Category
 
     categories, images = tuple(Category(*c) for c in classes), {}
@@ -477,7 +489,7 @@ def test_a_failed_write_leaves_nothing_behind(dataset, tmp_path, monkeypatch):
         write_points(tmp_path / "absent" / "points.json", sample_points(dataset, "uniform"))
 
 
-# ------------------------------------------------------------------------------------- other formats
+# --- other formats --------------------------------------------------------------------------------
 
 
 def by_target(file: PointFile):
@@ -567,12 +579,37 @@ def test_a_file_as_attentionshift_reads_it(tmp_path):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["images", "categories", "annotations", "id", "image_id", "category_id", "point", "points",
-                         "file_name", "segments_info", "height", "width", "name"]), inner, max_size=6),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "images",
+                    "categories",
+                    "annotations",
+                    "id",
+                    "image_id",
+                    "category_id",
+                    "point",
+                    "points",
+                    "file_name",
+                    "segments_info",
+                    "height",
+                    "width",
+                    "name",
+                ]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
     max_leaves=25,
-)  # fmt: skip
+)
 
 
 @laws
@@ -580,8 +617,11 @@ json_values = st.recursive(
 def test_readers_answer_any_json_with_points_or_an_input_error(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(value))
-    for read in (read_points, point_formats.read_coco_points,
-                 lambda p: point_formats.read_point_pngs(p, p.parent)):  # fmt: skip
+    for read in (
+        read_points,
+        point_formats.read_coco_points,
+        lambda p: point_formats.read_point_pngs(p, p.parent),
+    ):
         try:
             assert len(read(path))
         except InputError as error:

@@ -1,4 +1,5 @@
-"""Panoptic quality: hand-worked cases of panopticapi's rules, a loop over segments as oracle, real and bad files."""
+"""Panoptic quality: hand-worked cases of panopticapi's rules, a loop over segments as oracle, real
+and bad files."""
 
 import json
 import math
@@ -23,7 +24,8 @@ CAT, DOG, GRASS = 0, 1, 2
 
 
 def segments(pixels, **labels):
-    """segments("aab.", a=CAT, b=GRASS): one row of pixels, '.' void, a capital letter is a crowd."""
+    """segments("aab.", a=CAT, b=GRASS): one row of pixels, '.' void, a capital letter is a
+    crowd."""
     ids = {letter: 5 + 1000 * k for k, letter in enumerate(labels)}
     row = np.array([[0 if p == "." else ids[p] for p in pixels]])
     crowd = np.array([letter.isupper() for letter in labels], dtype=bool)
@@ -209,8 +211,14 @@ def truth_of(scene):
     """A Truth with the segments of one random map."""
     masks = torch.as_tensor(scene.pixels[None] == scene.ids[:, None, None])
     label = torch.as_tensor(scene.label)
-    return Truth(masks, label, torch.as_tensor(scene.ids), label < 2, torch.as_tensor(scene.crowd),
-                 torch.as_tensor(scene.pixels == 0))  # fmt: skip
+    return Truth(
+        masks,
+        label,
+        torch.as_tensor(scene.ids),
+        label < 2,
+        torch.as_tensor(scene.crowd),
+        torch.as_tensor(scene.pixels == 0),
+    )
 
 
 def panoptic_of(scene):
@@ -230,9 +238,17 @@ def write(folder, name, scenes):
             np.uint8
         )
         Image.fromarray(colours).save(folder / name / f"{row}.png")
-        infos = [{"id": int(k), "category_id": CATEGORIES[c].id, "iscrowd": int(crowd), "area": int(area)}
-                 for k, c, crowd, area in zip(scene.ids, scene.label, scene.crowd,
-                                              [(scene.pixels == k).sum() for k in scene.ids])]  # fmt: skip
+        infos = [
+            {
+                "id": int(k),
+                "category_id": CATEGORIES[c].id,
+                "iscrowd": int(crowd),
+                "area": int(area),
+            }
+            for k, c, crowd, area in zip(
+                scene.ids, scene.label, scene.crowd, [(scene.pixels == k).sum() for k in scene.ids]
+            )
+        ]
         annotations.append({"image_id": row, "file_name": f"{row}.png", "segments_info": infos})
     content = {
         "images": [{"id": k} for k in range(len(scenes))],

@@ -1,4 +1,5 @@
-"""`pointseg predict` on images of one's own: results that score, images to look at, one line for what is wrong."""
+"""`pointseg predict` on images of one's own: results that score, images to look at, one line for
+what is wrong."""
 
 import json
 

@@ -26,9 +26,15 @@ def truth_of(masks, label=None, parts=None, void=None, crowd=None, thing=None):
     """Targets are 10, 20, 30 ..., so that a row is never a target."""
     n = len(masks)
     no = torch.zeros(n, dtype=torch.bool)
-    return Truth(masks, torch.zeros(n).long() if label is None else torch.tensor(label), 10 * torch.arange(1, n + 1),
-                 ~no if thing is None else torch.tensor(thing), no if crowd is None else torch.tensor(crowd),
-                 torch.zeros(masks.shape[1:]).bool() if void is None else void, parts)  # fmt: skip
+    return Truth(
+        masks,
+        torch.zeros(n).long() if label is None else torch.tensor(label),
+        10 * torch.arange(1, n + 1),
+        ~no if thing is None else torch.tensor(thing),
+        no if crowd is None else torch.tensor(crowd),
+        torch.zeros(masks.shape[1:]).bool() if void is None else void,
+        parts,
+    )
 
 
 def bars(*spans, h=4, w=40):
@@ -115,7 +121,8 @@ def test_crowds_are_left_out_and_stuff_counts_in_panoptic_labels_only():
 
 
 def test_depth_of_a_point_by_hand():
-    """A 5 x 5 square: rings at distance 1, 2, 3; the best of several points counts; one outside counts not."""
+    """A 5 x 5 square: rings at distance 1, 2, 3; the best of several points counts; one outside
+    counts not."""
     mask = torch.zeros(1, 9, 9, dtype=torch.bool)
     mask[0, 2:7, 2:7] = True
     truth = truth_of(mask)
@@ -144,8 +151,13 @@ def test_touching_equals_the_loop_over_pairs_of_pixels(seed):
     label = rng.integers(0, 2, 4).tolist()
     slow = []
     for i in range(4):
-        pairs = [(p, q) for j in range(4) if j != i and label[i] == label[j]
-                 for p in masks[i].nonzero() for q in masks[j].nonzero()]  # fmt: skip
+        pairs = [
+            (p, q)
+            for j in range(4)
+            if j != i and label[i] == label[j]
+            for p in masks[i].nonzero()
+            for q in masks[j].nonzero()
+        ]
         slow.append(any(float(((p - q) ** 2).sum()) <= 4 for p, q in pairs))
     assert touching_same_class(truth_of(masks, label)).tolist() == slow
 
@@ -188,7 +200,8 @@ def test_an_object_without_parts_has_no_part_recall():
 
 
 def test_purity_by_hand():
-    """Label 1: 3 px of part 1, 1 of part 2. Label 2: 1 px of part 2, 3 off the object. Right: 3 + 1 of 8."""
+    """Label 1: 3 px of part 1, 1 of part 2. Label 2: 1 px of part 2, 3 off the object. Right: 3 + 1
+    of 8."""
     parts = torch.tensor([[1, 1, 1, 2, 2, 0, 0, 0, 1]])
     shares = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 2, 0]])
     assert part_purity(parts, shares) == 0.5

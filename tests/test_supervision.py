@@ -1,4 +1,5 @@
-"""Training sets: deterministic in (seed, epoch, index), the same with workers and cache, refusing foreign points."""
+"""Training sets: deterministic in (seed, epoch, index), the same with workers and cache, refusing
+foreign points."""
 
 from dataclasses import replace
 

@@ -7,7 +7,8 @@ from pointseg.structures import Instances, Prediction
 
 
 class Bright:
-    """Finds the bright square of an image, in whatever view it is shown; sure of itself by its width."""
+    """Finds the bright square of an image, in whatever view it is shown; sure of itself by its
+    width."""
 
     def predict(self, images, sizes):
         out = []

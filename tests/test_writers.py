@@ -31,3 +31,10 @@ def test_a_failed_write_keeps_the_old_text_and_names_file_and_cause(tmp_path, mo
 def test_an_absent_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="absent"):
         write_text(tmp_path / "absent" / "a.json", "text")
+
+
+def test_text_that_is_not_unicode_keeps_the_old_file(tmp_path):
+    path = write_text(tmp_path / "a.json", "old")
+    with pytest.raises(InputError, match=r"a\.json: cannot be written \(half a character"):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

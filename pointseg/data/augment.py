@@ -1,4 +1,5 @@
-"""Flip, resize and colour on a whole sample. Points move as coordinates, so resizing cannot lose one."""
+"""Flip, resize and colour on a whole sample. Points move as coordinates, so resizing cannot lose
+one."""
 
 from __future__ import annotations
 
@@ -59,13 +60,15 @@ def flip(sample: Sample) -> Sample:
 
 def _flip_points(points: Points, width: int) -> Points:
     x, y = points.xy.unbind(1)
-    # a point on a pixel's left edge would land on the next pixel's left edge: keep it inside its own
+    # a point on a pixel's left edge would land on the next pixel's left edge: keep it inside its
+    # own
     inside = _just_below(width - x.floor())
     return replace(points, xy=torch.stack([torch.minimum(width - x, inside), y], dim=1))
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Image bilinear with anti-aliasing, maps by the nearest pixel centre, points by the same scale."""
+    """Image bilinear with anti-aliasing, maps by the nearest pixel centre, points by the same
+    scale."""
     if size == sample.size:
         return sample
     image = _bilinear(sample.image, size)

@@ -1,4 +1,5 @@
-"""COCO's JSON lists, read entry by entry: what is wrong goes to `on_fault`, what is right into the index."""
+"""COCO's JSON lists, read entry by entry: what is wrong goes to `on_fault`, what is right into the
+index."""
 
 from __future__ import annotations
 

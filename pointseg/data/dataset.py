@@ -124,7 +124,8 @@ class Dataset:
 
 
 def find_parts(root: Path, split: str) -> list[Path]:
-    """Folders of part masks for a split: beside the `bestiary.json` at or above the layout's root."""
+    """Folders of part masks for a split: beside the `bestiary.json` at or above the layout's
+    root."""
     for base in (root, *root.resolve().parents[:2]):
         if (base / "bestiary.json").is_file():
             plain = split.removesuffix("2017")

@@ -53,7 +53,8 @@ class Report:
 def check(
     root: Path | str, layout: str = "auto", points: Path | str | None = None, progress: bool = False
 ) -> Report:
-    """Examine every split of every layout under `root` (or of one), and the points file given or found there."""
+    """Examine every split of every layout under `root` (or of one), and the points file given or
+    found there."""
     report, root = Report(), Path(root)
     wanted = _wanted(root, layout, report)
     datasets = [_examine(root, split, name, report, progress) for name, split in wanted]
@@ -83,7 +84,8 @@ def _wanted(root: Path, layout: str, report: Report) -> list[tuple[str, str]]:
 
 
 def _bare_splits(root: Path, layout: str) -> list[str]:
-    """Splits that are nothing but images: a plain folder, or the pretraining images beside a benchmark."""
+    """Splits that are nothing but images: a plain folder, or the pretraining images beside a
+    benchmark."""
     candidates = {
         "auto": ("pretrain",) if splits_of(root) else ("pictures",),
         "folder": ("pictures", "pretrain"),
@@ -160,7 +162,8 @@ def _note_audit(name: str, report: Report) -> None:
 
 
 def _audit_pair(dataset: VocDataset, i: int, report: Report) -> None:
-    """Pixels that one of VOC's two PNGs gives to an object and the other to the background or to void."""
+    """Pixels that one of VOC's two PNGs gives to an object and the other to the background or to
+    void."""
     objects, classes = dataset.masks(i)
     differ = ((objects == 0) != (classes == 0)) | ((objects == IGNORE) != (classes == IGNORE))
     if differ.any():

@@ -31,7 +31,8 @@ def area_faults(dataset: Dataset, i: int, truth: Truth) -> Iterator[str]:
 
 
 def _agrees(area: object, mask: np.ndarray, entry: dict) -> bool:
-    """Exact for run lengths and PNGs; a polygon's analytic area may differ by the pixels of its border."""
+    """Exact for run lengths and PNGs; a polygon's analytic area may differ by the pixels of its
+    border."""
     if not isinstance(area, int | float) or isinstance(area, bool):
         return False
     segmentation, pixels = entry.get("segmentation"), int(mask.sum())

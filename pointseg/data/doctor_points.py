@@ -13,7 +13,8 @@ from pointseg.data.point_file import FORMAT, ImagePoints, PointFile, read_points
 from pointseg.data.voc import VocDataset
 from pointseg.structures import InputError, Truth
 
-# A hand may miss, and the middle of an extreme span may sit beside a concave mask: worth a note, no more.
+# A hand may miss, and the middle of an extreme span may sit beside a concave mask: worth a note, no
+# more.
 MAY_LEAVE = ("jitter", "manual", "extreme")
 Finding = tuple[str, bool]  # the line, and whether it is a fault
 

@@ -37,7 +37,8 @@ def refuse_name(name: object) -> str | None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` under `folder`; a name or a symbolic link that leads out of it is refused."""
+    """The path of `name` under `folder`; a name or a symbolic link that leads out of it is
+    refused."""
     cause = refuse_name(name)
     if cause:
         raise InputError(f"{folder}: {cause}")
@@ -67,9 +68,10 @@ def write_text(path: Path, text: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         part.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({cause_of(error)})") from None
+        cause = cause_of(error) if isinstance(error, OSError) else "half a character in the text"
+        raise InputError(f"{path}: cannot be written ({cause})") from None
     return path
 
 
@@ -88,7 +90,8 @@ def read_lines(path: Path) -> list[str]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The class names in a side file, one a line in the order of their values; empty without one."""
+    """The class names in a side file, one a line in the order of their values; empty without
+    one."""
     side = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
     names = [] if side is None else read_lines(side)
     if side is not None and (not 0 < len(names) < IGNORE or len(set(names)) != len(names)):
@@ -97,7 +100,8 @@ def class_names(folder: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; truncated text and the non-JSON numbers NaN and Infinity are refused."""
+    """The value in a JSON file; truncated text and the non-JSON numbers NaN and Infinity are
+    refused."""
     raw = read_bytes(path)
     if not raw.strip():
         raise InputError(f"{path}: is empty")

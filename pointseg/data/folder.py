@@ -15,7 +15,8 @@ from pointseg.structures import Category
 
 
 class FolderDataset(Dataset):
-    """Images by file name, turned upright as their EXIF tag says. There is no ground truth to ask for."""
+    """Images by file name, turned upright as their EXIF tag says. There is no ground truth to ask
+    for."""
 
     layout = "folder"
     has_truth = False

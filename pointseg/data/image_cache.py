@@ -17,7 +17,8 @@ class ImageCache:
 
     def _open(self) -> None:
         total = sum(np.prod(self.dataset.size(i)) * 3 for i in self.offsets)
-        # anonymous shared pages: what one forked worker decodes the others see, and /dev/shm is not needed
+        # anonymous shared pages: what one forked worker decodes the others see, and /dev/shm is not
+        # needed
         self._pixels = np.frombuffer(mmap.mmap(-1, max(1, int(total))), dtype=np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(1, len(self.dataset))), dtype=np.uint8)
 

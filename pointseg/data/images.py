@@ -20,7 +20,8 @@ DEEP_MODES = ("I", "F")  # 16 and 32 bit grey: no honest way to 8 bits without a
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """uint8[h, w, 3] RGB. `upright` turns the image as its EXIF tag says (not for masks made on raw pixels)."""
+    """uint8[h, w, 3] RGB. `upright` turns the image as its EXIF tag says (not for masks made on raw
+    pixels)."""
     with _opened(path) as image:
         if image.mode.split(";")[0] in DEEP_MODES:
             depth = f"holds more than 8 bits a channel ({image.mode})"
@@ -50,7 +51,8 @@ def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndar
 
 
 def segment_colours(ids: np.ndarray) -> np.ndarray:
-    """uint8[h, w, 3]: the colours of ids in a COCO panoptic PNG, what read_segment_ids reads back."""
+    """uint8[h, w, 3]: the colours of ids in a COCO panoptic PNG, what read_segment_ids reads
+    back."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 

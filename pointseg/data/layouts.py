@@ -29,7 +29,8 @@ SPLIT_OF = {
 def open_dataset(
     root: Path | str, split: str, layout: str = "auto", on_fault: OnFault = raise_fault
 ) -> Dataset:
-    """The dataset of one split; where a root holds several layouts, "auto" takes the first of PREFERRED."""
+    """The dataset of one split; where a root holds several layouts, "auto" takes the first of
+    PREFERRED."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder")
@@ -103,7 +104,8 @@ def _open_coco(file: Path, kind: str, split: str, on_fault: OnFault) -> Dataset:
 
 
 def find_json(root: Path, kind: str, split: str) -> Path | None:
-    """The annotation file of a split: COCO's name first, then any name that says the kind and the split."""
+    """The annotation file of a split: COCO's name first, then any name that says the kind and the
+    split."""
     files = _json_files(root)
     split = re.escape(split)
     patterns = [rf"{kind}_{split}(20\d\d)?\.json", rf"{kind}.*_{split}(20\d\d)?\.json"]
@@ -140,9 +142,17 @@ def _json_files(root: Path) -> list[Path]:
 
 
 def _folder_with(base: Path, split: str, names: list[str]) -> Path:
-    """The folder that holds the images: one named like the split first, else any beside the annotations."""
-    named = [*base.glob(escape(split) + YEAR), base / split, *base.glob("images/" + escape(split) + YEAR),
-             base / "images" / split, base / "images", base / "JPEGImages", base]  # fmt: skip
+    """The folder that holds the images: one named like the split first, else any beside the
+    annotations."""
+    named = [
+        *base.glob(escape(split) + YEAR),
+        base / split,
+        *base.glob("images/" + escape(split) + YEAR),
+        base / "images" / split,
+        base / "images",
+        base / "JPEGImages",
+        base,
+    ]
     folders = [folder for folder in named if folder.is_dir()]
     rest = sorted(folder for folder in base.iterdir() if folder.is_dir())
     for folder in (*folders, *rest):

@@ -6,7 +6,8 @@ import numpy as np
 
 
 def inner_border(mask: np.ndarray, frame: bool = True) -> np.ndarray:
-    """[h, w] bool: pixels of the mask with a 4-neighbour outside it; `frame`: the image's edge is outside."""
+    """[h, w] bool: pixels of the mask with a 4-neighbour outside it; `frame`: the image's edge is
+    outside."""
     around = np.pad(mask, 1, mode="constant" if frame else "edge")
     core = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     return mask & ~core

@@ -1,4 +1,5 @@
-"""The points file: the one thing a weak method learns from. Format: points.schema.json; checked here by hand."""
+"""The points file: the one thing a weak method learns from. Format: points.schema.json; checked
+here by hand."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class ImagePoints:
 
 @dataclass(frozen=True)
 class PointFile:
-    """A named, seeded, hashed set of points; labels index `categories`, which are the source dataset's."""
+    """A named, seeded, hashed set of points; labels index `categories`, which are the source
+    dataset's."""
 
     kind: str
     n: int

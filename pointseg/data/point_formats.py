@@ -1,4 +1,5 @@
-"""Points in the two forms the field exchanges: PSPS-style point PNGs and COCO annotations with a `point` field."""
+"""Points in the two forms the field exchanges: PSPS-style point PNGs and COCO annotations with a
+`point` field."""
 
 from __future__ import annotations
 
@@ -36,9 +37,11 @@ LARGEST_ID = 256**3 - 1  # id = R + 256 G + 65536 B
 def write_point_pngs(
     point_file: PointFile, json_path: Path, folder: Path, names: Names | None = None
 ) -> None:
-    """COCO-panoptic PNGs in which only the points' pixels carry their target's id, and the JSON beside.
+    """COCO-panoptic PNGs in which only the points' pixels carry their target's id, and the JSON
+    beside.
 
-    Boxes and areas in the JSON are those of the points: the true ones would give the masks' extent away.
+    Boxes and areas in the JSON are those of the points: the true ones would give the masks' extent
+    away.
     """
     make_folder(folder)
     annotations = []
@@ -141,9 +144,11 @@ def _png_rows(
 
 
 def write_coco_points(point_file: PointFile, path: Path, names: Names | None = None) -> None:
-    """One annotation a target: `point` [x, y] as AttentionShift's loader reads it, and no box or mask.
+    """One annotation a target: `point` [x, y] as AttentionShift's loader reads it, and no box or
+    mask.
 
-    More than one point go to `points` (`extreme_points` for the four extremes), the first of them to `point`.
+    More than one point go to `points` (`extreme_points` for the four extremes), the first of them
+    to `point`.
     """
     several = "extreme_points" if point_file.kind == "extreme" else "points"
     annotations = []
@@ -152,10 +157,14 @@ def write_coco_points(point_file: PointFile, path: Path, names: Names | None = N
         for row in _first_rows(points):
             xy = points.xy[points.target == points.target[row]].tolist()
             annotation = {
-                "id": len(annotations) + 1, "image_id": image_id, "target_id": int(points.target[row]),
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "target_id": int(points.target[row]),
                 "category_id": point_file.categories[int(points.label[row])].id,
-                "iscrowd": 0, "point": xy[0], **({several: xy} if len(xy) > 1 else {}),
-            }  # fmt: skip
+                "iscrowd": 0,
+                "point": xy[0],
+                **({several: xy} if len(xy) > 1 else {}),
+            }
             annotations.append(annotation)
     record = {**_frame(point_file, names), "annotations": annotations}
     write_text(path, json.dumps(record, allow_nan=False) + "\n")
@@ -164,7 +173,8 @@ def write_coco_points(point_file: PointFile, path: Path, names: Names | None = N
 def read_coco_points(
     path: Path, kind: str = MANUAL, seed: int | None = None, jitter: Jitter | None = None
 ) -> PointFile:
-    """Annotations without a point, and crowds, give none. A target is `target_id`, else the annotation's id."""
+    """Annotations without a point, and crowds, give none. A target is `target_id`, else the
+    annotation's id."""
     record = read_json(path)
     categories, images = _read_frame(record, str(path))
     label_of = {category.id: label for label, category in enumerate(categories)}
@@ -200,7 +210,7 @@ def _is_inside(xy: Any, size: tuple[int, int]) -> bool:
     return all(0 <= v < side and np.float32(v) < side for v, side in zip(xy, size[::-1]))
 
 
-# ------------------------------------------------------------- what both have in common: COCO's frame
+# --- what both have in common: COCO's frame -------------------------------------------------------
 
 
 def _name(image_id: int | str, names: Names | None) -> str:
@@ -261,7 +271,8 @@ def _category(item: dict, where: str) -> Category:
 
 
 def _point_file(origin: tuple, categories, images, rows, where: str) -> PointFile:
-    """A PointFile of rows by image, of origin (kind, seed, jitter); n is the most points a target has."""
+    """A PointFile of rows by image, of origin (kind, seed, jitter); n is the most points a target
+    has."""
     kind, seed, jitter = origin
     counts = Counter((image_id, row[3]) for image_id, some in rows.items() for row in some)
     if not counts:

@@ -1,4 +1,5 @@
-"""Where a point may lie: five ways to turn a mask into points, each fixed by (seed, kind, image, target) alone."""
+"""Where a point may lie: five ways to turn a mask into points, each fixed by (seed, kind, image,
+target) alone."""
 
 from __future__ import annotations
 
@@ -37,9 +38,9 @@ def sample_points(
     jitter_px: float = 4.0,
     jitter_of: str = "uniform",
 ) -> PointFile:
-    """Sample `n` points on every target that is no crowd; `extreme` always gives 4, `centre` always 1.
+    """`n` points on every target that is no crowd; `extreme` always gives 4, `centre` always 1.
 
-    A target of fewer than n pixels gets all its pixels. The first point of n = 10 is the point of n = 1.
+    A target of fewer than n pixels gets all its pixels. The first of n = 10 is the point of n = 1.
     """
     jitter = Jitter(jitter_of, float(jitter_px)) if kind == "jitter" else None
     n = EXTREME_SIDES if kind == "extreme" else n
@@ -88,7 +89,7 @@ def pixel_centres(flat: np.ndarray, width: int) -> np.ndarray:
 
 
 def uniform(mask: np.ndarray, n: int, rng: Generator) -> np.ndarray:
-    """n different pixels, each equally likely: PSPS and Point2Mask, things and stuff alike. [EPLD Sec. 4.1]"""
+    """n different pixels, each equally likely, of things and stuff alike. [EPLD Sec. 4.1]"""
     owned = np.flatnonzero(mask)
     chosen: dict[int, None] = {}
     while len(chosen) < min(
@@ -101,7 +102,8 @@ def uniform(mask: np.ndarray, n: int, rng: Generator) -> np.ndarray:
 def centre(mask: np.ndarray, n: int = 1, rng: Generator | None = None) -> np.ndarray:
     """The mask's pixel nearest to the centre of its box.
 
-    DEVIATION [AS Sec. 5.1]: the official release takes the box centre itself, which may lie off the object.
+    DEVIATION [AS Sec. 5.1]: the official release takes the box centre itself, which may lie off the
+    object.
     """
     owned = pixel_centres(np.flatnonzero(mask), mask.shape[1])
     middle = (owned.min(axis=0) + owned.max(axis=0)) / 2
@@ -109,7 +111,8 @@ def centre(mask: np.ndarray, n: int = 1, rng: Generator | None = None) -> np.nda
 
 
 def border(mask: np.ndarray, n: int, rng: Generator) -> np.ndarray:
-    """n different pixels of the inner border, each equally likely; the image's edge only if nothing else is."""
+    """n different pixels of the inner border, each equally likely; the image's edge only if nothing
+    else is."""
     lines = inner_border(mask, frame=False)
     return uniform(lines if lines.any() else inner_border(mask), n, rng)
 
@@ -117,10 +120,12 @@ def border(mask: np.ndarray, n: int, rng: Generator) -> np.ndarray:
 def extreme(mask: np.ndarray, n: int = EXTREME_SIDES, rng: Generator | None = None) -> np.ndarray:
     """Top, left, bottom, right [4, 2] by ExtremeNet's rule.
 
-    UNSTATED [EXITS Sec. C]: where its points come from; the lab's release runs this rule on the masks.
+    UNSTATED [EXITS Sec. C]: where its points come from; the lab's release runs this rule on the
+    masks.
 
-    The extreme coordinate itself, at the middle of the span that stays within 2 % of the box side. On a flat
-    top the middle may therefore sit just off a concave mask. Pixel centres: the box is their hull +- 0.5.
+    The extreme coordinate itself, at the middle of the span that stays within 2 % of the box side.
+    On a flat top the middle may therefore sit just off a concave mask. Pixel centres: the box is
+    their hull +- 0.5.
     """
     height, width = mask.shape
     top, left = _topmost(mask), _topmost(mask.T)
@@ -135,11 +140,13 @@ def extreme(mask: np.ndarray, n: int = EXTREME_SIDES, rng: Generator | None = No
 
 
 def _topmost(mask: np.ndarray) -> tuple[int, int]:
-    """(column, row) of the top extreme: middle of the connected run within the span below the top row."""
+    """(column, row) of the top extreme: middle of the connected run within the span below the top
+    row."""
     rows = np.flatnonzero(mask.any(axis=1))
     first, last = int(rows[0]), int(rows[-1])
     reach = math.floor(EXTREME_SPAN * (last - first + 1))
-    # ExtremeNet walks a polygon's vertices both ways; on pixels that is the piece of the band holding the extreme
+    # ExtremeNet walks a polygon's vertices both ways; on pixels that is the piece of the band
+    # holding the extreme
     pieces, _ = ndimage.label(mask[first : first + reach + 1], structure=np.ones((3, 3)))
     piece = pieces[0, np.flatnonzero(mask[first])[0]]
     columns = np.flatnonzero((pieces == piece).any(axis=0))
@@ -147,7 +154,8 @@ def _topmost(mask: np.ndarray) -> tuple[int, int]:
 
 
 def jittered(mask: np.ndarray, n: int, rng: Generator, jitter: Jitter) -> np.ndarray:
-    """n points with Gaussian noise: they may leave the mask, never the image (reflected at its edges)."""
+    """n points with Gaussian noise: they may leave the mask, never the image (reflected at its
+    edges)."""
     start = uniform(mask, n, rng) if jitter.of == "uniform" else centre(mask).repeat(n, axis=0)
     size = np.array(mask.shape[::-1], dtype=np.float64)
     moved = np.abs(start + rng.standard_normal(start.shape) * jitter.px)

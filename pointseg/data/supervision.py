@@ -1,4 +1,5 @@
-"""What a method is allowed to see. Weak methods get a PointDataset, which never asks for the ground truth."""
+"""What a method is allowed to see. Weak methods get a PointDataset, which never asks for the ground
+truth."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ class PointDataset(ImageDataset):
 
 
 class MaskDataset(ImageDataset):
-    """Images with their full ground truth: for fully supervised references, which ask for it by this name."""
+    """Images with their full ground truth: for fully supervised references, which ask for it by
+    this name."""
 
     def __init__(
         self,
@@ -122,7 +124,8 @@ def _as_tensor(image: np.ndarray) -> Tensor:
 
 
 def _check_fit(dataset, points: PointFile) -> None:
-    """The points must have been measured on this very dataset; an annotator may have left images out."""
+    """The points must have been measured on this very dataset; an annotator may have left images
+    out."""
     where = f"{dataset.root}: points file"
     if points.source_hash not in (None, dataset.content_hash()):
         raise InputError(

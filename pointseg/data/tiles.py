@@ -1,4 +1,5 @@
-"""Large images cut into square tiles: one dataset in COCO's layout, made of others of that layout."""
+"""Large images cut into square tiles: one dataset in COCO's layout, made of others of that
+layout."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def tiles_of(datasets: Sequence[Dataset], folder: Path, side: int) -> dict:
 
 
 def corners(size: tuple[int, int], side: int) -> Iterator[tuple[int, int]]:
-    """(top, left) of every tile; the last of a row or column is moved back into the image, where it fits."""
+    """(top, left) of every tile; the last of a row or column is moved back into the image, where it
+    fits."""
     tops, lefts = (
         sorted({min(at, max(extent - side, 0)) for at in range(0, extent, side)}) for extent in size
     )

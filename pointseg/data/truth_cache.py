@@ -37,7 +37,8 @@ class PackedTruth:
 
 
 class TruthCache:
-    """Gives the Truth of a row; keeps what was decoded until `budget` bytes are full. One a process."""
+    """Gives the Truth of a row; keeps what was decoded until `budget` bytes are full. One a
+    process."""
 
     def __init__(self, dataset, budget: int):
         self.dataset, self.left = dataset, budget

@@ -13,8 +13,10 @@ from pointseg.data.files import class_names, inside, read_lines, refuse_name, sh
 from pointseg.data.images import named, read_index_mask
 from pointseg.structures import IGNORE, Category, InputError
 
-PASCAL = ("aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-          "pottedplant sheep sofa train tvmonitor").split()  # fmt: skip
+PASCAL = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+).split()
 BACKGROUND = Category(0, "background", is_thing=False)
 MERGED = "train_aug"
 BACKGROUND_TARGET = 256  # no byte of a mask PNG, so never an object's id; 0 would read as void
@@ -35,7 +37,8 @@ class VocDataset(Dataset):
     def __init__(
         self, root: Path, split: str, background: bool = False, on_fault: OnFault = raise_fault
     ):
-        """`background` adds value 0 as the one stuff class, which makes VOC panoptic as PSPS and Point2Mask use it."""
+        """`background` adds value 0 as the one stuff class, which makes VOC panoptic as PSPS and
+        Point2Mask use it."""
         root = Path(root)
         self.background = background
         self.layout = "voc-panoptic" if background else "voc"
@@ -103,7 +106,8 @@ def voc_classes(root: Path) -> list[Category]:
 def read_split(
     root: Path, split: str, sbd: Path | None, on_fault: OnFault = raise_fault
 ) -> list[str]:
-    """The ids of a split, checked as file names; `train_aug` is put together when it has no list of its own."""
+    """The ids of a split, checked as file names; `train_aug` is put together when it has no list of
+    its own."""
     lists = root / "ImageSets" / "Segmentation"
     listed = lists / f"{split}.txt"
     if split != MERGED or listed.is_file():
@@ -149,7 +153,8 @@ def find_sbd(root: Path) -> Path | None:
 
 
 def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Objects and classes, each uint8[h, w], of GTinst in a .mat file (MATLAB 5, plain arrays, nothing is run)."""
+    """Objects and classes, each uint8[h, w], of GTinst in a .mat file (MATLAB 5, plain arrays,
+    nothing is run)."""
     try:
         inst = loadmat(path, variable_names=["GTinst"], appendmat=False)["GTinst"][0, 0]
         objects = np.asarray(inst["Segmentation"], dtype=np.int64)

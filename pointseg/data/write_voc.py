@@ -20,7 +20,8 @@ SBD = Path("SBD/dataset")
 
 
 def voc_palette() -> list[int]:
-    """The VOC colour map: the bits of an index, three by three, fill R, G, B from the top bit down."""
+    """The VOC colour map: the bits of an index, three by three, fill R, G, B from the top bit
+    down."""
     index = np.arange(256)
     channels = [sum(((index >> (3 * k + c)) & 1) << (7 - k) for k in range(8)) for c in range(3)]
     return np.stack(channels, 1).ravel().tolist()
@@ -38,7 +39,8 @@ def palette_png(labels: np.ndarray) -> bytes:
 
 
 def voc_maps(truth: Truth) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Object and class map [h, w] uint8 (0 background, 255 void and crowds) and the label of each object."""
+    """Object and class map [h, w] uint8 (0 background, 255 void and crowds) and the label of each
+    object."""
     objects = np.zeros(truth.void.shape, np.uint8)
     classes = np.zeros(truth.void.shape, np.uint8)
     labels = []
@@ -80,7 +82,8 @@ def annotation_xml(name: str, objects: np.ndarray, labels: list[int]) -> str:
         f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n"
         "\t<source>\n\t\t<database>Bestiary</database>\n\t\t<annotation>Bestiary</annotation>\n"
         "\t\t<image>drawn</image>\n\t</source>\n"
-        f"\t<size>\n\t\t<width>{w}</width>\n\t\t<height>{h}</height>\n\t\t<depth>3</depth>\n\t</size>\n"
+        f"\t<size>\n\t\t<width>{w}</width>\n\t\t<height>{h}</height>\n\t\t<depth>3</depth>\n"
+        "\t</size>\n"
         f"\t<segmented>1</segmented>\n{body}</annotation>\n"
     )
 
@@ -126,7 +129,8 @@ def write_voc(folder: Path, name: str, scene: Scene, jpeg: bytes) -> Truth:
 
 
 def write_voc_lists(folder: Path, names: dict[str, list[str]]) -> None:
-    """ImageSets/Segmentation, SBD's own lists, and the class names in the order of their indices."""
+    """ImageSets/Segmentation, SBD's own lists, and the class names in the order of their
+    indices."""
     lists = folder / VOC / "ImageSets" / "Segmentation"
     known = {**names, "trainval": sorted(names["train"] + names["val"])}
     for split, ids in known.items():

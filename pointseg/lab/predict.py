@@ -31,7 +31,8 @@ GOLDEN = 0.618034  # steps of hue that keep neighbours in the list apart
 
 
 def predict_images(checkpoint: Path, images: Path, out: Path) -> None:
-    """Segments one image or every image of a folder into `out`: instances.json or panoptic.json, and overlays."""
+    """Segments one image or every image of a folder into `out`: instances.json or panoptic.json,
+    and overlays."""
     paths = image_paths(images)
     method, recipe, categories = load_model(checkpoint)
     method.to(default_device())
@@ -64,7 +65,8 @@ def image_paths(where: Path) -> list[Path]:
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:
-    """The numbers in COCO-style names (000000000139.jpg), so that results meet their ground truth; else 1, 2, ..."""
+    """The numbers in COCO-style names (000000000139.jpg), so that results meet their ground truth;
+    else 1, 2, ..."""
     if all(path.stem.isdigit() for path in paths):
         return [int(path.stem) for path in paths]
     return list(range(1, len(paths) + 1))
@@ -72,7 +74,8 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 @torch.inference_mode()
 def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
-    """The method's prediction at the sample's size, on the method's device, as a run evaluates it."""
+    """The method's prediction at the sample's size, on the method's device, as a run evaluates
+    it."""
     batch = collate([viewing(recipe)(sample, np.random.default_rng(0))])
     with autocast(method, recipe) as device:
         [prediction] = method.predict(batch.to(device).images, batch.sizes)
@@ -80,7 +83,8 @@ def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
 
 
 def results(prediction: Prediction, categories: Sequence[Category], png: Path) -> list[dict]:
-    """COCO result entries; a panoptic one leaves its segments in a PNG beside (id = R + 256 G + 65536 B)."""
+    """COCO result entries; a panoptic one leaves its segments in a PNG beside (id = R + 256 G +
+    65536 B)."""
     if prediction.panoptic is not None:
         ids = prediction.panoptic.segments.numpy()
         Image.fromarray(segment_colours(ids)).save(png)
@@ -116,7 +120,8 @@ def draw(image: Tensor, prediction: Prediction, categories: Sequence[Category], 
 
 
 def shown_segments(prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """Masks [n, h, w] and labels [n] worth drawing: every panoptic segment, or instances above a score."""
+    """Masks [n, h, w] and labels [n] worth drawing: every panoptic segment, or instances above a
+    score."""
     if prediction.panoptic is not None:
         rows = torch.arange(1, len(prediction.panoptic.label) + 1)
         return prediction.panoptic.segments == rows[:, None, None], prediction.panoptic.label

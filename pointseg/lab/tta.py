@@ -1,4 +1,5 @@
-"""Testing on several views of an image, as AttentionShift's release does: flipped, resized, boxes pooled."""
+"""Testing on several views of an image, as AttentionShift's release does: flipped, resized, boxes
+pooled."""
 
 from __future__ import annotations
 

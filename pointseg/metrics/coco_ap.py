@@ -1,7 +1,7 @@
 """COCO average precision, by hotcoco; tests hold its digits equal to pycocotools'.
 
-Greedy matching by score to the best free object, ten IoUs .50:.05:.95, 101 recall points, 100 detections an image;
-a crowd region neither counts as an object nor makes a detection on it wrong.
+Greedy matching by score to the best free object, ten IoUs .50:.05:.95, 101 recall points, 100
+detections an image; a crowd region neither counts as an object nor makes a detection on it wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ SIZE_LIMITS = (32**2, 96**2)  # small < 32 x 32 <= medium < 96 x 96 <= large, in
 def coco_ap(
     gt: Source, dt: Source, iou_type: str = "segm", per_class: bool = False
 ) -> dict[str, float]:
-    """The twelve COCO numbers in percent, for `segm` or `bbox`; nan where no object asks for the number.
+    """The twelve COCO numbers in percent, for `segm` or `bbox`; nan where no object asks for the
+    number.
 
     per_class adds `AP/<category name>`."""
     return score(read_instances(gt, dt), iou_type, per_class)
@@ -47,7 +48,8 @@ def score(data: InstanceData, iou_type: str = "segm", per_class: bool = False) -
 
 
 def _indexed(data: InstanceData, annotations: list[dict]) -> COCO:
-    """Images and categories by their rank, which keeps their order and lets ids be any number or text."""
+    """Images and categories by their rank, which keeps their order and lets ids be any number or
+    text."""
     image, category = ranks(data.sizes), ranks(data.categories)
     return COCO(
         {

@@ -23,7 +23,8 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class InstanceData:
-    """What both AP protocols need. An annotation or detection is a dict in COCO's words; masks are RLEs."""
+    """What both AP protocols need. An annotation or detection is a dict in COCO's words; masks are
+    RLEs."""
 
     sizes: dict[Any, tuple[int, int]]  # image id -> (h, w)
     categories: dict[int, str]  # category id -> name
@@ -94,7 +95,8 @@ def category_names(truth: Any, name: str) -> dict[int, str]:
 
 
 def _truths(truth: dict, data: InstanceData, name: str) -> list[dict]:
-    """Annotations numbered anew from 1: pycocotools takes a match with annotation 0 for no match."""
+    """Annotations numbered anew from 1: pycocotools takes a match with annotation 0 for no
+    match."""
     rows, known = [], set()
     for row, entry in enumerate(take(truth, "annotations", "a list", name)):
         where = f"{name}: annotations[{row}]"
@@ -126,7 +128,8 @@ def _detections(results: Any, data: InstanceData, name: str) -> list[dict]:
 
 
 def _entry(entry: Any, row: int, data: InstanceData, where: str) -> dict:
-    """What truths and detections have in common; box and area follow from the mask where it is there."""
+    """What truths and detections have in common; box and area follow from the mask where it is
+    there."""
     image = take(entry, "image_id", "an id", where)
     category = take(entry, "category_id", "an integer", where)
     if image not in data.sizes:

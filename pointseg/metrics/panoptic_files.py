@@ -1,4 +1,5 @@
-"""COCO panoptic files (JSON + PNG, id = R + 256 G + 65536 B, void 0): read and checked, one image at a time."""
+"""COCO panoptic files (JSON + PNG, id = R + 256 G + 65536 B, void 0): read and checked, one image
+at a time."""
 
 from __future__ import annotations
 
@@ -123,7 +124,8 @@ def _compare_ids(ids: np.ndarray, pixels: np.ndarray, where: str) -> None:
 
 
 def _check_areas(file: PanopticFile, entry: dict, segments: Segments) -> None:
-    """panopticapi believes the areas of the JSON; where they are not the PNG's, neither number is right."""
+    """panopticapi believes the areas of the JSON; where they are not the PNG's, neither number is
+    right."""
     values, counts = np.unique(segments.pixels, return_counts=True)
     pixels = dict(zip(values.tolist(), counts.tolist()))
     for info in entry["segments_info"]:

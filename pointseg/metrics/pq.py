@@ -1,11 +1,12 @@
 """Panoptic quality by the rules of panopticapi (Kirillov et al. 2019), void and crowd included.
 
-A predicted and a true segment of one class match where IoU > 1/2; pixels of the prediction on true void leave the
-union. A crowd segment matches nothing and is never missed. An unmatched prediction is forgiven where more than half
-of it lies on void or on crowd of its class; as panopticapi keeps one crowd a class, only the last one listed counts
-for that (`crowds="last"`), where `crowds="all"` counts them all.
-PQ = sum of matched IoU / (TP + FP/2 + FN/2), SQ = sum of IoU / TP, RQ = TP / (TP + FP/2 + FN/2), each averaged over
-the classes that have any TP, FP or FN.
+A predicted and a true segment of one class match where IoU > 1/2; pixels of the prediction on true
+void leave the union. A crowd segment matches nothing and is never missed. An unmatched prediction
+is forgiven where more than half of it lies on void or on crowd of its class; as panopticapi keeps
+one crowd a class, only the last one listed counts for that (`crowds="last"`), where `crowds="all"`
+counts them all.
+PQ = sum of matched IoU / (TP + FP/2 + FN/2), SQ = sum of IoU / TP, RQ = TP / (TP + FP/2 + FN/2),
+each averaged over the classes that have any TP, FP or FN.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ def panoptic_quality(
     crowds: Crowds = "last",
     per_class: bool = False,
 ) -> dict[str, float]:
-    """PQ, SQ, RQ over all classes, things (`PQ_th`) and stuff (`PQ_st`) in percent; nan where no class counts.
+    """PQ, SQ, RQ over all classes, things (`PQ_th`) and stuff (`PQ_st`) in percent; nan where no
+    class counts.
 
-    pairs are (truth, prediction) of each image; per_class adds `PQ/<name>`, `SQ/<name>`, `RQ/<name>`."""
+    pairs are (truth, prediction) of each image; per_class adds `PQ/<name>`, `SQ/<name>`,
+    `RQ/<name>`."""
     counts = count(pairs, len(categories), crowds)
     quality = by_class(counts)
     things = np.array([c.is_thing for c in categories], dtype=bool)
@@ -88,7 +91,8 @@ def by_class(counts: Counts) -> dict[str, np.ndarray]:
 def count_image(
     truth: Segments, prediction: Segments, classes: int, crowds: Crowds = "last"
 ) -> Counts:
-    """Counts of one image. `common` [2 + n, 2 + m] holds the pixels shared by each pair of codes."""
+    """Counts of one image. `common` [2 + n, 2 + m] holds the pixels shared by each pair of
+    codes."""
     if truth.pixels.shape != prediction.pixels.shape:
         raise InputError(
             f"prediction of size {prediction.pixels.shape} on a truth of size {truth.pixels.shape}"
@@ -109,8 +113,8 @@ def count_image(
 
 
 def common_pixels(truth: Segments, prediction: Segments) -> np.ndarray:
-    """[2 + n, 2 + m]: pixels with each pair of codes. Only where either map changes along the rows is looked at,
-    a tenth of the pixels or less in real images."""
+    """[2 + n, 2 + m]: pixels with each pair of codes. Only where either map changes along the rows
+    is looked at, a tenth of the pixels or less in real images."""
     true, predicted = truth.pixels.ravel(), prediction.pixels.ravel()
     starts = run_starts(true, predicted)
     lengths = np.diff(starts, append=len(true))

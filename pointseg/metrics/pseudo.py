@@ -1,7 +1,8 @@
 """How good the pseudo labels of a weak method are, before any student is trained on them.
 
-Everything is per object of the truth (crowds left out, void pixels struck from both masks), so that it can be
-split: by size, by how deep in the object its point lies, by whether a neighbour of the same class touches it.
+Everything is per object of the truth (crowds left out, void pixels struck from both masks), so that
+it can be split: by size, by how deep in the object its point lies, by whether a neighbour of the
+same class touches it.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ def pseudo_scores(
     points: Sequence[Points] | None = None,
     targets: Sequence[Tensor] | None = None,
 ) -> dict[str, float]:
-    """mIoU of pseudo labels with the objects they stand for, whole and by group, in percent; nan = empty group.
+    """mIoU of pseudo labels with the objects they stand for, whole and by group, in percent; nan =
+    empty group.
 
-    targets[i][k] is the truth's target that pseudo label k of image i stands for; without it the labels are taken
-    in the order of the truth's things (a Panoptic's rows in the order of all its segments)."""
+    targets[i][k] is the truth's target that pseudo label k of image i stands for; without it the
+    labels are taken in the order of the truth's things (a Panoptic's rows in the order of all its
+    segments)."""
     return summary(object_table(truths, pseudo, points, targets))
 
 
@@ -96,7 +99,8 @@ def pseudo_masks(labels: Instances | Panoptic) -> Tensor:
 
 
 def iou_by_target(truth: Truth, masks: Tensor, targets: Tensor | None = None) -> np.ndarray:
-    """[n]: IoU of each true mask with its pseudo mask, both without void; several for one target are united."""
+    """[n]: IoU of each true mask with its pseudo mask, both without void; several for one target
+    are united."""
     if targets is None and len(masks) != len(truth):
         raise ValueError(
             f"{len(masks)} pseudo labels for {len(truth)} objects: say which stand for which"
@@ -112,8 +116,8 @@ def iou_by_target(truth: Truth, masks: Tensor, targets: Tensor | None = None) ->
 
 
 def point_depth(truth: Truth, points: Points | None) -> np.ndarray:
-    """[n]: distance of the object's deepest point to its border over the greatest distance there; the frame of the
-    image counts as border."""
+    """[n]: distance of the object's deepest point to its border over the greatest distance there;
+    the frame of the image counts as border."""
     depth = np.full(len(truth), np.nan)
     if points is None:
         return depth
@@ -126,7 +130,8 @@ def point_depth(truth: Truth, points: Points | None) -> np.ndarray:
 
 
 def pixels_of(points: Points, target: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the pixels that hold the target's points; points off the image have none."""
+    """Rows and columns of the pixels that hold the target's points; points off the image have
+    none."""
     x, y = points.xy[points.target == target].floor().long().cpu().unbind(1)
     inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
     return y[inside], x[inside]
@@ -144,7 +149,8 @@ def touching_same_class(truth: Truth, reach: int = TOUCH_PX) -> np.ndarray:
 
 
 def part_recall_of_points(truth: Truth, points: Points) -> np.ndarray:
-    """[n]: share of the object's visible parts that hold at least one of its (key-)points; nan without parts."""
+    """[n]: share of the object's visible parts that hold at least one of its (key-)points; nan
+    without parts."""
     recall = np.full(len(truth), np.nan)
     for row, (mask, target) in enumerate(zip(truth.masks.cpu(), truth.target.cpu())):
         parts = truth.parts.cpu() * mask
@@ -156,7 +162,8 @@ def part_recall_of_points(truth: Truth, points: Points) -> np.ndarray:
 
 
 def part_recall_of_masks(truth: Truth, masks: Tensor) -> np.ndarray:
-    """[n]: share of the object's visible parts of which the pseudo mask [n, h, w] holds more than half."""
+    """[n]: share of the object's visible parts of which the pseudo mask [n, h, w] holds more than
+    half."""
     recall = np.full(len(truth), np.nan)
     for row, (mask, pseudo) in enumerate(zip(truth.masks.cpu(), masks.cpu(), strict=True)):
         parts = (truth.parts.cpu() * mask).flatten().long()
@@ -168,7 +175,8 @@ def part_recall_of_masks(truth: Truth, masks: Tensor) -> np.ndarray:
 
 
 def part_purity(parts: Tensor, labels: Tensor) -> float:
-    """Share of the labelled pixels of `labels` [h, w] (0 = none) that lie in the true part their label covers most.
+    """Share of the labelled pixels of `labels` [h, w] (0 = none) that lie in the true part their
+    label covers most.
 
     parts [h, w] is 0 off the object; such pixels are never right. nan where nothing is labelled."""
     labelled = labels.flatten() > 0

@@ -1,4 +1,5 @@
-"""COCO masks: foreign ones checked before pycocotools touches them, own ones made from boolean tensors."""
+"""COCO masks: foreign ones checked before pycocotools touches them, own ones made from boolean
+tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ FAR = (
 
 
 def checked(segmentation: Any, height: int, width: int) -> dict:
-    """A sound RLE of a COCO segmentation (RLE, plain run lengths, polygons); ValueError says what is wrong."""
+    """A sound RLE of a COCO segmentation (RLE, plain run lengths, polygons); ValueError says what
+    is wrong."""
     if isinstance(segmentation, list):
         return _from_polygons(segmentation, height, width)
     if not isinstance(segmentation, dict):
@@ -63,8 +65,9 @@ def area(code: dict) -> float:
 
 
 def runs(counts: str | bytes) -> np.ndarray:
-    """Run lengths of a compressed COCO RLE. Each number is written in groups of 5 bits, low group first,
-    bit 6 set where more groups follow; from the fourth number on it is the difference to the last but one."""
+    """Run lengths of a compressed COCO RLE. Each number is written in groups of 5 bits, low group
+    first, bit 6 set where more groups follow; from the fourth number on it is the difference to the
+    last but one."""
     text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     groups = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     if len(groups) == 0 or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:

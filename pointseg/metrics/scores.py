@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def evaluate_instances_files(gt: Source, dt: Source, protocol: str = "coco") -> dict[str, float]:
-    """Scores of a COCO result file in percent: `coco` gives AP.. and box_AP.., `voc` gives both VOC rules."""
+    """Scores of a COCO result file in percent: `coco` gives AP.. and box_AP.., `voc` gives both VOC
+    rules."""
     data = read_instances(gt, dt)
     if protocol == "coco":
         return (coco_ap.score(data) if data.has_masks() else {}) | _boxes(data)
@@ -45,7 +46,8 @@ def evaluate_panoptic_files(
 def instance_scores(
     truths: Iterable[Truth], predictions: Iterable[Instances], categories: Sequence[Category]
 ) -> dict[str, float]:
-    """COCO mask AP (AP, AP50, ..), box AP (box_AP, ..) and VOC mask AP of things, in percent; nan = no object."""
+    """COCO mask AP (AP, AP50, ..), box AP (box_AP, ..) and VOC mask AP of things, in percent; nan =
+    no object."""
     data = instance_data(truths, predictions, categories)
     return coco_ap.score(data) | _boxes(data) | voc_ap.score(voc_ap.overlaps_of(data))
 
@@ -68,7 +70,8 @@ def panoptic_scores(
 def instance_data(
     truths: Iterable[Truth], predictions: Iterable[Instances], categories: Sequence[Category]
 ) -> InstanceData:
-    """What the AP protocols read, in one pass: images are numbered from 0, masks encoded and let go."""
+    """What the AP protocols read, in one pass: images are numbered from 0, masks encoded and let
+    go."""
     sizes: dict[int, tuple[int, int]] = {}
     names = {row: c.name for row, c in enumerate(categories) if c.is_thing}
     objects, detections = [], []
@@ -102,10 +105,17 @@ def _entries(
     areas = masks.flatten(1).sum(1).tolist()
     corners = [rle.box(code) for code in codes] if boxes is None else _xywh(boxes)
     return [
-        {"image_id": image, "category_id": int(c), "segmentation": code, "area": float(area), "bbox": box,
-         "iscrowd": 0} | {key: values[k] for key, values in more.items()}
+        {
+            "image_id": image,
+            "category_id": int(c),
+            "segmentation": code,
+            "area": float(area),
+            "bbox": box,
+            "iscrowd": 0,
+        }
+        | {key: values[k] for key, values in more.items()}
         for k, (c, code, area, box) in enumerate(zip(label.tolist(), codes, areas, corners))
-    ]  # fmt: skip
+    ]
 
 
 def _xywh(boxes: Tensor) -> list[list[float]]:

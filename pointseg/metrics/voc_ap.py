@@ -1,10 +1,11 @@
 """VOC mask AP as the weakly supervised literature reports it, under both averaging rules.
 
-Per class and image, detections go by falling score; each takes the object it overlaps most and is right if that
-IoU reaches the threshold and no earlier detection was right on the object; there is no second choice. The curve of a
-class is read at 11 recalls (VOC 2007) or as the area under its envelope (VOC 2010 on); the mean is over classes
-that have objects. Void and crowd have no rule here: void pixels count as plain background, crowd regions are
-taken out of the truth, and a detection on either is wrong.
+Per class and image, detections go by falling score; each takes the object it overlaps most and is
+right if that IoU reaches the threshold and no earlier detection was right on the object; there is
+no second choice. The curve of a class is read at 11 recalls (VOC 2007) or as the area under its
+envelope (VOC 2010 on); the mean is over classes that have objects. Void and crowd have no rule
+here: void pixels count as plain background, crowd regions are taken out of the truth, and a
+detection on either is wrong.
 """
 
 from __future__ import annotations
@@ -113,9 +114,11 @@ def _ranked(one: Overlap) -> Overlap:
 
 
 def right(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """[p, t] IoU of ranked detections with objects of their class (else 0), threshold > 0 -> [p] bool.
+    """[p, t] IoU of ranked detections with objects of their class (else 0), threshold > 0 -> [p]
+    bool.
 
-    The first detection to reach an object takes it; all classes go at once, since they share no object."""
+    The first detection to reach an object takes it; all classes go at once, since they share no
+    object."""
     hits = np.zeros(len(iou), dtype=bool)
     if iou.size:
         reached = np.flatnonzero(iou.max(axis=1) >= threshold)
@@ -125,7 +128,8 @@ def right(iou: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def curve(hits: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """(recall, precision) after each detection of one class over the whole set, best score first."""
+    """(recall, precision) after each detection of one class over the whole set, best score
+    first."""
     right_so_far = np.cumsum(hits)
     return right_so_far / objects, right_so_far / np.arange(1, len(hits) + 1)
 
@@ -136,7 +140,8 @@ def eleven_point_ap(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def envelope_ap(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area under the curve after each precision is raised to the best one to its right (VOC 2010 on)."""
+    """Area under the curve after each precision is raised to the best one to its right (VOC 2010
+    on)."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 

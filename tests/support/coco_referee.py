@@ -45,7 +45,8 @@ def _indexed(data: InstanceData, annotations: list[dict], iou_type: str) -> COCO
 
 
 def random_annotations(seed: int) -> InstanceData:
-    """Images with objects, crowds, shifted and invented detections, tied scores; some images are empty."""
+    """Images with objects, crowds, shifted and invented detections, tied scores; some images are
+    empty."""
     rng = np.random.default_rng(seed)
     images = rng.choice(1000, rng.integers(1, 5), replace=False).tolist()
     categories = {int(c): str(c) for c in rng.choice(90, rng.integers(1, 4), replace=False)}
@@ -64,7 +65,8 @@ def random_annotations(seed: int) -> InstanceData:
 
 
 def _random_mask(rng) -> np.ndarray:
-    """A box, its pixels sometimes thinned out, so that mask and box fall into different size classes."""
+    """A box, its pixels sometimes thinned out, so that mask and box fall into different size
+    classes."""
     h, w = rng.choice(SIDES, 2)
     top, left = rng.integers(0, 120 - h + 1), rng.integers(0, 130 - w + 1)
     mask = np.zeros((120, 130), bool)

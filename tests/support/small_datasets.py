@@ -1,4 +1,5 @@
-"""Tiny datasets on disk in the official layouts: two images, two classes, small enough to check by hand."""
+"""Tiny datasets on disk in the official layouts: two images, two classes, small enough to check by
+hand."""
 
 import json
 
