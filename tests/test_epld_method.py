@@ -9,6 +9,7 @@ from support.grid_targets import points_of
 from pointseg.papers.epld.method import EPLD
 from pointseg.structures import IGNORE, Batch, Category
 from pointseg.students.panoptic_full import PanopticFull
+from pointseg.training.loop import noted
 
 CANVAS = (64, 64)
 CATEGORIES = [
@@ -196,3 +197,13 @@ def test_everything_learns_and_the_labeller_at_the_full_rate():
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert {id(p) for p in whole.parameters() if p.requires_grad} == set(rates)
     assert {rates[id(p)] for p in whole.labeller.parameters()} == {1e-3}
+
+
+def test_the_loop_logs_what_each_layer_does_beside_the_losses():
+    whole, batch = method(), batch_of(SCENE)
+    assert noted(whole) == {}
+    losses = whole.losses(batch, 0)
+    notes = noted(whole)
+    assert set(notes) == {f"{kind} {k}" for kind in ("positive", "entropy") for k in (1, 2, 3)}
+    assert not set(notes) & set(losses)
+    assert all(0 <= value <= (1 if "positive" in name else 1.39) for name, value in notes.items())

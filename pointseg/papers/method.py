@@ -149,6 +149,12 @@ class HasParamGroups(Protocol):
         """Groups for AdamW, each with its own `lr` and `weight_decay`."""
 
 
+class HasNotes(Protocol):
+    """A method may note numbers of its last step, which are logged beside the losses."""
+
+    notes: dict[str, Tensor]  # name -> scalar
+
+
 class HasCompiledParts(Protocol):
     """A method may name its static parts, for torch.compile where a recipe asks for it."""
 

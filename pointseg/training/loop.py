@@ -25,7 +25,7 @@ from pointseg.training.loader import Feed
 
 
 class Learner(Protocol):
-    """An `nn.Module` with losses; `param_groups` and `compiled_parts` are its choice."""
+    """An `nn.Module` with losses; `param_groups`, `compiled_parts` and `notes` are its choice."""
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Weighted scalars, the same names on every process; their sum is what falls."""
@@ -56,6 +56,7 @@ class Record:
     data_wait: float  # seconds of it spent waiting for the batch
     images_per_s: float
     mem_gb: float  # peak of the accelerator's memory, 0 on a CPU
+    notes: dict[str, float]  # what the method notes of itself, on this process; no losses
 
 
 def lr_factor(step: int, steps: int, training: Training) -> float:
@@ -263,7 +264,14 @@ def _record(trainer: Trainer, feed: Feed, batches: Iterator[Batch]) -> Record:
         step=trainer.step - 1, epoch=feed.epoch(trainer.step - 1), losses=losses,
         total=sum(losses.values()), lr=lr, images=trainer.step * images, seconds=seconds,
         data_wait=waited, images_per_s=images / seconds, mem_gb=peak_gb(trainer.device),
+        notes=noted(trainer.method),
     )  # fmt: skip
+
+
+def noted(method: Learner) -> dict[str, float]:
+    """The numbers that a method left in `notes` during its last step."""
+    notes = getattr(method, "notes", {})
+    return dict(zip(notes, torch.stack([*notes.values()]).tolist())) if notes else {}
 
 
 def _optimizer(method: Learner, training: Training) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate as enlarged
 from pointseg.nets.deformable_encoder import Memory
 from pointseg.ops.colour import rgb_to_lab, shrunken, window
 from pointseg.ownership import NOBODY
-from pointseg.papers.epld.branch import DistanceBranch, Estimate
+from pointseg.papers.epld.branch import DistanceBranch, Estimate, layer_notes
 from pointseg.papers.epld.distance import (
     affinities,
     colour_prior_loss_fast,
@@ -124,6 +124,7 @@ class Distance(nn.Module):
         super().__init__()
         network, self.things, self.config = student.network.config, student.classes.things, config
         heads, placed = config.heads or network.heads, network.neck == "conv"
+        self.notes: dict[str, Tensor] = {}
         self.branch = DistanceBranch(network.width, heads, len(student.classes), placed, config)
 
     def evidence(self, memory: Memory, batch: Batch) -> Evidence:
@@ -158,6 +159,7 @@ class Distance(nn.Module):
         UNSTATED [EPLD Eq. 11]: nothing is detached, so backbone and encoder learn from it too.
         """
         t, e, c = evidence.targets, evidence.estimate, self.config
+        self.notes = layer_notes(e, t)
         terms = {"partial": partial_loss(e.log_prob, t)}
         if c.class_loss:
             terms["class"] = class_loss(e.classes.float(), t)
@@ -215,6 +217,11 @@ class EPLD(PointSupervised):
     @classmethod
     def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
         return cls(Classes.of(categories), replaced(CONFIGS[scale], overrides))
+
+    @property
+    def notes(self) -> dict[str, Tensor]:
+        """Share of positive logits and entropy by layer, of the last step."""
+        return self.labeller.notes
 
     def __init__(self, classes: Classes, config: Config):
         student = PanopticStudent(classes, config.student)
