@@ -44,7 +44,7 @@ def test_every_object_is_met_once_and_holds_its_point(corpus):
         assert len(masks) == len(parts) == sum(len(t) for t in things)
         boxes, xy = tight_boxes(masks)[0], torch.cat([t.xy for t in things])
         assert ((boxes[:, :2] <= xy) & (xy <= boxes[:, 2:])).all()
-        assert ((boxes[:, :2] + boxes[:, 2:]) / 2 - xy).abs().median() <= 1
+        assert ((boxes[:, :2] + boxes[:, 2:]) / 2 - xy).abs().median() <= 2
         met += len(batch)
     assert met == 8
 

@@ -57,7 +57,7 @@ class MaskRCNNConfig:
     detections: int = 100
 
 
-# For images of 128 pixels, tokens of 8 and levels of 4, 8 and 16, where a region of 112 pixels has
+# For images of 128 to 192 pixels, tokens of 8 and levels of 4, 8 and 16, where a region of 112 pixels has
 # seven cells of the coarsest. DEVIATION [AS Sec. 4]: light heads.
 SMALL = MaskRCNNConfig(
     backbone=ViTConfig("small", queries=20, anchored=True), weights="shipped", layer_decay=0.9,

@@ -56,8 +56,8 @@ def part_maps(similarity: Tensor, inside: Tensor) -> Tensor:
     UNSTATED [AS Eq. 2]: a negative cosine would turn the share around; it counts as 0, as in the
     official maps.
     """
-    positive = similarity.clamp(min=0) * inside[:, None]
-    return positive / positive.sum(-1, keepdim=True).clamp(min=1e-12)
+    positive = similarity.clamp(min=0).mul_(inside[:, None])
+    return positive.div_(positive.sum(-1, keepdim=True).clamp(min=1e-12))
 
 
 def token_owners(score: Tensor, inside: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ def token_owners(score: Tensor, inside: Tensor) -> Tensor:
 
 def owned_cells_fast(score: Tensor, inside: Tensor) -> Tensor:
     """[n, K, S] delta(A^P_k) as numbers, of the owners by `token_owners`: seldom are two equal."""
-    cells = (score >= _level(score)) & inside[:, None]
-    if int(cells.sum()) > int(inside.sum()):
-        cells &= cells.cumsum(1) == 1
-    return cells.to(score.dtype)
+    cells = ((score >= _level(score)) & inside[:, None]).to(score.dtype)
+    if cells.sum() > inside.sum():
+        cells *= cells.cumsum(1) == 1
+    return cells
 
 
 def _level(score: Tensor) -> Tensor:
