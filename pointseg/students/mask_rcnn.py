@@ -57,8 +57,8 @@ class MaskRCNNConfig:
     detections: int = 100
 
 
-# For images of 128 to 192 pixels, tokens of 8 and levels of 4, 8 and 16, where a region of 112 pixels has
-# seven cells of the coarsest. DEVIATION [AS Sec. 4]: light heads.
+# For images of 128 to 192 pixels, tokens of 8 and levels of 4, 8 and 16, where a region of 112
+# pixels has seven cells of the coarsest. DEVIATION [AS Sec. 4]: light heads.
 SMALL = MaskRCNNConfig(
     backbone=ViTConfig("small", queries=20, anchored=True), weights="shipped", layer_decay=0.9,
     levels=(5, 5, 5), level_scales=(2, 1, 0.5), channels=96, anchors=(20.0, 40.0, 80.0),
