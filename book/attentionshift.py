@@ -21,8 +21,8 @@
 runs: str = "../runs"
 claims: str = "claims.yml"
 first: int = 0  # the pictures shown are held-out ones, counted from here
-pictures: int = 6
-studied: int = 24  # pictures that the numbers about parts are taken from
+images_shown: int = 6
+studied: int = 24  # images that the numbers about parts are taken from
 
 # %% tags=["remove-cell"]
 from pathlib import Path
@@ -91,12 +91,12 @@ def built(**settings):
     return AttentionShift.build(CATEGORIES, "small", **chosen).eval()
 
 
-shown = batch_of(scenes[:pictures])
+shown = batch_of(scenes[:images_shown])
 whole = built()
 parts = whole.explain(shown)[1]
 scene, keypoints, region = parts.objects, parts.keypoints, parts.region
 grid, stride = scene.grid, scene.stride
-front = [int((scene.image == i).nonzero()[0, 0]) for i in range(pictures)]  # the first object of each picture
+front = [int((scene.image == i).nonzero()[0, 0]) for i in range(images_shown)]  # the first object of each picture
 on_grid = lambda values: values.unflatten(-1, grid)  # noqa: E731
 
 # %% [markdown]
@@ -145,23 +145,23 @@ printed = built(instance_map="printed").explain(shown)[1]
 
 # %% mystnb={"image": {"alt": "Pictures with their point, the self-attention map, and both readings of Eq. 1"}} tags=["remove-input"]
 titles = (
-    ["picture, point"] * pictures
-    + ["$A^S$"] * pictures
-    + ["Eq. 1 as printed"] * pictures
-    + ["Eq. 1 as released"] * pictures
+    ["picture, point"] * images_shown
+    + ["$A^S$"] * images_shown
+    + ["Eq. 1 as printed"] * images_shown
+    + ["Eq. 1 as released"] * images_shown
 )
-figure, axes = figures.multiples(titles, columns=pictures, size=1.7)
+figure, axes = figures.multiples(titles, columns=images_shown, size=1.7)
 for i, (at, row) in enumerate(zip(front, scenes)):
     figures.show(axes[i], row.image)
     figures.points(axes[i], scene.xy[at : at + 1], size=24)
     for line, values in enumerate((parts.attention, printed.instance_map, parts.instance_map), start=1):
-        figures.heat(axes[line * pictures + i], row.image, on_grid(values[at]))
+        figures.heat(axes[line * images_shown + i], row.image, on_grid(values[at]))
 
 
 # %% tags=["remove-cell"]
 low = [parts.attention[at] < 0.4 for at in front]  # sure background of the objects shown
-for name, found in (("printed_ground", printed), ("released_ground", parts)):
-    means = [found.instance_map[at][ground].mean() for at, ground in zip(front, low)]
+for name, labels in (("printed_ground", printed), ("released_ground", parts)):
+    means = [labels.instance_map[at][ground].mean() for at, ground in zip(front, low)]
     glue(name, f"{torch.stack(means).mean():.2f}", display=False)
 
 # %% [markdown]
@@ -230,8 +230,8 @@ for line, at in enumerate(rows):
         axis, owner = axes[line * len(turns) + column], keypoints.shifted.owners[turn][at]
         full = torch.full((grid[0] * grid[1],), -1).scatter(0, region.index[at][inside], owner[inside])
         figures.owners(axis, picture, on_grid(full))
-        places = token_centres(keypoints.turns[turn][at], grid, stride)
-        figures.points(axis, places, labels=range(len(places)), size=16)
+        centres = token_centres(keypoints.turns[turn][at], grid, stride)
+        figures.points(axis, centres, labels=range(len(centres)), size=16)
 
 # %% [markdown]
 # Each colour is one key-point and the tokens it owns; nothing outside the pseudo box takes part.
@@ -260,18 +260,18 @@ for line, at in enumerate(rows):
 # ```
 
 # %% mystnb={"image": {"alt": "Self-attention map, instance map, surviving key-points with the pseudo box, and pseudo mask"}} tags=["remove-input"]
-titles = ["$A^S$"] * pictures + ["$A^I$"] * pictures + ["key-points, box"] * pictures + ["pseudo mask"] * pictures
-figure, axes = figures.multiples(titles, columns=pictures, size=1.7)
+titles = ["$A^S$"] * images_shown + ["$A^I$"] * images_shown + ["key-points, box"] * images_shown + ["pseudo mask"] * images_shown
+figure, axes = figures.multiples(titles, columns=images_shown, size=1.7)
 labels = whole.pseudo_labels(shown)
 for i, (at, row) in enumerate(zip(front, scenes)):
     figures.heat(axes[i], row.image, on_grid(parts.attention[at]))
-    figures.heat(axes[pictures + i], row.image, on_grid(parts.instance_map[at]))
-    axis = axes[2 * pictures + i]
+    figures.heat(axes[images_shown + i], row.image, on_grid(parts.instance_map[at]))
+    axis = axes[2 * images_shown + i]
     figures.show(axis, row.image)
     figures.points(axis, token_centres(keypoints.token[at][keypoints.valid[at]], grid, stride), size=20)
     left, top, right, bottom = parts.boxes[at].tolist()
     axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="red", linewidth=1.5)
-    figures.masks(axes[3 * pictures + i], row.image, labels[i].masks[:1])
+    figures.masks(axes[3 * images_shown + i], row.image, labels[i].masks[:1])
 
 # %% [markdown]
 # ### The student
@@ -369,8 +369,8 @@ display(HTML(report.printed_table(held, "AS", "2")))
 
 # %% tags=["remove-input"]
 study = report.newest(Path(runs), "attentionshift_study.py")
-seen = study.result["metrics"] if study else {}
-display(HTML(f"<p>Run {report.source(study)}</p>"))
+measured = study.result["metrics"] if study else {}
+display(HTML(report.source_line(study)))
 
 # %% mystnb={"image": {"alt": "Figure 5: point, self-attention map, instance map, part maps, key-points, pseudo mask and detected mask of six training pictures"}} tags=["remove-input"]
 if study:
@@ -391,7 +391,7 @@ if study:
 # A token counts as covered above half of the map's largest value; at which level the paper counted it does not say.
 
 # %% tags=["remove-input"]
-coverage = {k: v for k, v in seen.get("label_path", {}).items() if k.endswith("covers half")}
+coverage = {k: v for k, v in measured.get("label_path", {}).items() if k.endswith("covers half")}
 display(HTML(report.table(list(coverage), [[f"{v:.0f}" for v in coverage.values()]])))
 
 # %% [markdown]
@@ -402,7 +402,7 @@ display(HTML(report.table(list(coverage), [[f"{v:.0f}" for v in coverage.values(
 
 # %% tags=["remove-input"]
 drawn = {f"uniform, draw {k}": f"as-points-draw{k}" for k in range(3)}
-places = {"centre of the box": "as-full"} | drawn | {
+kinds_of_points = {"centre of the box": "as-full"} | drawn | {
     "border": "as-points-border",
     "jittered by 8 px": "as-points-jitter8",
     "ten uniform points": "as-points-ten",
@@ -417,7 +417,7 @@ measures = {
     "mIoU of pseudo masks": "labels/mIoU",
     "part recall of pseudo masks": "labels/part_recall",
 }
-display(HTML(report.ours_table(held, "points", places, measures)))
+display(HTML(report.ours_table(held, "points", kinds_of_points, measures)))
 
 # %% [markdown]
 # The first row has three seeds of training: its spread is that over seeds. The spread over the three draws, with one seed,
@@ -474,8 +474,8 @@ display(HTML(report.ours_table(held, "modules", ladder, measures)))
 # an object has.
 
 # %% tags=["remove-input"]
-taught = seen.get("key_points", {})
-lines = [[name, *(f"{row[k]:.1f}" for k in ("on the object", "an object"))] for name, row in taught.items()]
+kept = measured.get("key_points", {})
+lines = [[name, *(f"{row[k]:.1f}" for k in ("on the object", "an object"))] for name, row in kept.items()]
 display(HTML(report.table(["label path", "key-points on the object", "key-points an object"], lines)))
 
 # %% [markdown]
@@ -485,7 +485,7 @@ display(HTML(report.table(["label path", "key-points on the object", "key-points
 # lowest.
 
 # %% tags=["remove-input"]
-lying = seen.get("masks", {})
+lying = measured.get("masks", {})
 names = list(next(iter(lying.values()), {}))
 display(HTML(report.table(["mask", *names], [[k, *(f"{row[n]:.0f}" for n in names)] for k, row in lying.items()])))
 
@@ -493,7 +493,7 @@ display(HTML(report.table(["mask", *names], [[k, *(f"{row[n]:.0f}" for n in name
 # *More views of a picture at the test*, with the trained model of Figure 5, in float32: the official code pools twelve.
 
 # %% tags=["remove-input"]
-views = seen.get("views", {})
+views = measured.get("views", {})
 names = list(next(iter(views.values()), {}))
 order = [k for k in ("one view", "and its mirror", "three sizes and their mirrors") if k in views]
 display(HTML(report.table(["views", *names], [[k, *(f"{views[k][n]:.1f}" for n in names)] for k in order])))
@@ -527,7 +527,7 @@ for size in ("small", "medium"):
 # %% tags=["remove-input"]
 kinds = ("part recall", "purity", "one-token cells", "frozen key-points")
 last = SCALES["small"].iterations
-trained = seen.get("label_path", {})
+trained = measured.get("label_path", {})
 rows = [[kind, *(f"{trained[f'{kind}, iteration {turn}']:.0f}" for turn in range(last + 1))] for kind in kinds if trained]
 display(HTML(report.table(["percent", *map(str, range(last + 1))], rows)))
 
@@ -547,9 +547,9 @@ cases |= {"cosine ownership": {"owner": "cosine"}, "soft-max ownership": {"owner
 scores = {}
 for name, settings in cases.items():
     chosen, study = built(**settings), ShiftStudy()
-    evidence, found = chosen.explain(batch)
-    true_parts = torch.stack([many[i].parts for i in found.objects.image.tolist()])
-    study.add(found, evidence.tokens, torch.cat([s.masks for s in many]), true_parts)
+    evidence, labels = chosen.explain(batch)
+    true_parts = torch.stack([many[i].parts for i in labels.objects.image.tolist()])
+    study.add(labels, evidence.tokens, torch.cat([s.masks for s in many]), true_parts)
     scores[name] = study.scores()
 
 # %% tags=["remove-cell"]

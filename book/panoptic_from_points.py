@@ -153,8 +153,8 @@ points = [one_point_each(s.truth, generator) for s in scenes]
 maps = [maps_of_truth(s.truth, len(CATEGORIES), (32, 32)) for s in scenes]
 labels = [model.labeller.label_image(*row) for row in zip(maps, images, points)]
 costs = []
-for seen, image, point in zip(maps, images, points):
-    prices = traversing_cost(seen.logits.softmax(0), seen.features, colour_edges(image, (32, 32)), CONFIGS["small"])
+for label_maps, image, point in zip(maps, images, points):
+    prices = traversing_cost(label_maps.logits.softmax(0), label_maps.features, colour_edges(image, (32, 32)), CONFIGS["small"])
     things = point.things()
     lengths = shortest_paths(prices, grid_cells(things.xy, (128, 128), (32, 32)))
     costs.append((prices, nearest_of_each(lengths, things.target)[0]))
@@ -247,6 +247,7 @@ for title, layout in (("VOC layout: one background", "voc"), ("COCO layout: seve
 
 # %% mystnb={"image": {"alt": "Figures A2 and A3: held-out pictures, the panoptic answers of each method's student, and the truth"}} tags=["remove-input"]
 study = report.newest(Path(runs), "panoptic_study.py")
+display(HTML(report.source_line(study)))
 if study:
     display(Image(study.folder / "figure_a2.png"))
 

@@ -124,9 +124,9 @@ u = converged_potentials(distance[:, ~stuff], units * (demand.sum() / units.sum(
 before, after = distance.min(0).indices, (distance - u[:, None, None]).min(0).indices
 moved = ((before != after) & ~stuff).flatten().nonzero()[:, 0]
 pixel = int(moved[len(moved) // 2])
-rivals = [int(before.flatten()[pixel]), int(after.flatten()[pixel])]
+owners = [int(before.flatten()[pixel]), int(after.flatten()[pixel])]
 starts = grid_cells(points[index].things().xy, (128, 128), grid)
-ways = [path_between(prices + 1e-4, int(starts[k]), pixel) for k in rivals]
+ways = [path_between(prices + 1e-4, int(starts[k]), pixel) for k in owners]
 
 # %% mystnb={"image": {"alt": "One pixel, the cheapest paths to it from its old and new owner, both cost surfaces, and owners before and after transport"}} tags=["remove-input"]
 scene = scenes[index]
@@ -139,11 +139,11 @@ titles = [
 ]
 figure, axes = figures.multiples(titles, columns=5, size=2.4)
 figures.show(axes[0], scene.image, dim=0.3)
-for k, way, tint in zip(rivals, ways, (5, 4)):
+for k, way, tint in zip(owners, ways, (5, 4)):
     axes[0].plot((way % 32 + 0.5) * 4, (way // 32 + 0.5) * 4, color=figures.colour(tint), linewidth=2)
     figures.points(axes[0], points[index].things().xy[k : k + 1], labels=[tint])
 figures.points(axes[0], [[(pixel % 32 + 0.5) * 4, (pixel // 32 + 0.5) * 4]], labels=[3], marker="s")
-for axis, k in zip(axes[1:3], rivals):
+for axis, k in zip(axes[1:3], owners):
     figures.heat(axis, scene.image, distance[k].masked_fill(stuff, float(distance[k].max())))
 for axis, solver in zip(axes[3:], ("nearest", "converged")):
     figures.owners(axis, scene.image, labelled(index, solver).things)
@@ -156,17 +156,17 @@ for axis, solver in zip(axes[3:], ("nearest", "converged")):
 # point* and see where it was. Everything is computed in this page; a test holds its numbers against the library's.
 
 # %% tags=["remove-input"]
-pictures = []
+entries = []
 for index in shown:
     record = transport.transport_record(
         maps[index], scenes[index].image, points[index], scenes[index].truth, CATEGORIES, f"picture {index}"
     )
     write_script(record, Path("_assets/explorer"), f"transport{index}")
-    pictures.append({"name": f"transport{index}", "title": f"picture {index}", "start": transport.start_of(record)})
+    entries.append({"name": f"transport{index}", "title": f"picture {index}", "start": transport.start_of(record)})
 display(
     HTML(
         page.embed(
-            pictures, name="transport-explorer", start=transport.STATE, module=transport.transport_module()
+            entries, name="transport-explorer", start=transport.STATE, module=transport.transport_module()
         )
     )
 )
@@ -295,7 +295,7 @@ display(HTML(report.printed_table(held, "P2M", "A1")))
 
 # %% mystnb={"image": {"alt": "Figure A1: training pictures with their points, learnt boundary maps, pseudo labels of the methods, and the truth"}} tags=["remove-input"]
 study = report.newest(Path(runs), "panoptic_study.py")
-display(HTML(f"<p>Run {report.source(study)}</p>"))
+display(HTML(report.source_line(study)))
 if study:
     display(Image(study.folder / "figure_a1.png"))
 
@@ -308,14 +308,14 @@ if study:
 # percent, mean over models.
 
 # %% tags=["remove-input"]
-seen = study.result["metrics"] if study else {"pseudo": {}, "solver": {}}
+measured = study.result["metrics"] if study else {"pseudo": {}, "solver": {}}
 ways = {"nearest point": "none", "80 rounds": "sinkhorn", "optimum": "converged"}
 groups = {"VOC layout": "1-voc", "VOC layout, ten points": "10-voc", "COCO layout": "1-coco", "COCO layout, ten points": "10-coco"}
 rows = []
 for title, place in groups.items():
     of = {kind: held.value(f"p2m-tabA1-{kind}{place}", "val/PQ") for kind in ("psps", "p2m")}
-    cells = [[seen["pseudo"][v.run]["PQ"] for v in of["psps"] if v.run in seen["pseudo"]]]
-    solved = [seen["solver"][v.run] for v in of["p2m"] if v.run in seen["solver"]]
+    cells = [[measured["pseudo"][v.run]["PQ"] for v in of["psps"] if v.run in measured["pseudo"]]]
+    solved = [measured["solver"][v.run] for v in of["p2m"] if v.run in measured["solver"]]
     cells += [[one[way]["PQ"] for one in solved] for way in ways.values()]
     rows.append([title, *(f"{fmean(values):.1f}" if values else "-" for values in cells)])
 display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)], rows)))
@@ -330,8 +330,8 @@ display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)],
 
 # %% tags=["remove-input"]
 psps, p2m, optimum = "p2m-tabA1-psps1-voc", "p2m-tabA1-p2m1-voc", "p2m-converged"
-taught = {"PSPS": psps, "Point2Mask, 80 rounds": p2m, "Point2Mask, optimum": optimum}
-display(HTML(report.students_table(held, "taught by", taught)))
+students = {"PSPS": psps, "Point2Mask, 80 rounds": p2m, "Point2Mask, optimum": optimum}
+display(HTML(report.students_table(held, "taught by", students)))
 
 # %% [markdown]
 # Gain in PQ, seed by seed: of students of the optimum, and of Point2Mask as it is over PSPS in all four settings.
@@ -379,13 +379,13 @@ display(HTML(report.sweeps_table(held, "P2M")))
 # pictures, how much of all mass is still at the wrong point, and how many labels differ from those at the optimum.
 
 # %% tags=["remove-cell"]
-found = []
+studies = []
 for index in studied:
     _, distance, units, stuff = problem(index)
     units = units * (float((~stuff).sum()) / units.sum())
-    found.append(rounds_study(distance[:, ~stuff], units, rounds))
+    studies.append(rounds_study(distance[:, ~stuff], units, rounds))
 rows = [
-    [str(t), f"{fmean(one[t][0] for one in found):.1f}", f"{fmean(one[t][1] for one in found):.1f}"] for t in rounds
+    [str(t), f"{fmean(one[t][0] for one in studies):.1f}", f"{fmean(one[t][1] for one in studies):.1f}"] for t in rounds
 ]
 right = {name: fmean(accuracy(labelled(i, name), scenes[i].truth) for i in studied) for name in solvers}
 

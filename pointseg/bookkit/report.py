@@ -109,6 +109,13 @@ def source(run: Run | None) -> str:
     return f'<a href="runs.html#{run.id}"><code>{run.id}</code></a>' if run else "no run yet"
 
 
+def source_line(run: Run | None) -> str:
+    """A sentence with a link to a run, or what its absence means."""
+    if run is None:
+        return "<p><em>This part has not been run yet: its tables and figures are empty.</em></p>"
+    return f"<p>From run {source(run)}.</p>"
+
+
 def values_of(row: str | None, score: str, runs: Iterable[Finished]) -> tuple[Value, ...]:
     """Our values of one score of one row, one a run, by seed."""
     mine = [f for f in runs if row is not None and f.row == row and score in f.scores]
@@ -270,6 +277,9 @@ def number(values: Sequence[Value], digits: int = 1) -> str:
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """HTML table that scrolls by itself on a narrow screen; cells are HTML already. Long names
     break at underscores."""
+    lines = list(lines)
+    if not head or not lines:
+        return "<p><em>Not run yet.</em></p>"
     top = "".join(f"<th>{h.replace('_', '_<wbr>')}</th>" for h in head)
     body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in line)}</tr>" for line in lines)
     return f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'

@@ -32,14 +32,14 @@ def pictured(corpus: Corpus, count: int, size: int) -> Iterator[tuple[Batch, Ten
     rows = iter(marked.indices)
     for batch in batches(marked, size):
         pairs = [
-            own(corpus.train.truth(row), points.things().target)
+            truths_of(corpus.train.truth(row), points.things().target)
             for points, row in zip(batch.points, rows)
         ]
         masks, parts = zip(*pairs)
         yield batch, torch.cat(masks), torch.cat(parts)
 
 
-def own(truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
+def truths_of(truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
     """Masks of the targets, each once and in their order, and the picture's parts for each of them."""
     rows = [truth.target.tolist().index(one) for one in dict.fromkeys(target.tolist())]
     return truth.masks[rows], truth.parts.long().expand(len(rows), -1, -1)
@@ -76,7 +76,7 @@ def keypoint_study(
 ) -> dict[str, dict[str, float]]:
     """What would teach the mask head if the label path were set otherwise: by case of changed settings, the percentage
     of key-points on their object, a mean over objects, and how many key-points an object has."""
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    values: dict[str, list[Tensor]] = defaultdict(list)
     methods = {name: reset(method.eval(), changes) for name, changes in cases.items()}
     for batch, masks, parts in pictured(corpus, count, size):
         for name, changed in methods.items():
@@ -84,8 +84,8 @@ def keypoint_study(
             share, _ = token_truth(masks, parts, labels.attention.shape[1])
             keypoints, many = labels.keypoints, labels.keypoints.valid.sum(1)
             on = share_on_object(keypoints.token, keypoints.valid, share)
-            found[name].append(torch.stack([100 * on, many.float()], -1))
-    means = {name: torch.cat(rows).nanmean(0).tolist() for name, rows in found.items()}
+            values[name].append(torch.stack([100 * on, many.float()], -1))
+    means = {name: torch.cat(rows).nanmean(0).tolist() for name, rows in values.items()}
     return {name: {"on the object": on, "an object": many} for name, (on, many) in means.items()}
 
 
@@ -94,16 +94,16 @@ def mask_study(
     method: AttentionShift, corpus: Corpus, count: int, size: int = 20
 ) -> dict[str, dict[str, float]]:
     """How pseudo masks, and the detector's masks of the same objects, lie on them: means over objects in percent."""
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    values: dict[str, list[Tensor]] = defaultdict(list)
     method.eval()
     for batch, masks, _ in pictured(corpus, count, size):
         labels = {
             "pseudo mask": method.pseudo_labels(batch),
             "detector's mask": method.student_labels(batch),
         }
-        for name, pictures in labels.items():
-            found[name].append(mask_shares(torch.cat([each.masks for each in pictures]), masks))
-    means = {name: (100 * torch.cat(rows)).nanmean(0).tolist() for name, rows in found.items()}
+        for name, masks_of in labels.items():
+            values[name].append(mask_shares(torch.cat([each.masks for each in masks_of]), masks))
+    means = {name: (100 * torch.cat(rows)).nanmean(0).tolist() for name, rows in values.items()}
     return {
         name: dict(zip(("of the object covered", "of the mask on it", "IoU"), row))
         for name, row in means.items()
@@ -112,8 +112,8 @@ def mask_study(
 
 def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
     """[n, 3] of masks and true masks [n, H, W]: share of the object covered, of the mask on it (NaN if empty), IoU."""
-    common, own, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
-    return torch.stack([common / true, common / own, common / (own + true - common)], -1)
+    common, mask, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
+    return torch.stack([common / true, common / mask, common / (mask + true - common)], -1)
 
 
 def reset(method: AttentionShift, changes: Mapping[str, Any]) -> AttentionShift:

@@ -54,12 +54,14 @@ class ShiftStudy:
 def token_truth(masks: Tensor, part_maps: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     """Share of every token that is object [n, T], and the part most of its object's pixels show [n, T], 0 = none."""
     stride = int((masks[0].numel() / tokens) ** 0.5)
-    own = part_maps * masks
-    kinds = F.one_hot(own.long(), int(own.max()) + 1).permute(0, 3, 1, 2).float()
+    inside_parts = part_maps * masks
+    kinds = F.one_hot(inside_parts.long(), int(inside_parts.max()) + 1).permute(0, 3, 1, 2).float()
     shares = F.avg_pool2d(kinds, stride).flatten(2)[:, 1:]
     best = shares.max(1) if shares.shape[1] else None
     part = (
-        own.new_zeros(len(own), tokens) if best is None else (best.indices + 1) * (best.values > 0)
+        inside_parts.new_zeros(len(inside_parts), tokens)
+        if best is None
+        else (best.indices + 1) * (best.values > 0)
     )
     return F.avg_pool2d(masks.float(), stride).flatten(1), part
 
@@ -83,8 +85,8 @@ def part_recall(reached: Tensor, part_map: Tensor) -> Tensor:
 
 def presence(values: Tensor, count: int) -> Tensor:
     """[n, count - 1] bool: which of 1 ... count - 1 occur in each row [n, m]."""
-    found = torch.zeros(len(values), count, dtype=torch.bool, device=values.device)
-    return found.scatter(1, values.long(), True)[:, 1:]
+    present = torch.zeros(len(values), count, dtype=torch.bool, device=values.device)
+    return present.scatter(1, values.long(), True)[:, 1:]
 
 
 def purity(owner: Tensor, count: int, true: Tensor) -> Tensor:

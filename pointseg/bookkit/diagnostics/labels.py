@@ -75,10 +75,10 @@ def rounds_study(
     """
     demand = cost.new_ones(cost.shape[1])
     optimum = owner(cost, converged_potentials(cost, units, demand, epsilon))
-    found = {}
+    results = {}
     for t in rounds:
         u = sinkhorn(cost, units, demand, epsilon, t)
         missing = (shares(cost, u, epsilon).sum(1) - units).abs().sum() / 2
         differing = (owner(cost, u) != optimum).float().mean()
-        found[t] = (100 * float(missing / cost.shape[1]), 100 * float(differing))
-    return found
+        results[t] = (100 * float(missing / cost.shape[1]), 100 * float(differing))
+    return results

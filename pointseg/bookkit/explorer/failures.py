@@ -76,8 +76,8 @@ def cases_of(vit: TokenViT, picture: int, image: np.ndarray, truth: Truth) -> li
     things = truth.pick(truth.is_thing & ~truth.is_crowd)
     if not len(things):
         return []
-    places = torch.tensor([deepest_pixel(mask) for mask in things.masks.numpy()])
-    masks = masks_from_points(vit, image, places)
+    clicks = torch.tensor([deepest_pixel(mask) for mask in things.masks.numpy()])
+    masks = masks_from_points(vit, image, clicks)
     recall = (
         part_recall_of_masks(things, masks)
         if truth.parts is not None
@@ -85,7 +85,7 @@ def cases_of(vit: TokenViT, picture: int, image: np.ndarray, truth: Truth) -> li
     )
     rows = range(len(things))
     return [
-        Case(picture, places[i].tolist(), strengths(truth, things, i, masks[i], float(recall[i])))
+        Case(picture, clicks[i].tolist(), strengths(truth, things, i, masks[i], float(recall[i])))
         for i in rows
     ]
 
@@ -97,17 +97,17 @@ def deepest_pixel(mask: np.ndarray) -> list[float]:
     return [float(x) + 0.5, float(y) + 0.5]
 
 
-def masks_from_points(vit: TokenViT, image: np.ndarray, places: Tensor) -> Tensor:
+def masks_from_points(vit: TokenViT, image: np.ndarray, clicks: Tensor) -> Tensor:
     """[n, h, w] bool: what the explorer finds with its first settings."""
-    seen, size = run(vit, image), image.shape[:2]
-    row = torch.arange(len(places))
-    points = Points(places, torch.zeros_like(row), row, row >= 0)
-    objects = Objects.of([points], [size], seen.grid, vit.stride)
+    outputs, size = run(vit, image), image.shape[:2]
+    row = torch.arange(len(clicks))
+    points = Points(clicks, torch.zeros_like(row), row, row >= 0)
+    objects = Objects.of([points], [size], outputs.grid, vit.stride)
     depth = min(STATE["depth"], vit.depth)
-    rows = objects.seed + seen.trace.prefix
-    attention = rollout_rows(vit, seen.trace, rows, depth)[-1, 0, :, seen.trace.patches]
+    rows = objects.seed + outputs.trace.prefix
+    attention = rollout_rows(vit, outputs.trace, rows, depth)[-1, 0, :, outputs.trace.patches]
     config = Config(iterations=STATE["rounds"])
-    tokens = Tokens.of(seen.tokens.float(), objects.counts)
+    tokens = Tokens.of(outputs.tokens.float(), objects.counts)
     attention, draws = unit_range(attention, objects.valid), torch.zeros(1, dtype=torch.long)
     labels = label_path(tokens, objects, attention, config, draws)
     return labels.instances([size])[0].masks
@@ -116,25 +116,25 @@ def masks_from_points(vit: TokenViT, image: np.ndarray, places: Tensor) -> Tenso
 def strengths(
     truth: Truth, things: Truth, row: int, mask: Tensor, recall: float
 ) -> dict[str, float]:
-    own, area = things.masks[row], float(mask.sum()) or 1.0
-    inside = float((mask & own).sum())
+    thing, area = things.masks[row], float(mask.sum()) or 1.0
+    inside = float((mask & thing).sum())
     same = (things.label == things.label[row]) & (torch.arange(len(things)) != row)
     ground = truth.masks[~truth.is_thing].any(0)
     return {
-        "success": inside / float((mask | own).sum()),
+        "success": inside / float((mask | thing).sum()),
         "same class": float((mask & things.masks[same].any(0)).sum()) / area,
-        "split": missed_piece(own.numpy(), mask.numpy()),
+        "split": missed_piece(thing.numpy(), mask.numpy()),
         # a part is held with nothing else: the object is mostly missed and little beside it is taken
         "part only": 0.0 if np.isnan(recall) else (1 - recall) * inside / area,
         "ground": float((mask & ground).sum()) / area,
     }
 
 
-def missed_piece(own: np.ndarray, mask: np.ndarray, least: float = 0.15) -> float:
+def missed_piece(thing: np.ndarray, mask: np.ndarray, least: float = 0.15) -> float:
     """Held share of an object's best held large piece minus that of its worst; 0 for an object in one piece."""
-    labels, count = ndimage.label(own, np.ones((3, 3)))
+    labels, count = ndimage.label(thing, np.ones((3, 3)))
     pieces = [labels == i + 1 for i in range(count)]
     large = [
-        (mask & piece).sum() / piece.sum() for piece in pieces if piece.sum() >= least * own.sum()
+        (mask & piece).sum() / piece.sum() for piece in pieces if piece.sum() >= least * thing.sum()
     ]
     return float(max(large) - min(large)) if len(large) > 1 else 0.0

@@ -13,8 +13,8 @@ from pointseg.bookkit.explorer.state import STATE
 # A model for anywidget's `render`, and a loader that works from disk: a script may be read from there, a file not.
 _START = """const el = document.getElementById(ID), values = STATE, heard = {}, arrived = {};
 window.pointsegReceive = (name, record) => arrived[name]?.(record);
-const load = (index) => values.pictures[index].record ??= new Promise((resolve, reject) => {
-  const script = document.createElement("script"), name = values.pictures[index].name;
+const load = (index) => values.entries[index].record ??= new Promise((resolve, reject) => {
+  const script = document.createElement("script"), name = values.entries[index].name;
   arrived[name] = resolve;
   script.onerror = () => reject(new Error(`${FOLDER}${name}.js is not here`));
   script.src = FOLDER + name + ".js";
@@ -45,7 +45,7 @@ def embed(
     `module` are the state and the text of another explorer made of the same parts.
     """
     state = (STATE if start is None else start) | {
-        "pictures": list(entries),
+        "entries": list(entries),
         "presets": list(presets),
         "links": True,
         "kept": [],

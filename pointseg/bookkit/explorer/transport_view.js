@@ -47,9 +47,9 @@ function lay(view) {
     size, stride: () => view.picture?.stride ?? 1, point: () => model.get("point"), move: (point) => change(model, { point }),
   });
   view.controls = transportControls(view);
-  const pick = (picture) => change(model, { ...STATE, picture, point: model.get("pictures")[picture].start });
+  const pick = (picture) => change(model, { ...STATE, picture, point: model.get("entries")[picture].start });
   view.pictures = choice(model, { name: "picture", label: "Picture",
-    options: () => model.get("pictures").map((p, i) => [i, p.title]), pick });
+    options: () => model.get("entries").map((p, i) => [i, p.title]), pick });
   const top = element("div", { class: "ps-top" }, view.pictures.element,
     button("Reset", () => pick(model.get("picture"))),
     button("Link to this", () => history.replaceState(null, "", linked(model, STATE, "transport").address())),

@@ -122,7 +122,7 @@ function stageButtons(view) {
 function topRow(view) {
   const { model } = view;
   const pictures = choice(model, { name: "picture", label: "Picture",
-    options: () => model.get("pictures").map((p, i) => [i, p.title]), pick: (picture) => choosePicture(view, picture) });
+    options: () => model.get("entries").map((p, i) => [i, p.title]), pick: (picture) => choosePicture(view, picture) });
   const presets = choice(model, { name: "preset", label: "Try", options: () => [["", "a preset"],
     ...model.get("presets").map((p, i) => [i, p.title])], pick: (i) => i !== "" && usePreset(view, i) });
   const row = element("div", { class: "ps-top" }, pictures.element, presets.element,
@@ -144,7 +144,7 @@ function usePreset(view, i) {
 
 // Where the point stands when a picture is opened.
 function startOf({ model }, picture) {
-  const { start } = model.get("pictures")[picture] ?? {};
+  const { start } = model.get("entries")[picture] ?? {};
   return start ?? STATE.point;
 }
 

@@ -44,7 +44,7 @@ def _unlimited(value: float | None, _widget: Any) -> float:
 class KeyPointExplorer(anywidget.AnyWidget):
     """Click a point, move what follows. Every setting and every answer is a trait.
 
-    `pictures`: paths or arrays uint8 [h, w, 3]; `truths`: what is true of them, where known.
+    `images`: paths or arrays uint8 [h, w, 3]; `truths`: what is true of them, where known.
     """
 
     _esm = module_text()
@@ -87,7 +87,7 @@ class KeyPointExplorer(anywidget.AnyWidget):
     )  # points that the reader kept: {"picture", "point", "name"}
 
     # what the page needs to know
-    pictures = traitlets.List().tag(sync=True)
+    entries = traitlets.List().tag(sync=True)
     presets = traitlets.List().tag(sync=True)
     bundle = traitlets.Dict().tag(sync=True)
     upload = traitlets.Unicode().tag(sync=True)
@@ -96,7 +96,7 @@ class KeyPointExplorer(anywidget.AnyWidget):
 
     def __init__(
         self,
-        pictures: list[str | Path | np.ndarray],
+        images: list[str | Path | np.ndarray],
         backbone: TokenViT | str | Path = SHIPPED,
         truths: list[Truth] | None = None,
         categories: tuple[Category, ...] = (),
@@ -104,17 +104,17 @@ class KeyPointExplorer(anywidget.AnyWidget):
     ):
         self.vit = _network(backbone)
         self.categories = tuple(categories)
-        self.images = [_readable(each) for each in pictures]
+        self.images = [_readable(each) for each in images]
         self.truths: list[Truth | None] = list(truths or [None] * len(self.images))
         titles = [
-            each.stem if (each := _path(p)) else f"picture {i + 1}" for i, p in enumerate(pictures)
+            each.stem if (each := _path(p)) else f"picture {i + 1}" for i, p in enumerate(images)
         ]
         entries = [_entry(*pair) for pair in zip(titles, self.images)]
         settings = {"point": entries[0]["start"]} | settings
-        super().__init__(pictures=entries, bundle=self._bundle(0, titles[0]), **settings)
+        super().__init__(entries=entries, bundle=self._bundle(0, titles[0]), **settings)
         self.observe(self._open, "picture")
         self.observe(self._take_upload, "upload")
-        self.on_msg(self._answer)
+        self.on_msg(self._send_rows)
 
     @property
     def mask_array(self) -> np.ndarray:
@@ -132,7 +132,7 @@ class KeyPointExplorer(anywidget.AnyWidget):
         for row, image in enumerate(self.images):
             mine = [each for each in self.kept if each["picture"] == row]
             if mine:
-                images[self.pictures[row]["title"]] = ImagePoints(
+                images[self.entries[row]["title"]] = ImagePoints(
                     *image.shape[:2], _points(mine, names, categories)
                 )
         write_points(path, PointFile(MANUAL, 1, None, None, categories, images))
@@ -147,7 +147,7 @@ class KeyPointExplorer(anywidget.AnyWidget):
 
     def _open(self, _change: Any) -> None:
         row = min(max(self.picture, 0), len(self.images) - 1)
-        self.bundle = self._bundle(row, self.pictures[row]["title"])
+        self.bundle = self._bundle(row, self.entries[row]["title"])
 
     def _take_upload(self, change: Any) -> None:
         try:
@@ -158,11 +158,11 @@ class KeyPointExplorer(anywidget.AnyWidget):
         self.images.append(image)
         self.truths.append(None)
         entry = _entry(f"own picture {len(self.images)}", image)
-        self.pictures = [*self.pictures, entry]
+        self.entries = [*self.entries, entry]
         self.point = entry["start"]
         self.picture = len(self.images) - 1
 
-    def _answer(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _send_rows(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         """Maps of one token, for pictures whose queries and keys are too many to send."""
         if content.get("kind") == "rows" and content.get("picture") == self.picture:
             rows = self.rows(int(content["token"]))
@@ -173,14 +173,14 @@ class KeyPointExplorer(anywidget.AnyWidget):
     @torch.no_grad()
     def rows(self, token: int) -> Tensor:
         """[blocks * (heads + 1) + blocks, N]: each block's heads and their mean, then roll-outs of growing depth."""
-        seen = run(self.vit, self.images[self.picture])
-        row = torch.tensor([seen.trace.prefix + token])
+        outputs = run(self.vit, self.images[self.picture])
+        row = torch.tensor([outputs.trace.prefix + token])
         blocks = [
-            attention_rows(self.vit, seen.trace, b, row)[0, :, 0] for b in range(self.vit.depth)
+            attention_rows(self.vit, outputs.trace, b, row)[0, :, 0] for b in range(self.vit.depth)
         ]
         every = [torch.cat([heads, heads.mean(0, keepdim=True)]) for heads in blocks]
-        rolled = rollout_rows(self.vit, seen.trace, row)[:, 0, 0]
-        return torch.cat([*every, rolled])[:, seen.trace.patches]
+        rolled = rollout_rows(self.vit, outputs.trace, row)[:, 0, 0]
+        return torch.cat([*every, rolled])[:, outputs.trace.patches]
 
 
 def _network(backbone: TokenViT | str | Path) -> TokenViT:
