@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pointseg.bookkit.cost.network import blots, step_piece, vit_pieces
 from support.fake_gpu import Elsewhere, pretended_gpu
 
+from pointseg.bookkit.cost.works import creatures, step_pieces, vit_pieces
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.data.supervision import MaskDataset, collate
 from pointseg.lab import recipe as recipes
@@ -17,7 +17,7 @@ from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.predict import predict_one
 from pointseg.lab.run_data import open_corpus
 from pointseg.nets.vit import TokenViT
-from pointseg.structures import Category, Sample
+from pointseg.structures import Sample
 from pointseg.training.loop import Trainer
 from pointseg.training.pretraining.images import Squares
 from pointseg.training.pretraining.pretraining import Pretraining, new_method
@@ -143,12 +143,10 @@ def test_pretraining_runs_there(gpu):
 
 
 def test_the_work_that_is_timed_runs_there(gpu):
-    """What the chapter on cost measures there: parts of a ViT, steps at scale paper's build."""
+    """What the chapter on cost measures there: parts of a ViT, and steps."""
     vit = TokenViT("vit_tiny_patch16_224", queries=10)
-    for piece in vit_pieces(vit, "ViT", (64, 96), 4, gpu, "bf16"):
+    pieces = vit_pieces(vit, "ViT", 64, gpu, "bf16", rows=4)
+    for name in ("attentionshift", "point2mask"):
+        pieces += step_pieces(name, "smoke", creatures(64, 2), CATEGORIES, gpu)
+    for piece in pieces:
         piece.work()
-    categories = tuple(Category(k + 1, str(k), k < 3) for k in range(5))
-    for name, config in (("attentionshift", {}), ("point2mask", {"pretrained": False})):
-        step_piece(
-            name, "smoke", blots((64, 96), 2, 3, categories), categories, gpu, **config
-        ).work()

@@ -105,7 +105,8 @@ class Method(Protocol):
     """An `nn.Module` with what the one loop and the one evaluation ask of it.
 
     What it remembers from step to step lives in parameters and buffers, and what it draws comes
-    from torch's global generator: a run killed and resumed ends with the very same weights.
+    from `draws_of(batch)`: a run killed and resumed ends with the very same weights, whatever the
+    number of processes.
     """
 
     KEY: ClassVar[str]  # the paper's key, such as "AS"
