@@ -180,6 +180,17 @@ def test_it_overfits_a_picture():
         assert max(float((mask & s).sum() / (mask | s).sum()) for s in shown) > 0.5
 
 
+@pytest.mark.parametrize("size", [(64, 64), (64, 40)])
+def test_masks_alone_are_the_masks_of_the_whole_decoder(size):
+    torch.manual_seed(0)
+    network = PanopticSegFormer(Classes(2, 2), dataclasses.replace(SMOKE, thing_layers=2))
+    images = torch.rand(1, 3, 64, 64)
+    memory, queries = network.encode(images, padding_mask([size], images)), torch.randn(1, 3, 32)
+    assert torch.equal(
+        network.thing_decoder.masks(queries, memory), network.thing_decoder(queries, memory)[1]
+    )
+
+
 SWIN = "swin_tiny_patch4_window7_224"
 
 

@@ -42,26 +42,36 @@ class MaskAttention(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        # UNSTATED [PSF Sec. 3.4]: the join starts positive; of mixed signs it can start, and stay, dead behind its ReLU
+        # UNSTATED [PSF Sec. 3.4]: the join starts positive; of mixed signs it can start, and stay,
+        # dead behind its ReLU
         with torch.no_grad():
             self.join.weight.abs_()
 
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
-        """queries [b, q, D], keyed [b, N, D] (memory with or without position) -> ([b, q, D], masks [b, q, h, w])."""
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, queries), (self.key, keyed), (self.value, memory.tokens))
-        )
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [b, heads, q, N]
-        visible = scores
+        """([b, q, D], masks [b, q, h, w]) of queries [b, q, D] and keyed [b, N, D].
+
+        `keyed` is the memory with or without its positions.
+        """
+        scores, visible = self.scores(queries, keyed), None
         if memory.padding is not None:
-            hidden = memory.padding[:, None, None]
-            visible, scores = (scores.masked_fill(hidden, fill) for fill in (-torch.inf, 0))
-        attended = (visible.softmax(-1) @ v).transpose(1, 2).flatten(2)
+            visible = scores.masked_fill(memory.padding[:, None, None], -torch.inf)
+        weights = (scores if visible is None else visible).softmax(-1)
+        attended = (weights @ self._heads(self.value, memory.tokens)).transpose(1, 2).flatten(2)
         return self.out(attended), self.masks(scores, memory)
+
+    def scores(self, queries: Tensor, keyed: Tensor) -> Tensor:
+        """[b, heads, q, N]."""
+        q, k = self._heads(self.query, queries), self._heads(self.key, keyed)
+        return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+
+    def _heads(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        """[b, heads, n, d] of [b, n, D]."""
+        return layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def masks(self, scores: Tensor, memory: Memory) -> Tensor:
         """[b, heads, q, N] scores -> [b, q, h, w], never negative, no sigmoid. [PSF Sec. 3.4]"""
+        if memory.padding is not None:
+            scores = scores.masked_fill(memory.padding[:, None, None], 0)
         return F.relu(mask_logits(scores, memory, self.mix, self.join))
 
 
@@ -81,12 +91,21 @@ class MaskLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(count))
 
     def forward(self, queries: Tensor, memory: Memory, keyed: Tensor) -> tuple[Tensor, Tensor]:
-        if self.self_attention is not None:
-            mixed = self.self_attention(queries, queries, queries, need_weights=False)[0]
-            queries = self.norms[0](queries + mixed)
+        queries = self.mixed(queries)
         attended, masks = self.attention(queries, memory, keyed)
         queries = self.norms[-2](queries + attended)
         return self.norms[-1](queries + self.ffn(queries)), masks
+
+    def masks(self, queries: Tensor, memory: Memory, keyed: Tensor) -> Tensor:
+        """The same masks alone, for a layer behind which nobody asks for queries."""
+        return self.attention.masks(self.attention.scores(self.mixed(queries), keyed), memory)
+
+    def mixed(self, queries: Tensor) -> Tensor:
+        """Queries after their self-attention, where the layer has one."""
+        if self.self_attention is None:
+            return queries
+        mixed = self.self_attention(queries, queries, queries, need_weights=False)[0]
+        return self.norms[0](queries + mixed)
 
 
 class MaskDecoder(nn.Module):
@@ -110,22 +129,40 @@ class MaskDecoder(nn.Module):
             MaskLayer(width, heads, levels, self_attention) for _ in range(layers)
         )
 
-    def forward(self, queries: Tensor, memory: Memory, position: Tensor | None = None):
-        """queries, position [b, q, D] -> (queries after each layer [l, b, q, D], masks [l, b, q, h, w])."""
-        memory = memory.first(self.levels)
-        keyed = memory.tokens + memory.position if self.placed else memory.tokens
-        states, masks = [], []
+    def forward(
+        self, queries: Tensor, memory: Memory, position: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(queries after each layer [l, b, q, D], masks [l, b, q, h, w]) of queries [b, q, D]."""
+        memory, states, masks = memory.first(self.levels), [], []
+        keyed = self.keyed(memory)
         for layer in self.layers:
-            if position is not None:
-                queries = queries + position  # joins the residual stream [PSPS]
-            queries, mask = layer(queries, memory, keyed)
+            queries, mask = layer(_placed(queries, position), memory, keyed)
             states.append(queries)
             masks.append(mask)
         return torch.stack(states), torch.stack(masks)
 
+    def masks(self, queries: Tensor, memory: Memory, position: Tensor | None = None) -> Tensor:
+        """The masks alone: the last layer computes nothing else."""
+        memory, masks = memory.first(self.levels), []
+        keyed = self.keyed(memory)
+        for layer in self.layers[:-1]:
+            queries, mask = layer(_placed(queries, position), memory, keyed)
+            masks.append(mask)
+        last = self.layers[-1].masks(_placed(queries, position), memory, keyed)
+        return torch.stack([*masks, last])
+
+    def keyed(self, memory: Memory) -> Tensor:
+        """[b, N, D]."""
+        return memory.tokens + memory.position if self.placed else memory.tokens
+
+
+def _placed(queries: Tensor, position: Tensor | None) -> Tensor:
+    """Positions join the residual stream at each layer. UNSTATED [PSF Sec. 3.4]: the official code."""
+    return queries if position is None else queries + position
+
 
 class ClassQueries(nn.Module):
-    """One learnt query a class - content and position - decoded to a mask and a presence score. [PSF Sec. 3.4]"""
+    """A learnt query a class, decoded to a mask and a presence score. [PSF Sec. 3.4]"""
 
     def __init__(self, classes: int, width: int, decoder: MaskDecoder):
         super().__init__()

@@ -163,7 +163,7 @@ class PanopticSegFormer(nn.Module):
             boxes = rows_of(located.boxes[-1], chosen).detach()
             code = sine_code(boxes, queries.shape[-1], outputs.memory.waves)
             position = self.box_code(code.to(queries.dtype))
-        return self.thing_decoder(queries, outputs.memory, position)[1]
+        return self.thing_decoder.masks(queries, outputs.memory, position)
 
 
 def _backbone(a: StudentConfig) -> tuple[nn.Module, list[int]]:
