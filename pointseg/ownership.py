@@ -36,7 +36,7 @@ def refused(net: Tensor, tau: float | None = None) -> Tensor:
 
 
 def normalised(price: Tensor) -> Tensor:
-    """Prices [..., n] whose smallest finite one is 0; minus infinity stays: such a row owns nothing."""
+    """Prices [..., n] whose smallest finite one is 0; a row at minus infinity owns nothing."""
     finite = price.masked_fill(~price.isfinite(), torch.inf)
     smallest = finite.amin(-1, keepdim=True)
     return price - smallest.where(smallest.isfinite(), 0)

@@ -1,4 +1,4 @@
-"""What a method declares of itself holds: its row of the design table, its losses, its properties."""
+"""What a method declares of itself holds: its row of the design table, losses and properties."""
 
 from dataclasses import fields, is_dataclass, replace
 
@@ -18,8 +18,11 @@ STEP = 9  # at scale smoke every method has entered its last stage by then
 def batch_with_points():
     """Two images of two sizes; things of one class side by side, ten points on one of them."""
     generator = torch.Generator().manual_seed(0)
-    rows = [[(9, 40, 0, 1), (20, 42, 0, 2), (50, 50, 1, 3), (30, 4, 2, 4), (10, 60, 3, 5)],
-            [(5 + k, 20 + k, 1, 8) for k in range(10)] + [(30, 30, 1, 9), (30, 5, 3, 7)]]  # fmt: skip
+    ten = [(5 + k, 20 + k, 1, 8) for k in range(10)]
+    rows = [
+        [(9, 40, 0, 1), (20, 42, 0, 2), (50, 50, 1, 3), (30, 4, 2, 4), (10, 60, 3, 5)],
+        [*ten, (30, 30, 1, 9), (30, 5, 3, 7)],
+    ]
     points = []
     for image in rows:
         x, y, label, target = (torch.tensor(column) for column in zip(*image))
@@ -42,7 +45,7 @@ def built(name):
 
 
 def owner_rows(method, batch):
-    """Per image: points, the row of `label` that owns each point's pixel (or NOBODY), and labels."""
+    """Per image: points, the row that owns each point's pixel (or NOBODY), and the labels."""
     for points, labelled in zip(batch.points, method.pseudo_labels(batch)):
         points = points.things() if isinstance(labelled, Instances) else points
         x, y = points.xy.long().unbind(-1)
@@ -184,7 +187,9 @@ def elsewhere(labeller):
     """Boxes in a corner."""
     assigned = type(labeller).assign
     corner = lambda labels: [  # noqa: E731
-        Instances(torch.ones(2, 9, 9).bool(), torch.ones(2), torch.zeros(2).long(), torch.zeros(2, 4))
+        Instances(
+            torch.ones(2, 9, 9).bool(), torch.ones(2), torch.zeros(2).long(), torch.zeros(2, 4)
+        )
         for _ in labels.images]  # fmt: skip
     labeller.assign = lambda *given: Moved(corner(assigned(labeller, *given)))  # fmt: skip
 

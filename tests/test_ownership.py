@@ -120,7 +120,7 @@ def middle_of_the_dual_face(cost, plan):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_prices_of_transport_give_the_optimal_plan(seed):
-    """Any dual of the linear program does where it decides; the middle of all duals always decides."""
+    """Any dual of the linear program does where it decides; the middle always decides."""
     cost, supply, plan = integral_problem(seed)
     price = middle_of_the_dual_face(cost, plan)
     assert owner(torch.tensor(cost), torch.tensor(price)).tolist() == plan.argmax(0).tolist()

@@ -56,7 +56,7 @@ def enlarged(planes, size):
 
 
 def released_semantics(maps, points, size):
-    """[C, H, W]: softmax at full size, classes without a point struck out, squares of 17 set to 1."""
+    """[C, H, W] softmax at full size of the classes with a point, squares of 17 set to 1."""
     prob = (
         F.interpolate(maps.logits[None].double(), size=size, mode="bilinear")[0].softmax(0).numpy()
     )
@@ -130,7 +130,7 @@ def released(paper, maps, image, points, transport):
 
 
 def centre(mask, point):
-    """(x, y) of a mask's centre of mass where it and the point lie inside the mask, else the point."""
+    """(x, y) of a mask's centre of mass where it and the point lie in the mask, else the point."""
     x, y = (int(v) for v in point)
     if not mask.any() or not mask[y, x]:
         return point

@@ -11,7 +11,7 @@ from pointseg.nets.vit import IMAGENET_MEAN, IMAGENET_STD
 
 
 class ConvBackbone(nn.Module):
-    """Images 0..1 -> maps of one width at strides 4, 8, 16 and 32 (those asked for), finest first."""
+    """Images 0..1 -> maps of one width at some of the strides 4, 8, 16 and 32, finest first."""
 
     def __init__(self, width: int = 64, strides: Sequence[int] = (8, 16, 32), blocks: int = 2):
         super().__init__()

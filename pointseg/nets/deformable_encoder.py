@@ -1,4 +1,4 @@
-"""From backbone maps to a memory of several levels: deformable layers, or a few convolutions for a CPU."""
+"""From backbone maps to a memory of several levels: deformable layers or convolutions."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Memory:
         """The finest `count` levels alone."""
         n = sum(self.areas[:count])
         padding = None if self.padding is None else self.padding[:, :n]
-        return replace(self, tokens=self.tokens[:, :n], position=self.position[:n], shapes=self.shapes[:count],
-                       padding=padding)  # fmt: skip
+        tokens, position = self.tokens[:, :n], self.position[:n]
+        return Memory(tokens, position, self.waves, self.shapes[:count], padding)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def sine_code(coordinates: Tensor, width: int, waves: Waves) -> Tensor:
 
 
 class ChannelMapper(nn.Module):
-    """1x1 convolutions to one width; a 3x3 stride-2 convolution for every level the backbone lacks. [PSF Sec. 3.2]"""
+    """1x1 convolutions to one width, 3x3 at stride 2 for further levels. [PSF Sec. 3.2]"""
 
     def __init__(self, channels: list[int], width: int, levels: int):
         super().__init__()
@@ -87,7 +87,7 @@ class ChannelMapper(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Queries choose `points` points on each level around their reference. [PSF Sec. 3.2], after Deformable DETR."""
+    """Queries choose `points` points on each level about their reference, after Deformable DETR."""
 
     def __init__(self, width: int, heads: int, levels: int, points: int):
         super().__init__()
@@ -114,7 +114,7 @@ class DeformableAttention(nn.Module):
             self.offsets.bias.copy_(start.expand(-1, self.levels, -1, -1).flatten())
 
     def forward(self, queries: Tensor, references: Tensor, memory: Memory) -> Tensor:
-        """queries [b, q, D], references [b or 1, q, 2 (x, y) or 4 (x, y, w, h)] in 0..1 -> [b, q, D]."""
+        """queries [b, q, D], references [b or 1, q, 2 or 4] (x, y[, w, h]) in 0..1 -> [b, q, D]."""
         b, q, _ = queries.shape
         values = self.value(memory.tokens)
         if memory.padding is not None:
@@ -131,7 +131,7 @@ class DeformableAttention(nn.Module):
         )
 
     def _points(self, offsets: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
-        """[b, q, heads, levels, points, 2]; offsets count cells around points, half boxes inside boxes."""
+        """[b, q, heads, levels, points, 2]; offsets count cells, or half boxes in boxes."""
         centre = references[:, :, None, None, None, :2]
         if references.shape[-1] == 4:
             return centre + offsets * references[:, :, None, None, None, 2:] * (0.5 / self.points)
@@ -158,19 +158,23 @@ class EncoderLayer(nn.Module):
 
 
 def feedforward_net(width: int, hidden: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width),
-                         nn.Dropout(dropout))  # fmt: skip
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+        nn.Linear(hidden, width), nn.Dropout(dropout),
+    )  # fmt: skip
 
 
 class DeformableEncoder(nn.Module):
-    """Backbone maps -> Memory through layers of multi-scale deformable self-attention. [PSF Sec. 3.2]
+    """Backbone maps -> Memory by layers of multi-scale deformable self-attention. [PSF Sec. 3.2]
 
-    DEVIATION [PSF Sec. 3.2]: positions and references count in the padded image, not in each image's own part,
-    so that one frame serves boxes, points and masks.
+    DEVIATION [PSF Sec. 3.2]: positions and references count in the padded image, not in each
+    image's own part, so that one frame serves boxes, points and masks.
     """
 
-    def __init__(self, channels: list[int], width: int, levels: int, heads: int, points: int, layers: int,
-                 feedforward: int, dropout: float):  # fmt: skip
+    def __init__(
+        self, channels: list[int], width: int, levels: int, heads: int, points: int, layers: int,
+        feedforward: int, dropout: float,
+    ):  # fmt: skip
         super().__init__()
         self.mapper = ChannelMapper(channels, width, levels)
         self.level_code = nn.Parameter(torch.randn(levels, width))
@@ -190,8 +194,8 @@ class DeformableEncoder(nn.Module):
 class ConvNeck(nn.Module):
     """The switch for a CPU: one width, a top-down pass, one 3x3 convolution a level.
 
-    DEVIATION [PSF Sec. 3.2]: no deformable layers, so positions reach the masks through their keys, and need finer
-    waves than DETR's to tell neighbours apart.
+    DEVIATION [PSF Sec. 3.2]: no deformable layers, so positions reach the masks through their keys,
+    and need finer waves than DETR's to tell neighbours apart.
     """
 
     WAVES = Waves(finest=8.0, range=16.0)
@@ -212,7 +216,7 @@ class ConvNeck(nn.Module):
 
 
 def flattened(maps: list[Tensor], padding: Tensor | None, waves: Waves) -> Memory:
-    """Maps [b, D, h, w] one after another as tokens; padding [b, H, W] is looked up at every cell's centre."""
+    """Maps [b, D, h, w] one after another as tokens; padding [b, H, W] is read at centres."""
     shapes = [tuple(m.shape[-2:]) for m in maps]
     tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
     position = sine_code(cell_centres(shapes, tokens.device), tokens.shape[-1], waves)

@@ -1,4 +1,4 @@
-"""Heads on the encoded image that a label branch reads: a semantic, a boundary and a feature map."""
+"""Heads of a labeller on the encoded image: a semantic, a boundary and a feature map."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class CellClasses(nn.Module):
 
 
 def pixel_net(width: int, outward: int) -> nn.Sequential:
-    """UNSTATED [P2M Sec. 3.4]: two layers a cell, as in the official code, on the detached memory."""
+    """Two layers a cell, on the detached memory. UNSTATED [P2M Sec. 3.4]: the official code."""
     return nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, outward, 1))
 
 

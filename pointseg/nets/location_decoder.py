@@ -100,9 +100,10 @@ class LearntStart(nn.Module):
 
 
 class CellStart(nn.Module):
-    """Every cell of the coarser levels proposes a class and a box; the surest cells become the queries.
+    """Every cell of the coarser levels proposes a class and a box; the surest become the queries.
 
-    DEVIATION [PSF Sec. 3.3]: the two-stage start of Deformable DETR. Learnt queries need tens of epochs to spread out.
+    DEVIATION [PSF Sec. 3.3]: the two-stage start of Deformable DETR. Learnt queries need tens of
+    epochs to spread out.
     """
 
     def __init__(self, width: int, queries: int, classes: int, skip: int):
@@ -135,7 +136,7 @@ class CellStart(nn.Module):
 
 
 class LocationDecoder(nn.Module):
-    """Iterative boxes: every layer shifts the box of the layer before, which is detached. [PSF Sec. 3.3]"""
+    """Iterative boxes: a layer shifts the detached box of the layer before. [PSF Sec. 3.3]"""
 
     def __init__(self, start: nn.Module, layers: list[LocationLayer], width: int, classes: int):
         super().__init__()
@@ -158,7 +159,7 @@ class LocationDecoder(nn.Module):
 
 
 def shifted(reference: Tensor, shift: Tensor) -> Tensor:
-    """Boxes [b, q, 4]: a reference of 2 or 4 numbers in 0..1 moved by shifts [b, q, 4] of its logits."""
+    """Boxes [b, q, 4]: a reference of 2 or 4 numbers in 0..1 whose logits are shifted [b, q, 4]."""
     before = inverse_sigmoid(reference)
     k = before.shape[-1]
     return torch.cat([shift[..., :k] + before, shift[..., k:]], -1).sigmoid()

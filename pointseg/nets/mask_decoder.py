@@ -1,4 +1,4 @@
-"""Queries that look at the memory, and masks read off what they look at before the softmax. [PSF Sec. 3.4]"""
+"""Queries that attend to the memory, and masks read off their scores. [PSF Sec. 3.4]"""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class MaskDecoder(nn.Module):
 
 
 def _placed(queries: Tensor, position: Tensor | None) -> Tensor:
-    """Positions join the residual stream at each layer. UNSTATED [PSF Sec. 3.4]: the official code."""
+    """Queries whose position joins at each layer. UNSTATED [PSF Sec. 3.4]: the official code."""
     return queries if position is None else queries + position
 
 

@@ -34,13 +34,16 @@ def rgb_to_lab(image: Tensor) -> Tensor:
 
 
 def window(radius: int, dilation: int) -> list[tuple[int, int]]:
-    """Half of the offsets (dr, dc) of a (2 radius + 1) square window; the other half are the same pairs again."""
+    """Half of the offsets (dr, dc) of a (2 radius + 1) square window.
+
+    The other half are the same pairs again.
+    """
     reach = range(-radius * dilation, radius * dilation + 1, dilation)
     return [(r, c) for r in reach for c in reach if (r, c) > (0, 0)]
 
 
 def pairs(plane: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Views of plane [..., h, w] at both ends of all pairs `offset` apart that lie inside: nothing is padded."""
+    """Views of plane [..., h, w] at both ends of all pairs `offset` apart that lie inside."""
     (dr, dc), (h, w) = offset, plane.shape[-2:]
     dr, dc = max(min(dr, h), -h), max(min(dc, w), -w)
     first = plane[..., max(-dr, 0) : h - max(dr, 0), max(-dc, 0) : w - max(dc, 0)]
@@ -59,14 +62,15 @@ def alike(lab: Tensor, offset: tuple[int, int], tau: float = 0.3, theta: float =
 
 
 def shrunken(image: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Image [b, 3, H, W] on a coarser grid, bilinear without anti-aliasing, as the official codes do."""
+    """Image [b, 3, H, W] on a coarser grid, bilinear without anti-aliasing, as the releases do."""
     return F.interpolate(image.float(), size=grid, mode="bilinear", align_corners=False)
 
 
 def colour_edges(image: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[h, w] in 0..1: squared Sobel responses of an RGB image [3, H, W] on a grid, in LAB, mean over channels.
+    """[h, w] in 0..1: squared Sobel responses in LAB of an RGB image [3, H, W], on a grid.
 
-    UNSTATED [PSPS]: as in the official code, with the frame repeated instead of zeros, so that it is no edge.
+    UNSTATED [PSPS]: mean over channels as in the official code, with the frame repeated instead of
+    zeros, so that it is no edge.
     """
     lab = rgb_to_lab(shrunken(image[None], grid))
     across = lab.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention: every query samples a few points that it chooses, on every level."""
+"""Multi-scale deformable attention: a query samples a few points of its choice on every level."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Shapes = list[tuple[int, int]]
 def deformable_attention(values: Tensor, shapes: Shapes, points: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of bilinear samples; outside the image everything is 0.
 
-    values [b, N, heads, d] with N = sum of h * w over shapes; points [b, q, heads, levels, points, 2] as (x, y) in
-    0..1 of the image; weights [b, q, heads, levels, points] -> [b, q, heads * d]. Summed level by level, so that
-    no copy of all samples is held at once.
+    values [b, N, heads, d] with N = sum of h * w over shapes; points [b, q, heads, levels, points,
+    2] as (x, y) in 0..1 of the image; weights [b, q, heads, levels, points] -> [b, q, heads * d].
+    Summed level by level, so that no copy of all samples is held at once.
     """
     b, q, heads = points.shape[:3]
     grid = (2 * points - 1).transpose(1, 2).flatten(0, 1)  # [b * heads, q, levels, points, 2]

@@ -11,7 +11,7 @@ from torch import nn
 def decay_groups(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for AdamW, one rate for all: matrices shrink; norms, biases and other vectors do not."""
+    """Groups for AdamW: matrices shrink; norms, biases and other vectors do not."""
     trained = [p for p in parameters if p.requires_grad]
     wide, narrow = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = ((wide, weight_decay), (narrow, 0.0))

@@ -1,6 +1,7 @@
 """Prices of steps on the 8-neighbour grid and the cheapest paths from points. [P2M Eq. 3]
 
-Steps are kept as 8 planes [8, h, w]: plane k holds the price of going from a pixel to the pixel STEPS[k] away.
+Steps are kept as planes [8, h, w]: plane k holds the price of going from a pixel to the pixel
+STEPS[k] away.
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ def ends_of_step(plane: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def semantic_step(start: Tensor, end: Tensor) -> Tensor:
-    """L1 distance of class probabilities [C, h, w], 0..2. [P2M Eq. 3] UNSTATED [P2M Eq. 3]: the official code's d."""
+    """L1 distance, 0..2, of class probabilities [C, h, w].
+
+    UNSTATED [P2M Eq. 3]: the official code's d.
+    """
     return (start - end).abs().sum(0)
 
 
 def boundary_step(start: Tensor, end: Tensor) -> Tensor:
-    """The stronger boundary of both pixels; maps [1, h, w]. UNSTATED [P2M Eq. 3]: the official code's choice."""
+    """The stronger boundary of both pixels; maps [1, h, w].
+
+    UNSTATED [P2M Eq. 3]: the official code's choice.
+    """
     return torch.maximum(start, end)[0]
 
 
@@ -46,7 +53,10 @@ def manifold_step(start: Tensor, end: Tensor) -> Tensor:
 
 
 def undirected_steps(*terms: tuple) -> Tensor:
-    """Sum of weight * price(start, end) over terms (price, map [c, h, w], weight): four slicings make eight planes."""
+    """Sum of weight * price(start, end) over terms (price, map [c, h, w], weight).
+
+    Four slicings make eight planes.
+    """
     h, w = terms[0][1].shape[-2:]
     prices = terms[0][1].new_full((8, h, w), torch.inf)
     for k, step in enumerate(HALF):
@@ -71,15 +81,15 @@ def path_grid(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def grid_cells(xy: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Flat cell [m] of each point (x, y) of a picture of `size` on its grid; points may share a cell."""
+    """Flat cell [m] of each point (x, y) of an image of `size` on its grid; they may share one."""
     (h, w), (rows, columns) = size, grid
     column = (xy[:, 0] * columns / w).long().clamp(0, columns - 1)
     row = (xy[:, 1] * rows / h).long().clamp(0, rows - 1)
     return row * columns + column
 
 
-# Where the paths of a point start: the cell that it lies in, or cell int(y / stride) of the releases,
-# which is another where the image is no whole number of strides.
+# Where the paths of a point start: the cell that it lies in, or cell int(y / stride) of the
+# releases, which is another where the image is no whole number of strides.
 StartCell = Literal["share", "stride"]
 
 
@@ -93,7 +103,10 @@ def start_cells(
 
 
 def step_graph(prices: Tensor) -> csr_array:
-    """prices [8, h, w] as a sparse directed graph; free steps get the smallest number, as scipy drops zeros."""
+    """Sparse directed graph of prices [8, h, w].
+
+    Free steps get the smallest number, as scipy drops zeros.
+    """
     h, w = prices.shape[-2:]
     count = h * w
     index = np.arange(count, dtype=np.int32).reshape(h, w)
@@ -108,9 +121,10 @@ def step_graph(prices: Tensor) -> csr_array:
 
 
 def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
-    """[m, h, w] price of the cheapest path from each of m cells to every pixel, given prices [8, h, w].
+    """[m, h, w] price of the cheapest path from each of m cells to every pixel; prices [8, h, w].
 
-    Dijkstra on the processor wherever the prices lie: the grid is small, and a GPU would need thousands of launches.
+    Dijkstra on the processor wherever the prices lie: the grid is small, and a GPU would need
+    thousands of launches.
     """
     unique, place = cells.unique(return_inverse=True)
     if not len(unique):
@@ -120,7 +134,7 @@ def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
 
 
 def nearest_of_each(lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum [n, h, w] of lengths [m, h, w] over the rows of each target, and each one's first row [n].
+    """Minimum [n, h, w] of lengths [m, h, w] over targets, and each one's first row [n].
 
     Targets in the order in which they first appear: one with ten points is as near as its nearest.
     """

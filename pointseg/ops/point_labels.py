@@ -72,7 +72,7 @@ def semantic_map(logits: Tensor, points: Points, certain: Tensor, things: int) -
 
 def point_semantics(logits: Tensor, points: Points, things: int, size: tuple[int, int],
                     side: float, at: SemanticSize) -> SemanticMap:  # fmt: skip
-    """P^s of logits [C, h, w] of an image of `size`; squares of `side` pixels about points are certain."""
+    """P^s of logits [C, h, w] of an image of `size`, certain in squares of `side` about points."""
     if at == "map":
         grown = dilated_points([points], (1, *logits.shape[-2:]), side, size)[0]
         return semantic_map(logits, points, grown == points.label.unique()[:, None, None], things)
@@ -82,9 +82,10 @@ def point_semantics(logits: Tensor, points: Points, things: int, size: tuple[int
 
 
 def likelihood_cost(distance: Tensor, likelihood: Tensor, row: Tensor) -> Tensor:
-    """[n, h, w] - (1 - D_i / max D) times the likelihood of i's class. UNSTATED [PSPS]: official code.
+    """[n, h, w] - (1 - D_i / max D) times the likelihood of i's class.
 
-    distance [n, h, w], likelihood [K, h, w], row [n] of it for each target.
+    distance [n, h, w], likelihood [K, h, w], row [n] of it for each target. UNSTATED [PSPS]: the
+    official code.
     """
     if not len(row):
         return distance
@@ -176,7 +177,7 @@ class LabelledImage:
 
 
 def target_rows(points: Points) -> Tensor:
-    """[m] row of each point's target: things in order of appearance, then stuff classes likewise."""
+    """[m] row of each point's target: things in order of appearance, then stuff classes."""
     rows, thing = torch.zeros_like(points.target), points.is_thing
     rows[thing] = _appearance(points.target[thing])
     things = int(rows.max()) + 1 if thing.any() else 0

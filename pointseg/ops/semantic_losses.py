@@ -1,6 +1,7 @@
-"""Losses that turn points into a semantic map, a boundary map and instance features. [P2M-S Eq. 4-7]
+"""Losses that make points a semantic map, a boundary map and instance features. [P2M-S Eq. 4-7]
 
-All planes are [b, C, h, w] on one grid; `padding` [b, h, w] marks cells without picture, which take no part.
+All planes are [b, C, h, w] on one grid; `padding` [b, h, w] marks cells outside the images, which
+take no part.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ NEIGHBOURS_8 = window(1, 1)  # [P2M-S Eq. 5]
 def dilated_points(
     points: list[Points], shape: tuple[int, int, int], side: float, canvas: tuple[int, int]
 ) -> Tensor:
-    """[b, h, w] int64 class of the grid cells whose centre lies in a `side` pixel square around a point; else IGNORE.
+    """[b, h, w] int64 class of cells whose centre lies in a square of `side` pixels about a point.
 
-    Where two classes claim a cell the nearer point wins, and every point keeps the cell it stands in.
+    IGNORE elsewhere. Where two classes claim a cell the nearer point wins, and every point keeps
+    the cell that it stands in.
     """
     b, h, w = shape
     (height, width), claimed = canvas, []
@@ -37,7 +39,7 @@ def dilated_points(
 
 
 def _nearest_class(points: Points, x: Tensor, y: Tensor, side: float) -> Tensor:
-    """[h, w] label of the nearest point (largest coordinate distance) within side / 2, or within its own cell."""
+    """[h, w] label of the nearest point within side / 2 in both axes, or in the same cell."""
     if not len(points):
         return torch.full((len(y), len(x)), IGNORE, device=x.device)
     away_x = (points.xy[:, 0, None] - x).abs()[:, None]
@@ -63,8 +65,14 @@ def presence_loss(presence: Tensor, points: list[Points]) -> Tensor:
     return presence_focal_loss(presence.float(), present) / normaliser(present.sum())
 
 
-def local_colour_loss(log_prob: Tensor, lab: Tensor, offsets=NEIGHBOURS_8, padding: Tensor | None = None,
-                      tau: float = 0.3, theta: float = 2.0) -> Tensor:  # fmt: skip
+def local_colour_loss(
+    log_prob: Tensor,
+    lab: Tensor,
+    offsets=NEIGHBOURS_8,
+    padding: Tensor | None = None,
+    tau: float = 0.3,
+    theta: float = 2.0,
+) -> Tensor:
     """Mean -log sum_c P_i(c) P_j(c) over neighbouring pairs that look alike. [P2M-S Eq. 5]
 
     Pairs that leave the picture do not exist, so no border cell is compared with zeros.
@@ -81,9 +89,10 @@ def local_colour_loss(log_prob: Tensor, lab: Tensor, offsets=NEIGHBOURS_8, paddi
 
 
 def long_range_loss(prob: Tensor, tree: Forest, padding: Tensor | None = None) -> Tensor:
-    """Mean over cells of sum_c |P_i - (filtered P)_i| along the picture's spanning tree. [P2M-S Eq. 7]
+    """Mean over cells of sum_c |P_i - (filtered P)_i| along the spanning tree. [P2M-S Eq. 7]
 
-    DEVIATION [P2M-S Eq. 7]: without the printed minus sign, which would push P away from its own filtering.
+    DEVIATION [P2M-S Eq. 7]: without the printed minus sign, which would push P away from its own
+    filtering.
     """
     gap = (prob - tree_filter(prob, tree)).abs().sum(1)
     inside = torch.ones_like(gap, dtype=torch.bool) if padding is None else ~padding

@@ -1,6 +1,6 @@
-"""Optimal transport from n suppliers to m consumers: the papers' Sinkhorn, and a solver that converges.
+"""Optimal transport from n suppliers to m consumers: the papers' Sinkhorn, and an exact solver.
 
-A consumer's label is argmin_i c_ij - u_i: only the n supplier potentials matter, never the n x m plan.
+A consumer's owner is argmin_i c_ij - u_i: only the n supplier potentials matter, never the plan.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ def sinkhorn(
 ) -> Tensor:
     """Supplier potentials u [n] after `rounds` of matrix scaling in the log domain. [P2M-S Eq. 2]
 
-    cost [n, m], supply [n] = x, demand [m] = y. rounds: [P2M-S Tab. A2]. UNSTATED [P2M-S Eq. 1]: epsilon 1e-3 and
-    potentials that start at 1 are the official code's. Consumers are scaled first, so supplies are met exactly.
+    cost [n, m], supply [n] = x, demand [m] = y. rounds: [P2M-S Tab. A2]. Consumers are scaled
+    first, so supplies are met exactly.
+    UNSTATED [P2M-S Eq. 1]: epsilon 1e-3 and potentials that start at 1 are the official code's.
     In numpy: the problem is small, and 160 tiny sums cost ten times less there.
     """
     x, y = (np.log(mass.detach().cpu().numpy() + TINY_MASS) for mass in (supply, demand))
@@ -55,10 +56,11 @@ def shares(cost: Tensor, u: Tensor, epsilon: float) -> Tensor:
 def converged_potentials(
     cost: Tensor, supply: Tensor, demand: Tensor, epsilon: float = 1e-3, tolerance: float = 1e-6
 ) -> Tensor:
-    """Supplier potentials u [n] at which all marginals hold, by Newton ascent on the dual while epsilon shrinks.
+    """Supplier potentials u [n] at which all marginals hold: Newton on the dual, epsilon shrinking.
 
-    The dual g(u) = <x, u> - e sum_j y_j logsumexp_i (u_i - c_ij)/e is concave in n numbers. `tolerance` is the largest
-    error of a supply as a part of all mass. DEVIATION [P2M-S Eq. 2]: 80 rounds at 1e-3 stop long before the optimum.
+    The dual g(u) = <x, u> - e sum_j y_j logsumexp_i (u_i - c_ij)/e is concave in n numbers.
+    `tolerance` is the largest error of a supply as a part of all mass. DEVIATION [P2M-S Eq. 2]: 80
+    rounds at 1e-3 stop long before the optimum.
     """
     c, x, y = cost.double(), supply.double(), demand.double()
     y = y / y.sum()
@@ -83,7 +85,10 @@ def _falling(start: float, epsilon: float) -> list[float]:
 def _ascend(
     cost: Tensor, u: Tensor, x: Tensor, y: Tensor, epsilon: float, tolerance: float
 ) -> Tensor:
-    """Damped Newton steps until the supplies agree; the damping falls after a good step and rises after a bad one."""
+    """[n] potentials by damped Newton steps until the supplies agree.
+
+    The damping falls after a good step and rises after a bad one.
+    """
     damping, best = 1e-3, _dual(cost, u, x, y, epsilon)
     for _ in range(100):
         part = shares(cost, u, epsilon)

@@ -1,4 +1,4 @@
-"""Minimum spanning trees of pictures, and the filter that sums over all their paths in two sweeps."""
+"""Minimum spanning trees of images, and the filter that sums over their paths in two sweeps."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class Forest:
 
     @cached_property
     def factor(self) -> SuperLU:
-        """I - U', lower triangular: a node's column holds 1 for itself and -affinity for each child.
+        """I - U', lower triangular: a node's column is 1 for itself and -affinity for each child.
 
-        Breadth first, children follow one another in the order of their parents: node k's entry is number k + parent.
+        Breadth first, children follow one another in the order of their parents: node k's entry is
+        number k + parent.
         """
         affinity, parent = self.affinity.cpu().numpy(), self.parent.cpu().numpy()
         node, count = np.arange(len(parent)), len(parent)
@@ -56,7 +57,7 @@ class Forest:
 
     @cached_property
     def doublings(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """(node, ancestor 2^k steps up, affinity of that stretch) for k = 0, 1, ..., while any is above 0."""
+        """(node, ancestor 2^k steps up, affinity of that stretch) for k = 0, 1, ..."""
         rounds, above, weight = [], self.parent, self.affinity
         while bool((weight > 0).any()):
             node = weight.nonzero()[:, 0]
@@ -71,9 +72,9 @@ class Forest:
 
 
 def spanning_forest(guide: Tensor, theta: float = 0.02, padding: Tensor | None = None) -> Forest:
-    """Minimum spanning tree of every picture of guide [b, c, h, w], shared by all layers and losses. [P2M-S Eq. 6]
+    """Minimum spanning tree of every image of guide [b, c, h, w]. [P2M-S Eq. 6]
 
-    theta: [P2M-S Eq. 6]. padding [b, h, w]: True where no picture is; no affinity passes through it.
+    theta: [P2M-S Eq. 6]. padding [b, h, w]: True outside the images; no affinity passes there.
     """
     pixels = guide.detach().permute(0, 2, 3, 1).flatten(0, 2).cpu().numpy()
     outside = None if padding is None else padding.flatten().cpu().numpy()
@@ -85,8 +86,8 @@ def spanning_forest(guide: Tensor, theta: float = 0.02, padding: Tensor | None =
     if outside is not None:
         affinity[outside[order] | outside[above]] = 0
     device = guide.device
-    return Forest(torch.as_tensor(order, device=device), torch.as_tensor(parent, device=device),
-                  torch.as_tensor(affinity, device=device), (len(guide), *guide.shape[-2:]))  # fmt: skip
+    nodes = (torch.as_tensor(each, device=device) for each in (order, parent, affinity))
+    return Forest(*nodes, (len(guide), *guide.shape[-2:]))
 
 
 def _grid_edges(shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +104,8 @@ def _rooted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Breadth-first order of the pixels and each node's parent in that order.
 
-    The first pixels of consecutive pictures are linked, so that one walk visits all of them; their affinity is cut.
+    The first pixels of consecutive images are linked, so that one walk visits all of them; their
+    affinity is cut.
     """
     start, end = _grid_edges(shape)
     length = ((pixels[start] - pixels[end]) ** 2).sum(
@@ -141,7 +143,7 @@ def _swept_by_solving(values: Tensor, tree: Forest) -> Tensor:
 
 
 def _swept_by_doubling(values: Tensor, tree: Forest) -> Tensor:
-    """The same two sweeps by pointer doubling: log2(depth) parallel rounds, for devices that like those."""
+    """The same two sweeps by pointer doubling: log2(depth) parallel rounds, for a GPU."""
     gathered = values
     for node, ancestor, share in tree.doublings:
         gathered = gathered.index_add(1, ancestor, gathered[:, node] * share)
@@ -165,7 +167,7 @@ class _PathSums(torch.autograd.Function):
 
 
 def tree_filter(values: Tensor, tree: Forest) -> Tensor:
-    """Mean of values [b, C, h, w] over a picture, weighted by exp(-path length in its tree). [P2M-S Eq. 7]"""
+    """Mean of values [b, C, h, w] weighted by exp(-path length in the tree). [P2M-S Eq. 7]"""
     b, h, w = tree.shape
     nodes = values.transpose(0, 1).reshape(-1, b * h * w).index_select(1, tree.order)
     filtered = _PathSums.apply(nodes, tree) / tree.normaliser

@@ -1,4 +1,4 @@
-"""What the panoptic papers share beside their students: heads, what points teach them, and labels."""
+"""What the panoptic papers share beside their students: heads, what points teach, and labels."""
 
 from __future__ import annotations
 

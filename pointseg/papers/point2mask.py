@@ -1,4 +1,4 @@
-"""Point2Mask (ICCV 2023): a pseudo mask is a part of the cheapest transport from points to pixels."""
+"""Point2Mask (ICCV 2023): a pseudo mask is part of the cheapest transport of points to pixels."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ CONFIGS = {
 
 
 def pixel_to_point_cost(prob: Tensor, boundary: Tensor, features: Tensor, config: Config) -> Tensor:
-    """[8, h, w] price of each step, d(P^s) + beta d(P^b); the cost is the cheapest path's. [P2M Eq. 3]"""
+    """[8, h, w] price of each step, d(P^s) + beta d(P^b); a path costs its sum. [P2M Eq. 3]"""
     return undirected_steps(
         (semantic_step, prob, 1.0),
         (boundary_step, boundary, config.beta),
@@ -103,10 +103,10 @@ def pixel_to_point_cost(prob: Tensor, boundary: Tensor, features: Tensor, config
 
 
 def centroids(owner: Tensor, points: Points, first: Tensor, size: tuple[int, int]) -> Tensor:
-    """[n, 2] (x, y) where each thing's units are counted from: its first assignment's centre of mass.
+    """[n, 2] (x, y) that each thing's units are counted from: its first cells' centre of mass.
 
-    The point stays where the centre or the point itself lies outside that assignment; owner [h, w]
-    is the thing that owns a cell. UNSTATED [P2M Sec. 3.3]: the rule of the official code.
+    The point stays where the centre or the point itself lies outside them; owner [h, w] is the
+    thing that owns a cell. UNSTATED [P2M Sec. 3.3]: the rule of the official code.
     """
     (rows, columns), (height, width) = owner.shape, size
     scale = points.xy.new_tensor([width / columns, height / rows])

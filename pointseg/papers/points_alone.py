@@ -37,7 +37,10 @@ class Config:
 def boxes_about(
     points: Tensor, side: float, size: tuple[int, int], canvas: tuple[int, int]
 ) -> Tensor:
-    """[n, 4] (x, y, w, h), parts of the canvas: squares of `side` pixels about points [n, 2], cut at the image."""
+    """[n, 4] (x, y, w, h), parts of the canvas, of squares of `side` pixels about points [n, 2].
+
+    What reaches beyond the image is cut off.
+    """
     limit = points.new_tensor([size[1], size[0]])
     low, high = (points - side / 2).clamp(min=0), torch.minimum(points + side / 2, limit)
     boxes = torch.cat([(low + high) / 2, high - low], -1)

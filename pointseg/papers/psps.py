@@ -1,4 +1,4 @@
-"""Pointly-Supervised Panoptic Segmentation (ECCV 2022): a pixel belongs to the point with the cheapest path."""
+"""Pointly-Supervised Panoptic Segmentation (ECCV 2022): a pixel is its cheapest path's point's."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Config:
 
 
 # DEVIATION [PSPS]: small images get a finer path grid and smaller squares, on the map's own grid; a
-# /16 grid of 128 pixels has 64 cells. Few steps from random weights get a head that learns from few.
+# /16 grid of 128 pixels has 64 cells. Few steps from random weights get a head that learns fast.
 SMALL = Config(
     path_stride=4, start_cell="share", semantic_size="map", point_side=5.0, colour_dilation=1,
     feature_width=32, warmup_steps=100, semantic="cells", student=STUDENTS["small"],
@@ -80,7 +80,7 @@ CONFIGS = {
 
 
 def traversing_cost(prob: Tensor, features: Tensor, edges: Tensor, config: Config) -> Tensor:
-    """[8, h, w] price of each step: class change, colour edge entered, change of instance feature."""
+    """[8, h, w] price of each step: change of class and of feature, colour edge entered."""
     moving = undirected_steps(
         (semantic_step, prob, 1.0), (manifold_step, features, config.manifold_weight)
     )

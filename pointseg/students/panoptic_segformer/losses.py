@@ -1,4 +1,4 @@
-"""What the panoptic student learns from: targets, their matching to queries, and every loss by name."""
+"""What the panoptic student learns from: targets, their matching to queries, losses by name."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def location_losses(
 
 
 def dice(value: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """[...] 1 - 2 sum(p t) / (sum p^2 + sum t^2) of mask values [..., h, w]: no sigmoid. [PSF Sec. 3.5]
+    """[...] 1 - 2 sum(p t) / (sum p^2 + sum t^2) of mask values: no sigmoid. [PSF Sec. 3.5]
 
     Cells count as far as they are `known`. UNSTATED [PSF Sec. 3.5]: 1e-3 as in the official code.
     """
@@ -181,7 +181,7 @@ def reduced(mask: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def thing_dice(masks: Tensor, target: Tensor, known: Tensor, present: Tensor) -> Tensor:
-    """Sum over layers of the mean dice; masks [l, b, k, h, w], target [b, k, h, w], present [b, k]."""
+    """Sum over layers of the mean dice of masks [l, b, k, h, w] that are present [b, k]."""
     return (dice(masks, target, known) * present).sum() / normaliser(present.sum())
 
 

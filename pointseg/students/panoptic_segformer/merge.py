@@ -21,7 +21,7 @@ class MergeRule:
 
 
 def confidences(values: Tensor, scores: Tensor, rule: MergeRule) -> tuple[Tensor, Tensor]:
-    """(bool masks [k, h, w], confidence [k]) of mask values [k, h, w] and class scores [k]. [PSF Sec. 3.6]"""
+    """(bool masks [k, h, w], confidence [k]) of mask values and class scores [k]. [PSF Sec. 3.6]"""
     masks = values > rule.mask
     area = masks.flatten(1).sum(1)
     mean = (values * masks).flatten(1).sum(1) / (area + 1)

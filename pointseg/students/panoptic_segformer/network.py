@@ -1,4 +1,4 @@
-"""Panoptic SegFormer: a backbone, an encoder, queries that locate things, and masks of things and stuff."""
+"""Panoptic SegFormer: backbone, encoder, queries that locate things, masks of things and stuff."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ STUDENTS = {"smoke": SMOKE, "small": SMALL, "paper": StudentConfig()}
 
 
 class TimmBackbone(nn.Module):
-    """Any timm backbone with feature maps; batch norms and the first stage stay as pretrained. [PSF Sec. 4.1]"""
+    """Any timm backbone; batch norms and the first stage stay as pretrained. [PSF Sec. 4.1]"""
 
     def __init__(self, name: str, strides: tuple[int, ...], pretrained: bool):
         super().__init__()
@@ -116,8 +116,10 @@ class PanopticSegFormer(nn.Module):
         if a.neck == "conv":
             self.encoder = ConvNeck(channels, a.width, a.levels)
         else:
-            self.encoder = DeformableEncoder(channels, a.width, a.levels, a.heads, a.points, a.encoder_layers,
-                                             a.feedforward, a.dropout)  # fmt: skip
+            self.encoder = DeformableEncoder(
+                channels, a.width, a.levels, a.heads, a.points, a.encoder_layers, a.feedforward,
+                a.dropout,
+            )  # fmt: skip
         self.location = _location(a, classes.things) if classes.things else None
         self.thing_decoder = self.mask_decoder(a.thing_layers, self_attention=False)
         self.box_code = nn.Linear(a.width, a.width) if a.neck == "conv" else None

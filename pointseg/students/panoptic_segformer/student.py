@@ -1,4 +1,4 @@
-"""Panoptic SegFormer as a student: what it looks at, what it learns from targets, what it predicts."""
+"""Panoptic SegFormer as a student: features, losses on targets, predictions."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PanopticStudent(nn.Module):
     def panoptic_of(
         self, outputs: Outputs, canvas: tuple[int, int], sizes: Sizes
     ) -> list[Panoptic]:
-        """One merged map an image: masks go to the canvas, are cropped, and compete. [PSF Alg. 1]"""
+        """One map an image: masks go to the canvas, are cropped, and compete. [PSF Alg. 1]"""
         rule = self.network.config.merge
         kinds = [self._thing_candidates(outputs, rule), self._stuff_candidates(outputs)]
         rows = (torch.cat(parts, dim=1) for parts in zip(*filter(None, kinds)))
@@ -105,7 +105,7 @@ class PanopticStudent(nn.Module):
         ]
 
     def _thing_candidates(self, outputs: Outputs, rule: MergeRule):
-        """Mask values [b, k, h, w], scores [b, k] and labels [b, k] of the best queries and classes."""
+        """Mask values [b, k, h, w], scores and labels [b, k] of the best queries and classes."""
         if outputs.located is None:
             return None
         probability, things = outputs.located.logits[-1].sigmoid(), self.classes.things
