@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,22 +21,17 @@ def place(root, tmp_path_factory):
             name: run_notebook(root / "book" / "experiment.py", {"method": name})
             for name in ("attentionshift", "point2mask", "panoptic_full")
         }
-        yield (
-            made["attentionshift"].parent.absolute(),
-            {name: folder.name for name, folder in made.items()},
-        )
+        yield Path.cwd() / "runs", {name: Run(folder).id for name, folder in made.items()}
 
 
 def asked(root, place, monkeypatch, notebook, **parameters):
     monkeypatch.chdir(place[0].parent)
-    return Run(
-        run_notebook(root / "book" / notebook, {"scale": "smoke", **parameters}, runs=place[0])
-    )
+    return Run(run_notebook(root / "book" / notebook, parameters, runs=place[0]))
 
 
 def test_what_a_trained_label_path_sees(root, place, monkeypatch):
-    run = asked(root, place, monkeypatch, "attentionshift_study.py", start=place[1]["attentionshift"], pictures=4,
-                shown=[0, 1, 2])  # fmt: skip
+    chosen = {"start": place[1]["attentionshift"], "pictures": 4, "shown": [0, 1, 2]}
+    run = asked(root, place, monkeypatch, "attentionshift_study.py", scale="smoke", **chosen)
     assert {"A^S covers half", "purity, iteration 0"} <= set(run.result["metrics"]["label_path"])
     assert set(run.result["metrics"]["views"]) == {
         "one view",
@@ -47,8 +43,9 @@ def test_what_a_trained_label_path_sees(root, place, monkeypatch):
 
 
 def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
-    run = asked(root, place, monkeypatch, "side_by_side.py", models=list(place[1].values()), pictures=3, shown=[0, 2],
-                size=64)  # fmt: skip
+    models = list(place[1].values())
+    chosen = {"models": models, "pictures": 3, "shown": [0, 2], "size": 64}
+    run = asked(root, place, monkeypatch, "side_by_side.py", scale="smoke", **chosen)
     assert set(run.result["metrics"]) == {
         "attentionshift",
         "point2mask",
@@ -60,7 +57,14 @@ def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
 def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, place, monkeypatch):
     models = [place[1]["point2mask"], place[1]["panoptic_full"]]
     run = asked(
-        root, place, monkeypatch, "panoptic_study.py", models=models, pictures=4, shown=[0, 2]
+        root,
+        place,
+        monkeypatch,
+        "panoptic_study.py",
+        scale="smoke",
+        models=models,
+        pictures=4,
+        shown=[0, 2],
     )
     quality = run.result["metrics"]["pseudo"]
     assert list(quality) == models[:1]  # full masks make no pseudo labels
@@ -73,18 +77,14 @@ def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, pla
     for name in ("figure_a1.png", "figure_a2.png"):
         assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
     with pytest.raises(RuntimeError, match="this study is of panoptic methods"):
-        asked(root, place, monkeypatch, "panoptic_study.py", models=[place[1]["attentionshift"]])
-
-
-def test_other_points_than_centres_are_trained_on(root, place, monkeypatch):
-    run = asked(root, place, monkeypatch, "points_study.py", kind="jitter", jitter_px=3.0)
-    assert run.read("recipe.json")["points"] == {
-        "kind": "jitter",
-        "n": 1,
-        "seed": 0,
-        "jitter_px": 3.0,
-    }
-    assert run.result["metrics"]["val"]
+        asked(
+            root,
+            place,
+            monkeypatch,
+            "panoptic_study.py",
+            scale="smoke",
+            models=[place[1]["attentionshift"]],
+        )
 
 
 def checked_by_nbval(path):
