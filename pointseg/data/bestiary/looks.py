@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from pointseg.data.bestiary.arith import cosine, ramp, sine, wave
 
 
+@lru_cache(4096)
 def rgb(code: str) -> np.ndarray:
-    """[3] float32 in 0..1 of a colour written as six hex digits."""
-    return np.array([int(code[k : k + 2], 16) for k in (0, 2, 4)], np.float32) / np.float32(255)
+    """[3] float32 in 0..1 of a colour written as six hex digits; not to be written to."""
+    colour = np.array([int(code[k : k + 2], 16) for k in (0, 2, 4)], np.float32) / np.float32(255)
+    colour.flags.writeable = False
+    return colour
 
 
 def code_of(colour: np.ndarray) -> str:

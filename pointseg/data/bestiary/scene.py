@@ -164,11 +164,12 @@ def shade(distance: np.ndarray, light: tuple[float, float], depth: float, relief
     return slope * rim * np.float32(relief) + np.float32(1.04)
 
 
-def draw_shape(canvas: Canvas, frame: Frame, shape: Shape, owner: int, gain: np.ndarray) -> None:
+def draw_shape(canvas: Canvas, frame: Frame, shape: Shape, owner: int, gain: np.ndarray):
+    """The window that was drawn on, None where the shape lies outside the image."""
     capsules = [frame.capsule(c) for c in shape.capsules]
     where = window(capsules, canvas.size)
     if where is None:
-        return
+        return None
     capsules = np.array(capsules)
     xs, ys = pixel_centres(where)
     each, t = distances(capsules, xs, ys)
@@ -182,6 +183,7 @@ def draw_shape(canvas: Canvas, frame: Frame, shape: Shape, owner: int, gain: np.
         colour += (INK[:, None, None] - colour) * ink_line(canvas, frame, distance)
     np.minimum(canvas.reach[where], distance, out=canvas.reach[where])
     put(canvas, where, distance, colour, owner, shape.part)
+    return where
 
 
 def ink_line(canvas: Canvas, frame: Frame, distance: np.ndarray) -> np.ndarray:
@@ -190,13 +192,13 @@ def ink_line(canvas: Canvas, frame: Frame, distance: np.ndarray) -> np.ndarray:
     return np.clip(distance + np.float32(width + 0.5), 0.0, 1.0) * np.float32(0.85)
 
 
-def draw_outline(canvas: Canvas, frame: Frame, body: Body) -> None:
-    """Ink on the outer border of all that was drawn of a body, where the image has such ink."""
-    where = window(
-        np.array([frame.capsule(c) for s in body.shapes for c in s.capsules]), canvas.size
-    )
-    if where is None:
+def draw_outline(canvas: Canvas, frame: Frame, windows: list) -> None:
+    """Ink on the outer border of all that was drawn in these windows, where the image has it."""
+    if not windows:
         return
+    sides = [(rows.start, rows.stop, cols.start, cols.stop) for rows, cols in windows]
+    tops, bottoms, lefts, rights = zip(*sides)
+    where = slice(min(tops), max(bottoms)), slice(min(lefts), max(rights))
     reach, patch = canvas.reach[where], canvas.image[:, where[0], where[1]]
     if canvas.ink == "outline":
         share = ink_line(canvas, frame, reach) * np.clip(np.float32(0.5) - reach, 0.0, 1.0)
@@ -268,9 +270,8 @@ def draw_creature(canvas: Canvas, place: Placement, rng: Stream, looks: Stream, 
 
 
 def draw_body(canvas: Canvas, frame: Frame, body: Body, owner: int, gain: np.ndarray) -> None:
-    for shape in body.shapes:
-        draw_shape(canvas, frame, shape, owner, gain)
-    draw_outline(canvas, frame, body)
+    windows = [draw_shape(canvas, frame, shape, owner, gain) for shape in body.shapes]
+    draw_outline(canvas, frame, [where for where in windows if where])
 
 
 def draw_decoy(canvas: Canvas, plan: Decoy, rng: Stream, edition: Edition) -> None:
@@ -308,11 +309,15 @@ def light_image(
     fall = 1.0 + slope * (
         across[None, :] * np.float32(towards[0]) + across[:, None] * np.float32(towards[1])
     )
-    lit = image * (tint[:, None, None] * fall)
+    lit = tint[:, None, None] * fall
+    lit *= image
     if light.dapple:
         lit = weather(lit, grain, light)
     lit += (grain.field(size, size) - np.float32(0.5)) * np.float32(light.grain)
-    return np.floor(np.clip(lit, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    np.clip(lit, 0.0, 1.0, out=lit)
+    lit *= 255.0
+    lit += 0.5
+    return np.floor(lit, out=lit).astype(np.uint8).transpose(1, 2, 0)
 
 
 def weather(image: np.ndarray, rng: Stream, light: Light) -> np.ndarray:
