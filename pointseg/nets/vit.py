@@ -18,7 +18,6 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from pointseg.nets.stem import ConvStem, sine_grid, sine_positions
-from pointseg.ops.parameter_groups import decay_groups
 from pointseg.structures import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -244,16 +243,6 @@ def layer_decay_groups(
         })  # fmt: skip
         group["params"].append(parameter)
     return list(groups.values())
-
-
-def decayed_groups(
-    method: nn.Module, vit: TokenViT, lr: float, weight_decay: float, decay: float
-) -> list[dict]:
-    """Optimiser groups of a method on a ViT: the ViT's by block, and what stands beside it."""
-    inside = {id(p) for p in vit.parameters()}
-    beside = [p for p in method.parameters() if id(p) not in inside]
-    groups = layer_decay_groups(vit, lr, weight_decay, decay)
-    return [*groups, *decay_groups(beside, lr, weight_decay)]
 
 
 def _level(name: str, depth: int) -> int:

@@ -3,9 +3,10 @@ known of the masks. Put together from torchvision's parts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from pointseg.nets.roi_heads import RegionPool, box_head, box_predictor, mask_head
 from pointseg.nets.start import start_heads, starting_backbone
 from pointseg.nets.token_levels import TokenLevels
-from pointseg.nets.vit import TokenViT, ViTConfig, ViTOutput
+from pointseg.nets.vit import TokenViT, ViTConfig, ViTOutput, layer_decay_groups
+from pointseg.ops.parameter_groups import decay_groups
 from pointseg.ops.processes import child, draws_of, normaliser, uniform
 from pointseg.structures import Batch, Instances, Prediction
 
@@ -114,6 +116,14 @@ class Backbone(nn.Module):
 
     def losses(self, features: Features, targets: None, batch: Batch) -> dict[str, Tensor]:
         return {}
+
+    def param_groups(
+        self, lr: float, weight_decay: float, beside: Iterable[nn.Parameter] = ()
+    ) -> list[dict[str, Any]]:
+        """Early blocks of the pretrained ViT learn more slowly than what stands on it or beside."""
+        groups = layer_decay_groups(self.vit, lr, weight_decay, self.config.layer_decay)
+        on_top = [p for name, p in self.named_parameters() if not name.startswith("vit.")]
+        return [*groups, *decay_groups([*on_top, *beside], lr, weight_decay)]
 
 
 class MaskRCNN(Backbone):

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from pointseg.nets.vit import decayed_groups
 from pointseg.ops.components import tight_boxes
 from pointseg.structures import Answer, Batch, Category, InputError, Prediction, Training, Truth
 from pointseg.students.mask_rcnn import SCALES, FullMasks, MaskRCNN, MaskRCNNConfig, Targets
@@ -65,12 +64,7 @@ class MaskRCNNFull(nn.Module):
         return self.student.predict(images, sizes)
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
-        return decayed_groups(self, self.student.vit, lr, weight_decay, self.config.layer_decay)
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """The blocks of the ViT, one alike the other."""
-        return list(self.student.vit.blocks)
+        return self.student.param_groups(lr, weight_decay)
 
 
 def full_targets(truths: list[Truth], size: tuple[int, int]) -> Targets:

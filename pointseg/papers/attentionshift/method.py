@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
 
-from pointseg.nets.vit import decayed_groups
 from pointseg.papers.attentionshift.config import SCALES, Config
 from pointseg.papers.attentionshift.labeller import Evidence, Labeller, Labels
 from pointseg.papers.attentionshift.masks import detected_at_points, replaced_rows
@@ -89,12 +87,3 @@ class AttentionShift(PointSupervised):
         return [replaced_rows(known, ours, detected_at_points(ours, at, known.label))
                 for known, ours, at in zip(labels.instances(batch.sizes), detections, xy)
                 ]  # fmt: skip
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
-        decay = self.config.student.layer_decay
-        return decayed_groups(self, self.student.vit, lr, weight_decay, decay)
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """The blocks of the ViT, one alike the other."""
-        return list(self.student.vit.blocks)

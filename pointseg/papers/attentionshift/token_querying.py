@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-from torch import nn
-
-from pointseg.nets.vit import decayed_groups
 from pointseg.papers.attentionshift.config import SCALES, Config
 from pointseg.papers.attentionshift.querying import PointBranch
 from pointseg.papers.method import PointSupervised
@@ -48,12 +45,3 @@ class TokenQuerying(PointSupervised):
         """The method for the thing classes of a dataset; `overrides` replace fields of the
         Config."""
         return cls(sum(c.is_thing for c in categories), SCALES[scale].changed(**overrides))
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Early blocks of the pretrained ViT learn more slowly than what stands on top of it."""
-        decay = self.config.student.layer_decay
-        return decayed_groups(self, self.student.vit, lr, weight_decay, decay)
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """The blocks of the ViT, one alike the other."""
-        return list(self.student.vit.blocks)
