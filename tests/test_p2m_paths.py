@@ -7,6 +7,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
 from pointseg.ops import paths
+from pointseg.ops.colour import pairs
 from pointseg.structures import Points
 
 
@@ -67,8 +68,8 @@ def relaxed(prices, cells):
     while True:
         before = length.clone()
         for plane, step in zip(prices, paths.STEPS):
-            start, end = paths.ends_of_step(length, step)
-            end.copy_(torch.minimum(end, start + paths.ends_of_step(plane, step)[0]))
+            start, end = pairs(length, step)
+            end.copy_(torch.minimum(end, start + pairs(plane, step)[0]))
         if torch.equal(before, length):
             return length
 
@@ -103,7 +104,8 @@ def test_two_points_in_one_cell_keep_their_targets():
     points = Points(torch.tensor([[0.5, 0.5], [1.5, 0.7], [60.0, 30.0]]), torch.tensor([0, 1, 0]),
                     torch.tensor([7, 3, 9]), torch.ones(3, dtype=torch.bool))  # fmt: skip
     prices = all_prices(*maps(4, 4, 8))
-    distance, first = paths.target_distances(prices, points, (32, 64))
+    cells = paths.grid_cells(points.xy, (32, 64), prices.shape[-2:])
+    distance, first = paths.nearest_of_each(paths.shortest_paths(prices, cells), points.target)
     assert first.tolist() == [0, 1, 2] and distance.shape == (3, 4, 8)
     torch.testing.assert_close(distance[0], distance[1])
     assert distance[0, 0, 0] == 0 and distance[2, 3, 7] == 0
@@ -113,7 +115,8 @@ def test_ten_points_are_as_near_as_the_nearest():
     points = Points(torch.rand(6, 2) * 32, torch.zeros(6).long(), torch.tensor([5, 2, 5, 2, 2, 5]),
                     torch.ones(6, dtype=torch.bool))  # fmt: skip
     prices = all_prices(*maps(5, 8, 8))
-    distance, first = paths.target_distances(prices, points, (32, 32))
+    cells = paths.grid_cells(points.xy, (32, 32), prices.shape[-2:])
+    distance, first = paths.nearest_of_each(paths.shortest_paths(prices, cells), points.target)
     alone = paths.shortest_paths(prices, paths.grid_cells(points.xy, (32, 32), (8, 8)))
     assert first.tolist() == [0, 1]
     torch.testing.assert_close(distance[0], alone[[0, 2, 5]].amin(0))

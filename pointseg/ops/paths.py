@@ -14,6 +14,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
+from pointseg.ops.colour import pairs
+
 HALF = (
     (0, 1),
     (1, 0),
@@ -21,14 +23,6 @@ HALF = (
     (1, -1),
 )  # right, down, and both diagonals down; the other four are their reverse
 STEPS = HALF + tuple((-dr, -dc) for dr, dc in HALF)
-
-
-def ends_of_step(plane: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Views of plane [..., h, w] at the start and at the end of every step that stays inside."""
-    (dr, dc), (h, w) = step, plane.shape[-2:]
-    start = plane[..., max(-dr, 0) : h - max(dr, 0), max(-dc, 0) : w - max(dc, 0)]
-    end = plane[..., max(dr, 0) : h - max(-dr, 0), max(dc, 0) : w - max(-dc, 0)]
-    return start, end
 
 
 def semantic_step(start: Tensor, end: Tensor) -> Tensor:
@@ -60,8 +54,8 @@ def undirected_steps(*terms: tuple) -> Tensor:
     h, w = terms[0][1].shape[-2:]
     prices = terms[0][1].new_full((8, h, w), torch.inf)
     for k, step in enumerate(HALF):
-        price = sum(weight * rule(*ends_of_step(plane, step)) for rule, plane, weight in terms)
-        forth, back = ends_of_step(prices[k], step)[0], ends_of_step(prices[k + 4], step)[1]
+        price = sum(weight * rule(*pairs(plane, step)) for rule, plane, weight in terms)
+        forth, back = pairs(prices[k], step)[0], pairs(prices[k + 4], step)[1]
         forth.copy_(price)
         back.copy_(price)
     return prices
@@ -71,7 +65,7 @@ def entering_steps(price: Tensor) -> Tensor:
     """Directed prices: stepping onto a pixel costs price [h, w] there, whatever lies behind."""
     prices = price.new_full((8, *price.shape), torch.inf)
     for k, step in enumerate(STEPS):
-        ends_of_step(prices[k], step)[0].copy_(ends_of_step(price, step)[1])
+        pairs(prices[k], step)[0].copy_(pairs(price, step)[1])
     return prices
 
 

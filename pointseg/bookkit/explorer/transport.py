@@ -13,10 +13,10 @@ from torch import Tensor
 from pointseg.bookkit.explorer.bundle import halves, picture_url, truth_record
 from pointseg.bookkit.explorer.module import module_text
 from pointseg.nets.label_heads import ImageMaps
+from pointseg.ops.colour import pairs
 from pointseg.ops.paths import (
     HALF,
     boundary_step,
-    ends_of_step,
     grid_cells,
     manifold_step,
     nearest_of_each,
@@ -95,7 +95,7 @@ def half_planes(rule: Any, plane: Tensor) -> Tensor:
     """[4, h, w] price of each step right, down and diagonally down; 0 where a step would leave the grid."""
     prices = plane.new_zeros(len(HALF), *plane.shape[-2:])
     for row, step in zip(prices, HALF):
-        ends_of_step(row, step)[0].copy_(rule(*ends_of_step(plane, step)))
+        pairs(row, step)[0].copy_(rule(*pairs(plane, step)))
     return prices
 
 
