@@ -63,10 +63,10 @@ def stored_squares(path: Path, source: str, count: int, size: int, seed: int) ->
 
 def files_below(folder: Path) -> list[Path]:
     """Images of a folder and of the folders in it, by name."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
         raise InputError(f"{folder}: holds no images")
-    return found
+    return files
 
 
 def _write(path: Path, make: partial, sources: range | list[Path], size: int) -> None:
