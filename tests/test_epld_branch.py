@@ -38,19 +38,19 @@ def start(seed, width, heads, **choices):
 
 def faults(estimate, net) -> list[str]:
     """What is dead in each layer: everything owned by one target, or a weight without gradient."""
-    found = []
+    result = []
     for k, (label, layer) in enumerate(zip(estimate.label, net.layers)):
         largest = torch.nn.functional.one_hot(label.flatten()).float().mean(0).max()
         if largest > 0.9:
-            found.append(f"layer {k}: one target owns {largest:.0%}")
-        found += [
+            result.append(f"layer {k}: one target owns {largest:.0%}")
+        result += [
             f"layer {k}: no gradient in {name}"
             for name, p in layer.named_parameters()
             # a softmax over targets forgets what all targets share
             if not name.endswith(("join.bias", "key.bias", "in_proj_bias"))
             and not p.grad.abs().max() > 1e-6
         ]
-    return found
+    return result
 
 
 @pytest.mark.parametrize("width, heads", [(32, 4), (64, 8)])

@@ -67,14 +67,14 @@ def test_eq07_an_absent_target_never_owns_a_cell():
 def test_eq08_partial_loss_equals_a_loop_over_labelled_cells_of_the_batch(seed):
     """[EPLD Eq. 8]"""
     targets, log_prob = drawn_case(seed)
-    found = partial_loss(log_prob, targets)
+    result = partial_loss(log_prob, targets)
     for layer in range(2):
         total, Z = 0.0, 0
         for b, r, c in itertools.product(range(2), range(5), range(6)):
             claims = targets.points[b, :, r, c].nonzero()[:, 0].tolist()
             if len(claims) == 1 and targets.inside[b, r, c]:
                 total, Z = total - float(log_prob[layer, b, claims[0], r, c]), Z + 1
-        assert found[layer].item() == pytest.approx(total / Z, rel=1e-9)
+        assert result[layer].item() == pytest.approx(total / Z, rel=1e-9)
 
 
 def affinity_loop(lab, i, j, tau=0.3):
@@ -90,7 +90,7 @@ def test_eq09_colour_prior_equals_a_double_loop_over_pixels_and_all_24_neighbour
     shades = torch.tensor([0.2, 0.22, 0.8])
     image = shades[torch.randint(0, 3, (2, 5, 6), generator=rng)][:, None].expand(-1, 3, -1, -1)
     lab = rgb_to_lab(image).double()
-    found = loss(log_prob, affinities(lab, targets.inside, window(2, 1), 0.3))
+    result = loss(log_prob, affinities(lab, targets.inside, window(2, 1), 0.3))
     M = log_prob.exp().numpy()
     for layer in range(2):
         of_image = []
@@ -106,7 +106,7 @@ def test_eq09_colour_prior_equals_a_double_loop_over_pixels_and_all_24_neighbour
                         total += math.log(M[layer, b, :, i[0], i[1]] @ M[layer, b, :, j[0], j[1]])
                         Z += 1
             of_image.append(-total / Z)
-        assert found[layer].item() == pytest.approx(sum(of_image) / 2, rel=1e-7)
+        assert result[layer].item() == pytest.approx(sum(of_image) / 2, rel=1e-7)
 
 
 def test_eq09_a_flat_image_asks_for_one_owner_and_edges_ask_for_nothing():
@@ -148,15 +148,15 @@ def test_eq10_self_training_equals_a_loop_over_cells(seed):
     """[EPLD Eq. 10] The last layer's label teaches every layer, itself included."""
     targets, log_prob = drawn_case(seed)
     label = log_prob[-1].argmax(1)
-    found = self_training_loss(log_prob, label, targets)
+    result = self_training_loss(log_prob, label, targets)
     for layer in range(2):
         of_image = []
         for b in range(2):
             cells = [(r, c) for r, c in np.ndindex(5, 6) if targets.inside[b, r, c]]
             ce = [-float(log_prob[layer, b, label[b, r, c], r, c]) for r, c in cells]
             of_image.append(sum(ce) / len(cells))
-        assert found[layer].item() == pytest.approx(sum(of_image) / 2, rel=1e-9)
-    assert found[-1] <= found[0], "the teacher agrees with itself best"
+        assert result[layer].item() == pytest.approx(sum(of_image) / 2, rel=1e-9)
+    assert result[-1] <= result[0], "the teacher agrees with itself best"
 
 
 def test_an_image_without_points_adds_nothing_and_lets_nothing_through():

@@ -74,12 +74,12 @@ def test_eq02_the_interior_is_what_scipy_erodes_target_by_target(passes, seed):
     owner = owner.repeat_interleave(4, 1).repeat_interleave(3, 2)  # blobs, not salt
     inside = torch.ones_like(owner, dtype=torch.bool)
     inside[1, 11:] = False
-    found = interior(owner, passes, inside)
+    result = interior(owner, passes, inside)
     for b, n in itertools.product(range(2), range(3)):
         mask = (owner[b] == n) | ~inside[b]
         eroded = binary_erosion(mask.numpy(), np.ones((3, 3)), passes, border_value=1)
         expected = eroded & (owner[b] == n).numpy() & inside[b].numpy()
-        assert ((owner[b] == n) & found[b]).numpy().tolist() == expected.tolist()
+        assert ((owner[b] == n) & result[b]).numpy().tolist() == expected.tolist()
 
 
 def test_eq02_worked_by_hand():
@@ -134,14 +134,14 @@ def test_eq04_the_class_loss_equals_a_loop_over_targets():
     rng = torch.Generator().manual_seed(0)
     targets = table([drawn_points(rng, 3, 9), drawn_points(rng, 1, 9)], (9, 9))
     logits = torch.randn(2, 2, 3, 4, dtype=torch.float64, generator=rng)
-    found = class_loss(logits, targets)
+    result = class_loss(logits, targets)
     for layer in range(2):
         of_image = []
         for b in range(2):
             n = int(targets.present[b].sum())
             rows = zip(logits[layer, b, :n].tolist(), targets.label[b, :n].tolist())
             of_image.append(sum(focal_loop(z, y) for z, y in rows) / n)
-        assert found[layer].item() == pytest.approx(sum(of_image) / 2, rel=1e-9)
+        assert result[layer].item() == pytest.approx(sum(of_image) / 2, rel=1e-9)
 
 
 def test_eq04_a_sure_and_right_classifier_costs_nothing():

@@ -27,9 +27,14 @@ class Memory:
     def areas(self) -> list[int]:
         return [h * w for h, w in self.shapes]
 
+    @cached_property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tokens of each level; layers that share them share one gradient."""
+        return self.tokens.split(self.areas, dim=1)
+
     def level(self, k: int) -> Tensor:
         """[b, D, h, w] plane k."""
-        plane = self.tokens.split(self.areas, dim=1)[k]
+        plane = self.parts[k]
         return plane.transpose(1, 2).unflatten(2, self.shapes[k])
 
     def padding_of(self, k: int) -> Tensor | None:

@@ -25,15 +25,15 @@ LEARNT_GRID = (50, 50)  # cells of E^learn, enlarged to the grid at hand; UNSTAT
 class FusionModule(nn.Module):
     """F^fuse [b, D, h, w]: the levels' sum on the finest grid, through two convolutions.
 
-    UNSTATED [EPLD Sec. 3.2]: kernels (PSPS's official code has 1 x 1 in a branch of this shape),
-    norm and ReLU between them, bilinear enlargement.
+    UNSTATED [EPLD Sec. 3.2]: kernels of 3 x 3 with norm and ReLU between them, bilinear enlargement;
+    with a kernel of 1 it is the branch of this shape in PSPS's official code, which has no norm.
     """
 
     def __init__(self, width: int, levels: int, kernel: int = 3):
         super().__init__()
         self.levels = levels
         first, second = (nn.Conv2d(width, width, kernel, padding="same") for _ in range(2))
-        norm = nn.GroupNorm(math.gcd(32, width), width)
+        norm = nn.GroupNorm(math.gcd(32, width), width) if kernel > 1 else nn.Identity()
         self.net = nn.Sequential(first, norm, nn.ReLU(), second)
 
     def forward(self, memory: Memory) -> Tensor:
@@ -74,15 +74,12 @@ class DecoderLayer(nn.Module):
         """
         q = self._normed(queries, present)
         K, k = (part.unflatten(0, (self.heads, -1)) for part in (self.key.weight, self.key.bias))
-        looks, shift = torch.einsum("bnhd,hdc->bnhc", q, K), torch.einsum("bnhd,hd->bnh", q, k)
-        grid, logits, tokens = (
-            memory.shapes[0],
-            self.join.bias,
-            memory.tokens.split(memory.areas, 1),
-        )
+        grid, logits, shift = memory.shapes[0], self.join.bias, torch.einsum("bnhd,hd->bnh", q, k)
         for level, weight in enumerate(self.join.weight[0].split(self.heads)):
             mix = self.mix[level]
-            mixed = scores(mix.weight @ looks, mix(shift), tokens[level]).relu_() @ weight
+            mixed_keys = torch.einsum("gh,hdc->hdgc", mix.weight, K).flatten(2).flatten(0, 1)
+            looks = (q.flatten(2) @ mixed_keys).unflatten(2, (self.heads, -1))
+            mixed = scores(looks, mix(shift), memory.parts[level]).relu_() @ weight
             plane = mixed.transpose(1, 2).unflatten(2, memory.shapes[level])
             if memory.padding is not None:
                 plane = plane.masked_fill(memory.padding_of(level)[:, None], 0)

@@ -58,8 +58,8 @@ def pseudo_label(distance: Tensor) -> Tensor:
 def partial_loss(log_prob: Tensor, targets: Targets) -> Tensor:
     """[...] mean cross-entropy over the labelled cells of the whole batch. [EPLD Eq. 8]"""
     labelled = targets.labelled
-    own = (log_prob * (targets.points & labelled[:, None])).sum((-4, -3, -2, -1))
-    return -own / world_mean(labelled.sum().float()).clamp(min=1)
+    log_likelihood = (log_prob * (targets.points & labelled[:, None])).sum((-4, -3, -2, -1))
+    return -log_likelihood / world_mean(labelled.sum().float()).clamp(min=1)
 
 
 def colour_prior_loss(log_prob: Tensor, affinity: list[Affinity]) -> Tensor:
@@ -114,6 +114,6 @@ class _Agreement(torch.autograd.Function):
 def self_training_loss(log_prob: Tensor, label: Tensor, targets: Targets) -> Tensor:
     """[...] mean cross-entropy to the last layer's label [b, h, w], mean of images. [EPLD Eq. 10]"""
     index = label[:, None].expand(*log_prob.shape[:-3], 1, *label.shape[-2:])
-    own = log_prob.gather(-3, index).squeeze(-3) * targets.inside
+    log_likelihood = log_prob.gather(-3, index).squeeze(-3) * targets.inside
     HW = targets.inside.sum((-2, -1)).clamp(min=1)
-    return -(own.sum((-2, -1)) / HW).mean(-1)
+    return -(log_likelihood.sum((-2, -1)) / HW).mean(-1)
