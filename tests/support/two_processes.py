@@ -11,6 +11,7 @@ import torch
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.data.points import extreme
 from pointseg.data.supervision import collate
+from pointseg.lab.methods import METHODS
 from pointseg.nets.vit import ViTConfig
 from pointseg.ops.processes import rank, size
 from pointseg.structures import Batch, Points, Sample, Training, Truth
@@ -19,18 +20,10 @@ from pointseg.training.loop import Settings, Trainer
 from pointseg.training.pretraining.mae import MAEConfig
 from pointseg.training.pretraining.pretraining import MaskedPretraining, Pretraining
 
-PLACES = {
-    "attentionshift": "papers.attentionshift.method:AttentionShift",
-    "token_querying": "papers.attentionshift.token_querying:TokenQuerying",
-    "mask_rcnn": "students.mask_rcnn_full:MaskRCNNFull",
-    "psps": "papers.psps:PSPS",
-    "point_semantics": "papers.point_semantics:PointSemantics",
-    "point2mask": "papers.point2mask:Point2Mask",
-    "points_alone": "papers.points_alone:PointsAlone",
-    "panoptic_full": "students.panoptic_full:PanopticFull",
-    "mal": "papers.mal:MAL",
-    "exits_warmup": "papers.exits.method:SimilarityWarmup",
-    "exits": "papers.exits.method:EXITS",
+PLACES = METHODS | {
+    "mal": "pointseg.papers.mal:MAL",
+    "exits_warmup": "pointseg.papers.exits.method:SimilarityWarmup",
+    "exits": "pointseg.papers.exits.method:EXITS",
 }
 EXTREME = ("mal", "exits_warmup", "exits")  # these learn from four extreme points
 BATCHES = {"things everywhere": (3, 2, 2, 1), "things in one share": (3, 2, 0, 0)}
@@ -46,7 +39,7 @@ def method_of(name):
             Pretraining(views=12, alone=4, batch=4, size=SIDE, vit=vit, mae=mae)
         )
     module, attribute = PLACES[name].split(":")
-    cls = getattr(importlib.import_module(f"pointseg.{module}"), attribute)
+    cls = getattr(importlib.import_module(module), attribute)
     return cls.build(CATEGORIES, "smoke")
 
 
