@@ -19,8 +19,8 @@
 # %% tags=["parameters"]
 start: str = ""  # id of a run of attentionshift whose model is in work/
 scale: str = "small"
-pictures: int = 300  # training pictures that the numbers are taken from
-asked: int = 100  # training pictures that every other setting is tried on
+compared: int = 300  # training pictures that the numbers are taken from
+tried: int = 100  # training pictures that every other setting is tried on
 shown: list = [0, 1, 2, 3, 4, 5]  # training pictures in Figure 5, the first three of them in Figure 6
 out: str = ""  # the run's folder
 
@@ -64,7 +64,7 @@ run.write("recipe.json", {"method": "attentionshift_study", "scale": scale, "see
 # ## Numbers
 
 # %%
-metrics = {"label_path": label_path_study(method, corpus, pictures)}
+metrics = {"label_path": label_path_study(method, corpus, compared)}
 metrics["label_path"]
 
 # %% [markdown]
@@ -72,7 +72,7 @@ metrics["label_path"]
 # Where the key-points lie that the mask head is told are object, had this model's label path been set otherwise.
 
 # %%
-metrics["key_points"] = keypoint_study(method, corpus, CASES, asked)
+metrics["key_points"] = keypoint_study(method, corpus, CASES, tried)
 metrics["key_points"]
 
 # %% [markdown]
@@ -80,7 +80,7 @@ metrics["key_points"]
 # The pseudo mask of every object, and the detector's answer to its point where it has one.
 
 # %%
-metrics["masks"] = mask_study(method, corpus, asked)
+metrics["masks"] = mask_study(method, corpus, tried)
 metrics["masks"]
 
 # %% [markdown]
@@ -94,8 +94,8 @@ ways = {
     "three sizes and their mirrors": ((0.75, 1.0, 1.5), (False, True)),
 }
 kept = ("voc_mAP25_11pt", "voc_mAP50_11pt", "voc_mAP50_area", "voc_mAP75_11pt", "AP", "AP50")
-found = {name: view_scores(method, corpus, *way) for name, way in ways.items()}
-metrics["views"] = {name: {k: scores[k] for k in kept} for name, scores in found.items()}
+by_views = {name: view_scores(method, corpus, *way) for name, way in ways.items()}
+metrics["views"] = {name: {k: scores[k] for k in kept} for name, scores in by_views.items()}
 run.write("metrics.json", metrics)
 metrics["views"]
 
@@ -146,6 +146,6 @@ for line, at in enumerate(front[:3]):
         owner = torch.full((grid[0] * grid[1],), -1)
         owner = owner.scatter(0, region.index[at][inside], keypoints.shifted.owners[turn][at][inside])
         figures.owners(axis, picture, on_grid(owner))
-        places = token_centres(keypoints.turns[turn][at], grid, stride)
-        figures.points(axis, places, labels=range(len(places)), size=14)
+        centres = token_centres(keypoints.turns[turn][at], grid, stride)
+        figures.points(axis, centres, labels=range(len(centres)), size=14)
 figures.save(figure, run.folder / "figure6.png")

@@ -21,7 +21,7 @@
 models: list = []  # ids of runs of panoptic methods whose models are in work/
 scale: str = "small"
 seed: int = 0
-pictures: int = 300  # training pictures whose pseudo labels are compared with the truth
+compared: int = 300  # training pictures whose pseudo labels are compared with the truth
 shown: list = [0, 1, 2, 3, 4, 5]  # training and held-out pictures in the figures
 out: str = ""  # the run's folder
 
@@ -57,10 +57,10 @@ if strangers or not loaded:
 metrics = {"pseudo": {}, "solver": {}}
 for name, (method, recipe, _) in loaded.items():
     if isinstance(method, Point2Mask):
-        metrics["solver"][name] = quality_by_solver(method, open_corpus(recipe), pictures)
+        metrics["solver"][name] = quality_by_solver(method, open_corpus(recipe), compared)
         metrics["pseudo"][name] = metrics["solver"][name][method.labeller.config.solver]
     elif isinstance(method, PointSupervised):
-        metrics["pseudo"][name] = pseudo_panoptic_quality(method, open_corpus(recipe), pictures)
+        metrics["pseudo"][name] = pseudo_panoptic_quality(method, open_corpus(recipe), compared)
 run.write("metrics.json", metrics)
 metrics
 
@@ -75,19 +75,19 @@ for method, recipe, _ in loaded.values():
 corpus = open_corpus(next(iter(loaded.values()))[1])
 marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
-taught = {name: one for name, (one, _) in first.items() if isinstance(one, PointSupervised)}
-labels = {name: one.eval().pseudo_labels(batch) for name, one in taught.items()}
-seen = {name: boundary_maps(one, batch) for name, one in taught.items() if hasattr(one.labeller, "boundary")}
-rows = ["picture, points", *(f"boundary, {name}" for name in seen), *(f"pseudo label, {name}" for name in labels), "truth"]
+labelling = {name: one for name, (one, _) in first.items() if isinstance(one, PointSupervised)}
+labels = {name: one.eval().pseudo_labels(batch) for name, one in labelling.items()}
+boundaries = {name: boundary_maps(one, batch) for name, one in labelling.items() if hasattr(one.labeller, "boundary")}
+rows = ["picture, points", *(f"boundary, {name}" for name in boundaries), *(f"pseudo label, {name}" for name in labels), "truth"]
 figure, axes = figures.multiples([row for row in rows for _ in shown], columns=len(shown), size=1.5)
 for column, picture in enumerate(batch.images):
     line = list(axes[column :: len(shown)])
     figures.show(line[0], picture)
     figures.points(line[0], batch.points[column].xy, size=20)
-    for axis, plane in zip(line[1:], seen.values()):
+    for axis, plane in zip(line[1:], boundaries.values()):
         figures.heat(axis, picture, plane[column])
-    for axis, said in zip(line[1 + len(seen) :], labels.values()):
-        figures.masks(axis, picture, pseudo_masks(said[column]))
+    for axis, predicted in zip(line[1 + len(boundaries) :], labels.values()):
+        figures.masks(axis, picture, pseudo_masks(predicted[column]))
     figures.masks(line[-1], picture, corpus.train.truth(marked.indices[shown[column]]).masks)
 figures.save(figure, run.folder / "figure_a1.png")
 
@@ -96,16 +96,16 @@ figures.save(figure, run.folder / "figure_a1.png")
 
 # %%
 held = collate([corpus.unmarked()[i] for i in shown])
-said = {}
+predicted = {}
 for name, (method, _) in first.items():
     with torch.no_grad():
-        said[name] = method.eval().predict(held.images, held.sizes)
-rows = ["picture", *said, "truth"]
+        predicted[name] = method.eval().predict(held.images, held.sizes)
+rows = ["picture", *predicted, "truth"]
 figure, axes = figures.multiples([row for row in rows for _ in shown], columns=len(shown), size=1.5)
 for column, picture in enumerate(held.images):
     line = axes[column :: len(shown)]
     figures.show(line[0], picture)
-    for axis, answers in zip(line[1:], said.values()):
+    for axis, answers in zip(line[1:], predicted.values()):
         figures.masks(axis, picture, pseudo_masks(answers[column].panoptic))
     figures.masks(line[-1], picture, corpus.scored.truth(shown[column]).masks)
 figures.save(figure, run.folder / "figure_a2.png")

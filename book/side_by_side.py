@@ -21,7 +21,7 @@ models: list = []  # ids of runs whose models are in work/, in the order of the 
 scale: str = "small"
 seed: int = 0
 first: int = 500  # pictures of Bestiary's split val from here on; the runs were scored on those before
-pictures: int = 100  # that the numbers are taken from
+compared: int = 100  # that the numbers are taken from
 shown: list = [1, 2, 4, 6, 8]  # of these, in the figure
 size: int = 128
 out: str = ""  # the run's folder
@@ -51,7 +51,7 @@ torch.manual_seed(seed)
 # One point on every thing and every patch of ground: the pixel nearest to the middle of its box.
 
 # %%
-scenes = [draw(seed, "val", first + i, size) for i in range(pictures)]
+scenes = [draw(seed, "val", first + i, size) for i in range(compared)]
 truths = [scene.truth.pick(~scene.truth.is_crowd & scene.truth.masks.flatten(1).any(1)) for scene in scenes]
 middles = [torch.tensor(np.concatenate([centre(mask.numpy()) for mask in t.masks])).float() for t in truths]
 marks = [Points(xy, t.label, t.target, t.is_thing) for xy, t in zip(middles, truths)]
@@ -68,18 +68,18 @@ for name in models:
     method, recipe, categories = load_model(Run(home() / "runs" / name).model)
     if [c.name for c in categories] != [c.name for c in CATEGORIES[: len(categories)]]:
         raise InputError(f"{name}: was trained on other classes than Bestiary's")
-    said = []
-    for at in range(0, pictures, 20):
-        these = range(at, min(at + 20, pictures))
+    answered = []
+    for at in range(0, compared, 20):
+        these = range(at, min(at + 20, compared))
         batch = Batch(images[these], [(size, size)] * len(these), list(these), [marks[i] for i in these])
         with torch.no_grad():
             if hasattr(method, "pseudo_labels"):
-                said += method.pseudo_labels(batch)
+                answered += method.pseudo_labels(batch)
             else:
-                said += [p.instances or p.panoptic for p in method.predict(batch.images, batch.sizes)]
-    answers[recipe.stage.method] = said
+                answered += [p.instances or p.panoptic for p in method.predict(batch.images, batch.sizes)]
+    answers[recipe.stage.method] = answered
     if hasattr(method, "pseudo_labels"):
-        table = object_table(truths, said, targets=targets[method.TASK])
+        table = object_table(truths, answered, targets=targets[method.TASK])
         things = table.label < sum(c.is_thing for c in CATEGORIES)
         metrics[recipe.stage.method] = {"thing_mIoU": 100 * float(table.iou[things].mean())}
 run.write("metrics.json", metrics)
@@ -93,9 +93,9 @@ for column, i in enumerate(shown):
     picture, truth = images[i], truths[i]
     figures.show(line[0], picture)
     figures.points(line[0], marks[i].xy[truth.is_thing], size=26)
-    for axis, said in zip(line[1:], answers.values()):
-        masks = pseudo_masks(said[i])
-        sure = torch.ones(len(masks), dtype=torch.bool) if said[i].scores is None else said[i].scores >= 0.1
+    for axis, answered in zip(line[1:], answers.values()):
+        masks = pseudo_masks(answered[i])
+        sure = torch.ones(len(masks), dtype=torch.bool) if answered[i].scores is None else answered[i].scores >= 0.1
         figures.masks(axis, picture, masks[sure])
     figures.masks(line[-1], picture, truth.masks)
 figures.save(figure, run.folder / "side_by_side.png")

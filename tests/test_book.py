@@ -173,15 +173,15 @@ def faint(browser, address: str) -> tuple[int, list[str]]:
     page = browser.new_page(color_scheme="dark")
     page.goto(address, wait_until="load")
     page.add_style_tag(content="* { transition: none !important }")
-    count, found = page.evaluate(FAINT)
+    count, faint_texts = page.evaluate(FAINT)
     page.close()
-    return count, found
+    return count, faint_texts
 
 
 @pytest.mark.browser
 def test_what_cells_print_can_be_read_in_the_dark(html, browser):
     met = {name: faint(browser, f"{html.as_uri()}/{name}") for name in pages(html)}
-    assert {name: found for name, (_, found) in met.items() if found} == {}
+    assert {name: faint_texts for name, (_, faint_texts) in met.items() if faint_texts} == {}
     assert (
         met["results.html"][0] > 1000 and met["runs.html"][0] > 500
     )  # the very texts were looked at
@@ -190,8 +190,8 @@ def test_what_cells_print_can_be_read_in_the_dark(html, browser):
 @pytest.mark.browser
 def test_pale_text_on_a_pale_ground_is_seen(tmp_path, browser):
     body = '<body style="background: #111; color: #eee"><div class="cell_output"><div class="text_html">{}</div></div>'
-    told = '<p>on dark</p><p style="background: #cdd"><a style="color: #5af">on pale</a></p>'
-    (tmp_path / "dark.html").write_text(body.format(told))
+    cells = '<p>on dark</p><p style="background: #cdd"><a style="color: #5af">on pale</a></p>'
+    (tmp_path / "dark.html").write_text(body.format(cells))
     assert faint(browser, f"{tmp_path.as_uri()}/dark.html") == (3, ["on pale", "on pale"])
 
 
@@ -233,9 +233,9 @@ def test_a_line_of_code_that_is_cut_is_seen(tmp_path, browser):
 
 @pytest.mark.browser
 def test_no_picture_of_a_page_is_larger_than_its_limit(html):
-    pictures = [p for s in ("png", "jpg", "webp", "svg") for p in (html / "_images").glob(f"*.{s}")]
-    assert pictures
-    assert [p.name for p in pictures if p.stat().st_size > figures.LARGEST_FIGURE] == []
+    images = [p for s in ("png", "jpg", "webp", "svg") for p in (html / "_images").glob(f"*.{s}")]
+    assert images
+    assert [p.name for p in images if p.stat().st_size > figures.LARGEST_FIGURE] == []
 
 
 @pytest.mark.browser

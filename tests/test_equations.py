@@ -21,14 +21,14 @@ def test_a_function_that_is_not_listed_is_seen(tmp_path):
     (package / "new.py").write_text(
         'def f():\n    """Something. [AS Eq. 2-3]\n\n    UNSTATED [AS Eq. 9]: why"""\n'
     )
-    found = equations.implementations(package)
-    assert set(found) == {("AS", "Eq. 2"), ("AS", "Eq. 3")}
+    coded = equations.implementations(package)
+    assert set(coded) == {("AS", "Eq. 2"), ("AS", "Eq. 3")}
     listed = {
         ("AS", "Eq. 2"): ["pointseg.new.f"],
         ("AS", "Eq. 4"): ["pointseg.new.gone"],
         ("AS", "Eq. 5"): "not coded",
     }
-    wrong = equations.disagreements(listed, found)
+    wrong = equations.disagreements(listed, coded)
     assert [w.split(":")[0] for w in wrong] == ["('AS', 'Eq. 3')", "('AS', 'Eq. 4')"]
 
 
@@ -36,9 +36,9 @@ def test_said_not_coded_but_coded_is_seen(tmp_path):
     package = tmp_path / "pointseg"
     package.mkdir()
     (package / "new.py").write_text('class C:\n    def f(self):\n        """It. [P2M-S Eq. 1]"""\n')
-    found = equations.implementations(package)
-    assert found[("P2M-S", "Eq. 1")][0].name == "pointseg.new.C.f"
-    assert equations.disagreements({("P2M-S", "Eq. 1"): "not coded: later"}, found)
+    coded = equations.implementations(package)
+    assert coded[("P2M-S", "Eq. 1")][0].name == "pointseg.new.C.f"
+    assert equations.disagreements({("P2M-S", "Eq. 1"): "not coded: later"}, coded)
 
 
 def test_the_table_names_function_test_and_deviation(tmp_path):
@@ -47,10 +47,10 @@ def test_the_table_names_function_test_and_deviation(tmp_path):
     (package / "new.py").write_text(
         'def f():\n    """It. [AS Alg. 1 l. 3]\n\n    DEVIATION [AS Alg. 1]: a < b"""\n'
     )
-    found = equations.implementations(package)
+    coded = equations.implementations(package)
     tests = {("AS", "Alg. 1"): ["test_x.py::test_y"]}
     listed = {("AS", "Alg. 1"): ["pointseg.new.f"], ("P2M", "Eq. 3"): "not coded: later"}
-    [row] = equations.equation_rows(listed, found, tests, ["AS"])
+    [row] = equations.equation_rows(listed, coded, tests, ["AS"])
     assert row[0] == "AS Alg. 1" and "new" in row[1] and "test_" in row[2]
     assert row[3] == "deviation, AS Alg. 1: a &lt; b"
 

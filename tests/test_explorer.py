@@ -76,7 +76,7 @@ def html(records, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("explorer")
     for i, record in enumerate(records):
         write_script(record, folder / "bundles", f"p{i}")
-    pictures = [
+    entries = [
         {"name": f"p{i}", "title": r["title"], "start": [60.5, 52.5]} for i, r in enumerate(records)
     ]
     preset = {
@@ -84,7 +84,7 @@ def html(records, tmp_path_factory) -> Path:
         "text": "Look at the ground.",
         "state": {"picture": 1, "point": [10.5, 12.5], "alpha": 2},
     }
-    body = embed(pictures, [preset], "bundles/")
+    body = embed(entries, [preset], "bundles/")
     (folder / "page.html").write_text(
         f"<!doctype html><meta charset=utf-8><title>explorer</title><body>{body}</body>"
     )
@@ -163,8 +163,8 @@ def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
     one = torch.zeros(1, dtype=torch.long)
     size, points = (record["height"], record["width"]), torch.tensor([state["point"]])
     place = Objects.of([Points(points, one, one, one == 0)], [size], numbers.grid, numbers.stride)
-    found = library_map(numbers, state, int(place.seed), monkeypatch)
-    attention = unit_range(found[None], place.valid)
+    matches = library_map(numbers, state, int(place.seed), monkeypatch)
+    attention = unit_range(matches[None], place.valid)
     parts = label_path(Tokens.of(numbers.tokens[None]), place, attention, config, one, True)
     seeds = spread_seeds(parts.foreground, config.keypoints, place.seed)
     keypoints, region = parts.keypoints, parts.region
@@ -242,10 +242,10 @@ def test_numbers_equal_the_library(page, records, scenes, monkeypatch, which):
 @pytest.mark.browser
 def test_the_cases_reach_every_branch(records, scenes, monkeypatch):
     """Filtering, merging and the empty mask all happen somewhere above, or the comparison would prove little."""
-    found = [library(records[0], scenes[0], settings, monkeypatch) for settings in CASES]
-    assert any(len(group) > 1 for one in found for group in one["groups"])
-    assert any(sum(map(len, one["groups"])) < len(one["seeds"]) for one in found)
-    assert any(0 < one["iou"] < 1 for one in found)
+    matches = [library(records[0], scenes[0], settings, monkeypatch) for settings in CASES]
+    assert any(len(group) > 1 for one in matches for group in one["groups"])
+    assert any(sum(map(len, one["groups"])) < len(one["seeds"]) for one in matches)
+    assert any(0 < one["iou"] < 1 for one in matches)
 
 
 @pytest.mark.browser
@@ -428,20 +428,20 @@ def test_a_live_explorer_answers_for_one_token(live):
         rows[[0, 1, 3, 4]], exact.flatten(0, 1).float(), atol=2e-3, rtol=0.05
     )
     torch.testing.assert_close(rows[2], rows[:2].mean(0))
-    own = F.one_hot(torch.tensor(37), 256)
-    torch.testing.assert_close(rows[6], (rows[5] + own) / 2)
+    drawn = F.one_hot(torch.tensor(37), 256)
+    torch.testing.assert_close(rows[6], (rows[5] + drawn) / 2)
 
 
 def test_own_pictures_are_taken_or_refused_in_one_line(live, monkeypatch):
-    said = []
-    monkeypatch.setattr(live, "send", said.append)
+    messages = []
+    monkeypatch.setattr(live, "send", messages.append)
     live.upload = picture_url(np.full((40, 600, 3), 90, np.uint8))
     assert (
         live.picture == 1 and live.images[1].shape == (34, 512, 3) and live.bundle["width"] == 512
     )
     for spoilt in ("data:image/png;base64,AAAA", "data:image/png;base64,%%%", "no picture"):
         live.upload = spoilt
-    assert live.picture == 1 and [s["kind"] for s in said] == ["refused"] * 3
+    assert live.picture == 1 and [s["kind"] for s in messages] == ["refused"] * 3
 
 
 def test_kept_points_become_a_points_file(live, tmp_path):
@@ -483,11 +483,11 @@ def test_deepest_pixel_of_a_square():
 def test_failures_are_found_and_become_presets(scenes):
     torch.manual_seed(0)
     vit = TokenViT("small", dim=32, depth=2, heads=2)
-    found = find_cases(vit, [s.image for s in scenes], [s.truth for s in scenes])
-    assert list(found) == list(KINDS)
-    for preset in presets(found, {0: 0, 1: 1}):
+    matches = find_cases(vit, [s.image for s in scenes], [s.truth for s in scenes])
+    assert list(matches) == list(KINDS)
+    for preset in presets(matches, {0: 0, 1: 1}):
         assert set(preset["state"]) <= set(STATE)
-    worst = found["ground"]
+    worst = matches["ground"]
     assert all(0 <= value <= 1 for value in worst.strength.values())
 
 

@@ -107,31 +107,31 @@ IN_PAGE = """async ([text, settings]) => {
 @pytest.mark.parametrize("settings", [{}, {"beta": 1.0, "rounds": 10}, {"thing": 1, "factor": 3.0, "epsilon": 0.01},
                                       {"solver": "none", "beta": 0.0}])  # fmt: skip
 def test_costs_potentials_and_owners_are_the_librarys(page, record, settings):
-    found, state = page.evaluate(IN_PAGE, [transport_module(), settings]), STATE | settings
+    matches, state = page.evaluate(IN_PAGE, [transport_module(), settings]), STATE | settings
     prices = priced(record, state["beta"])
     cells = torch.tensor([t["cell"] for t in record["things"]])
     cost = shortest_paths(prices, cells).flatten(1)
-    np.testing.assert_allclose(found["cost"], cost, atol=1e-9)
+    np.testing.assert_allclose(matches["cost"], cost, atol=1e-9)
     demand = torch.from_numpy(_read_halves(record["demand"]))
     units = torch.tensor([t["units"] * (state["factor"] if k == state["thing"] else 1)
                           for k, t in enumerate(record["things"])], dtype=torch.float64)  # fmt: skip
     units = units * demand.sum() / units.sum()
-    np.testing.assert_allclose(found["units"], units, rtol=1e-12)
+    np.testing.assert_allclose(matches["units"], units, rtol=1e-12)
     u = torch.zeros(len(cells), dtype=torch.float64)
     if state["solver"] != "none":
         u = sinkhorn(
             cost[:, demand > 0], units, demand[demand > 0], state["epsilon"], state["rounds"]
         )
-    np.testing.assert_allclose(found["potentials"], u, atol=1e-9)
+    np.testing.assert_allclose(matches["potentials"], u, atol=1e-9)
     best = (cost - u[:, None]).sort(0).values
     sure = (demand > 0) & (best[1] - best[0] > 1e-9)
-    assert np.array_equal(np.array(found["owner"])[sure], owner(cost, u)[sure])
-    assert all(o == -1 for o, d in zip(found["owner"], demand) if d == 0)
+    assert np.array_equal(np.array(matches["owner"])[sure], owner(cost, u)[sure])
+    assert all(o == -1 for o, d in zip(matches["owner"], demand) if d == 0)
     way = path_between(prices + 1e-12, int(cells[1]), 37).tolist()
     length = lambda path: sum(step_price(prices, a, b) for a, b in pairwise(path))  # noqa: E731
-    assert found["path"][0] == way[0] and found["path"][-1] == 37
-    assert abs(length(found["path"]) - length(way)) < 1e-9
-    assert found["cell"] == (9 // 4) * 16 + 35 // 4
+    assert matches["path"][0] == way[0] and matches["path"][-1] == 37
+    assert abs(length(matches["path"]) - length(way)) < 1e-9
+    assert matches["cell"] == (9 // 4) * 16 + 35 // 4
 
 
 def step_price(prices, a, b):
@@ -166,5 +166,5 @@ def test_more_units_move_the_border_and_the_keyboard_moves_the_pixel(page):
     at = page.evaluate(f"() => {model}.get('point')")
     page.locator("canvas.ps-picture").press("ArrowDown")
     assert page.evaluate(f"() => {model}.get('point')") == [at[0], at[1] + 4]
-    said = page.locator(".ps-status").inner_text()
-    assert "belongs to point" in said or "ground" in said
+    messages = page.locator(".ps-status").inner_text()
+    assert "belongs to point" in messages or "ground" in messages

@@ -10,9 +10,9 @@ from pointseg.bookkit.diagnostics.attentionshift import (
     label_path_study,
     mask_shares,
     mask_study,
-    own,
     pictured,
     reset,
+    truths_of,
 )
 from pointseg.bookkit.diagnostics.panoptic import pseudo_panoptic_quality
 from pointseg.lab import recipe
@@ -33,8 +33,8 @@ def test_masks_come_in_the_order_of_the_points():
     nothing = torch.zeros(3, dtype=torch.bool)
     truth = Truth(masks=masks, label=torch.arange(3), target=torch.tensor([7, 8, 9]), is_thing=~nothing,
                   is_crowd=nothing, void=torch.zeros(2, 3, dtype=torch.bool), parts=torch.ones(2, 3))  # fmt: skip
-    found, parts = own(truth, torch.tensor([9, 7, 9]))
-    assert torch.equal(found, masks[[2, 0]]) and parts.shape == (2, 2, 3)
+    scores, parts = truths_of(truth, torch.tensor([9, 7, 9]))
+    assert torch.equal(scores, masks[[2, 0]]) and parts.shape == (2, 2, 3)
 
 
 def test_every_object_is_met_once_and_holds_its_point(corpus):
@@ -94,7 +94,8 @@ class Painting(torch.nn.Linear):
     def pseudo_labels(self, batch):
         pairs = zip(batch.image_ids, batch.points)
         return [
-            Instances(own(self.truths[i], p.things().target)[0], None, None, None) for i, p in pairs
+            Instances(truths_of(self.truths[i], p.things().target)[0], None, None, None)
+            for i, p in pairs
         ]
 
     def student_labels(self, batch):

@@ -24,14 +24,14 @@ def place(root, tmp_path_factory):
         yield Path.cwd() / "runs", {name: Run(folder).id for name, folder in made.items()}
 
 
-def asked(root, place, monkeypatch, notebook, **parameters):
+def run_of(root, place, monkeypatch, notebook, **parameters):
     monkeypatch.chdir(place[0].parent)
     return Run(run_notebook(root / "book" / notebook, parameters, runs=place[0]))
 
 
 def test_what_a_trained_label_path_sees(root, place, monkeypatch):
     chosen = {"start": place[1]["attentionshift"], "pictures": 4, "shown": [0, 1, 2]}
-    run = asked(root, place, monkeypatch, "attentionshift_study.py", scale="smoke", **chosen)
+    run = run_of(root, place, monkeypatch, "attentionshift_study.py", scale="smoke", **chosen)
     assert {"A^S covers half", "purity, iteration 0"} <= set(run.result["metrics"]["label_path"])
     assert set(run.result["metrics"]["views"]) == {
         "one view",
@@ -45,7 +45,7 @@ def test_what_a_trained_label_path_sees(root, place, monkeypatch):
 def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
     models = list(place[1].values())
     chosen = {"models": models, "pictures": 3, "shown": [0, 2], "size": 64}
-    run = asked(root, place, monkeypatch, "side_by_side.py", scale="smoke", **chosen)
+    run = run_of(root, place, monkeypatch, "side_by_side.py", scale="smoke", **chosen)
     assert set(run.result["metrics"]) == {
         "attentionshift",
         "point2mask",
@@ -56,14 +56,14 @@ def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
 
 def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, place, monkeypatch):
     models = [place[1]["point2mask"], place[1]["panoptic_full"]]
-    run = asked(
+    run = run_of(
         root,
         place,
         monkeypatch,
         "panoptic_study.py",
         scale="smoke",
         models=models,
-        pictures=4,
+        compared=4,
         shown=[0, 2],
     )
     quality = run.result["metrics"]["pseudo"]
@@ -77,7 +77,7 @@ def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, pla
     for name in ("figure_a1.png", "figure_a2.png"):
         assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
     with pytest.raises(RuntimeError, match="this study is of panoptic methods"):
-        asked(
+        run_of(
             root,
             place,
             monkeypatch,
@@ -90,10 +90,10 @@ def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, pla
 def checked_by_nbval(path):
     """Lines of nbval about a notebook: one a cell."""
     words = ["-m", "pytest", "--nbval-lax", "-rA", "-p", "no:cacheprovider", "-c", os.devnull, path]
-    told = subprocess.run(
+    failure = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, check=False
     ).stdout
-    return [line for line in told.splitlines() if line.startswith(("PASSED", "FAILED"))]
+    return [line for line in failure.splitlines() if line.startswith(("PASSED", "FAILED"))]
 
 
 def test_nbval_trains_a_run_again_and_sees_a_score_that_moved(root, place, monkeypatch):
@@ -102,7 +102,7 @@ def test_nbval_trains_a_run_again_and_sees_a_score_that_moved(root, place, monke
         place[0].parent / "book" / "_toc.yml"
     ).touch()  # marks the project, as nbval works in the notebook's folder
     kept = Run(place[0] / place[1]["panoptic_full"])
-    again = asked(root, place, monkeypatch, "again.py", again=kept.id)
+    again = run_of(root, place, monkeypatch, "again.py", again=kept.id)
     executed = again.folder / "notebook.ipynb"
     assert "True []" in executed.read_text()
     assert all(line.startswith("PASSED") for line in checked_by_nbval(executed))
