@@ -30,7 +30,7 @@ def run_of(root, place, monkeypatch, notebook, **parameters):
 
 
 def test_what_a_trained_label_path_sees(root, place, monkeypatch):
-    chosen = {"start": place[1]["attentionshift"], "pictures": 4, "shown": [0, 1, 2]}
+    chosen = {"start": place[1]["attentionshift"], "compared": 4, "shown": [0, 1, 2]}
     run = run_of(root, place, monkeypatch, "attentionshift_study.py", scale="smoke", **chosen)
     assert {"A^S covers half", "purity, iteration 0"} <= set(run.result["metrics"]["label_path"])
     assert set(run.result["metrics"]["views"]) == {
@@ -44,7 +44,7 @@ def test_what_a_trained_label_path_sees(root, place, monkeypatch):
 
 def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
     models = list(place[1].values())
-    chosen = {"models": models, "pictures": 3, "shown": [0, 2], "size": 64}
+    chosen = {"models": models, "compared": 3, "shown": [0, 2], "size": 64}
     run = run_of(root, place, monkeypatch, "side_by_side.py", scale="smoke", **chosen)
     assert set(run.result["metrics"]) == {
         "attentionshift",
