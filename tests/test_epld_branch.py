@@ -61,7 +61,7 @@ def test_no_layer_is_dead_at_the_start_in_a_hundred_draws(width, heads):
 
 
 def test_the_dead_are_seen_where_the_last_relu_of_the_official_heads_meets_a_negative_join():
-    """The gate is red where it should be: behind a ReLU, one target owns what nobody is positive on."""
+    """The gate is red: behind a ReLU, one target owns what nobody is positive on."""
     seeds = range(20)
     assert any(faults(*start(seed, 32, 4, last_relu=True)) for seed in seeds)
 

@@ -110,7 +110,7 @@ def test_eq09_colour_prior_equals_a_double_loop_over_pixels_and_all_24_neighbour
 
 
 def test_eq09_a_flat_image_asks_for_one_owner_and_edges_ask_for_nothing():
-    """[EPLD Eq. 9] The limits: all agree -> 0; cells whose colours all differ -> no pair, loss 0."""
+    """[EPLD Eq. 9] The limits: all agree, loss 0; all colours differ, no pair, loss 0."""
     targets = table([points_of((0, 0, 0, 1), (3, 3, 1, 2))], (4, 4))
     certain = torch.zeros(1, 2, 4, 4)
     certain[:, 1] = -50

@@ -1,4 +1,4 @@
-"""What a training step of EPLD keeps for its backward pass at COCO's size: counted, not computed."""
+"""What a training step of EPLD keeps for its backward pass at COCO's size: counted."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A trained method's labels of images with points, as a COCO data set that any student can learn."""
+"""A trained method's labels of images with points, as a COCO data set for any student."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def export_labels(
     method: str, run: Path, data: Path, points: Path, out: Path, split: str = "train",
     layout: str = "auto",
 ) -> str:  # fmt: skip
-    """What was written: images, and annotations/ as COCO instances and, of panoptic methods, panoptic."""
+    """What was written: images, COCO instances and, of panoptic methods, COCO panoptic."""
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty")
     model, recipe, categories = load_model(Run(run).model if run.is_dir() else run)

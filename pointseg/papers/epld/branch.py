@@ -25,7 +25,7 @@ LEARNT_GRID = (50, 50)  # cells of E^learn, enlarged to the grid at hand; UNSTAT
 class FusionModule(nn.Module):
     """F^fuse [b, D, h, w]: the levels' sum on the finest grid, through two convolutions.
 
-    UNSTATED [EPLD Sec. 3.2]: kernels of 3 x 3 with norm and ReLU between them, bilinear enlargement;
+    UNSTATED [EPLD Sec. 3.2]: kernels of 3 x 3, norm and ReLU between them, bilinear enlargement;
     with a kernel of 1 it is the branch of this shape in PSPS's official code, which has no norm.
     """
 

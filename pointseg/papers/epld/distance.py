@@ -112,7 +112,7 @@ class _Agreement(torch.autograd.Function):
 
 
 def self_training_loss(log_prob: Tensor, label: Tensor, targets: Targets) -> Tensor:
-    """[...] mean cross-entropy to the last layer's label [b, h, w], mean of images. [EPLD Eq. 10]"""
+    """[...] cross-entropy to the last layer's label [b, h, w], mean of images. [EPLD Eq. 10]"""
     index = label[:, None].expand(*log_prob.shape[:-3], 1, *label.shape[-2:])
     log_likelihood = log_prob.gather(-3, index).squeeze(-3) * targets.inside
     HW = targets.inside.sum((-2, -1)).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The method: a distance branch that labels, a Panoptic SegFormer that learns. [EPLD Sec. 3.4-3.5]"""
+"""A distance branch that labels, a Panoptic SegFormer that learns. [EPLD Sec. 3.4-3.5]"""
 
 from __future__ import annotations
 
@@ -184,8 +184,8 @@ class EPLD(PointSupervised):
     SUPERVISION: ClassVar[str] = "points"
     SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
     FIRST_STAGE: ClassVar[tuple[str, ...]] = STUDENT_PARTS
-    # All weights are 1 [EPLD Eq. 11-12]. UNSTATED [EPLD Eq. 12]: L_pan has the weights and shares of
-    # PSF's official code; L_distance is shared by nobody.
+    # All weights are 1 [EPLD Eq. 11-12]. UNSTATED [EPLD Eq. 12]: L_pan has the weights and shares
+    # of PSF's official code; L_distance is shared by nobody.
     LOSSES: ClassVar[dict[str, Loss]] = {
         **{name: Loss() for name in ("partial", "class", "self_training", "colour_prior")},
         **{name: replace(loss, ramped=True) for name, loss in STUDENT_LOSSES.items()},

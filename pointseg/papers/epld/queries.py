@@ -90,7 +90,7 @@ def aggregated(masks: Tensor, fused: Tensor) -> Tensor:
 
 
 def interior(owner: Tensor, passes: int, inside: Tensor) -> Tensor:
-    """[b, h, w] bool: cells whose (2 passes + 1) square has one owner: the union of all eroded masks.
+    """[b, h, w] bool: cells whose (2 passes + 1) square has one owner: all eroded masks.
 
     `passes` erosions by 3 x 3 are one by that square. UNSTATED [EPLD Sec. 4.2]: the frame and the
     padding count as foreground, so a target cut by the frame keeps its cells there.
