@@ -41,7 +41,7 @@ from pointseg.bookkit.explorer import page, transport
 from pointseg.bookkit.explorer.bundle import write_script
 from pointseg.papers.point2mask import CONFIGS, Point2Mask, unit_numbers
 from pointseg.bookkit.diagnostics.labels import accuracy, maps_of_truth, one_point_each, rounds_study
-from pointseg.ops.paths import grid_cells, path_between
+from pointseg.ops.paths import grid_cells, cheapest_path
 from pointseg.ops.transport import converged_potentials
 
 # %matplotlib inline
@@ -126,7 +126,7 @@ moved = ((before != after) & ~stuff).flatten().nonzero()[:, 0]
 pixel = int(moved[len(moved) // 2])
 owners = [int(before.flatten()[pixel]), int(after.flatten()[pixel])]
 starts = grid_cells(points[index].things().xy, (128, 128), grid)
-ways = [path_between(prices + 1e-4, int(starts[k]), pixel) for k in owners]
+ways = [cheapest_path(prices + 1e-4, int(starts[k]), pixel) for k in owners]
 
 # %% mystnb={"image": {"alt": "One pixel, the cheapest paths to it from its old and new owner, both cost surfaces, and owners before and after transport"}} tags=["remove-input"]
 scene = scenes[index]

@@ -1,4 +1,7 @@
-"""The few things that cross floors. Boxes are xyxy in pixels, points are (x, y) in pixels, masks are boolean."""
+"""The few things that cross floors.
+
+Boxes are xyxy in pixels, points are (x, y) in pixels, masks are boolean.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ POINT_KINDS = ("uniform", "centre", "border", "extreme", "jitter")
 
 
 class InputError(ValueError):
-    """Bad input from outside: its text is the one line a user sees, naming the file and the cause."""
+    """Bad input from outside: its text is the one line a user gets, naming file and cause."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """One class. `id` is the number written in the files; a label is the index into a dataset's categories."""
+    """One class.
+
+    `id` is the number written in the files; a label is the index into a dataset's categories.
+    """
 
     id: int
     name: str
@@ -83,8 +89,9 @@ class Truth:
         return len(self.masks)
 
     def pick(self, which: Tensor) -> Truth:
-        return replace(self, masks=self.masks[which], label=self.label[which], target=self.target[which],
-                       is_thing=self.is_thing[which], is_crowd=self.is_crowd[which])  # fmt: skip
+        return replace(self, masks=self.masks[which], label=self.label[which],
+                       target=self.target[which], is_thing=self.is_thing[which],
+                       is_crowd=self.is_crowd[which])  # fmt: skip
 
     def to(self, device) -> Truth:
         moved = {k: v.to(device) for k, v in vars(self).items() if hasattr(v, "to")}
@@ -93,7 +100,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Training:
-    """How a method is trained. A method states it per scale and cites its source beside each value."""
+    """How a method is trained: stated per scale, with the source of each value beside it."""
 
     lr: float = 1e-4
     weight_decay: float = 0.05

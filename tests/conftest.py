@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """After the whole suite: each kept run whose notebook, parameters, code or data changed since."""
+    """Kept runs whose notebook, parameters, code or data changed since; after the whole suite."""
     if config.args_source is not config.ArgsSource.TESTPATHS:
         return
     from functools import partial

@@ -125,10 +125,10 @@ def test_a_picture_is_segmented_there_and_comes_back(name, gpu):
     method = recipe.build(CATEGORIES).to(gpu).eval()
     picture = Sample(1, torch.randint(0, 255, (3, 50, 70), dtype=torch.uint8))
     with torch.no_grad():
-        found = predict_one.__wrapped__(method, recipe, picture)
-    part = found.panoptic or found.instances
+        prediction = predict_one.__wrapped__(method, recipe, picture)
+    part = prediction.panoptic or prediction.instances
     assert {value.device.type for value in vars(part).values() if value is not None} == {"cpu"}
-    assert (part.segments if found.panoptic else part.masks).shape[-2:] == (50, 70)
+    assert (part.segments if prediction.panoptic else part.masks).shape[-2:] == (50, 70)
 
 
 def test_pretraining_runs_there(gpu):

@@ -81,7 +81,8 @@ def test_alg1_chain_of_likeness_is_cut_at_the_largest():
     whole = torch.ones(1, 6, dtype=torch.bool)
     largest_b = torch.tensor([[0, 1, 1, 1, 2, 2]])
     largest_a = torch.tensor([[0, 0, 0, 1, 1, 2]])
-    count = [int(filter_keypoints(psi, owner[:, None] == torch.arange(3)[:, None], whole).valid.sum())
+    count = [int(filter_keypoints(psi, owner[:, None] == torch.arange(3)[:, None],
+                                  whole).valid.sum())
              for owner in (largest_b, largest_a)]  # fmt: skip
     assert count == [1, 2]
 

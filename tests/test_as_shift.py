@@ -184,7 +184,8 @@ def test_eq03_is_eq07_with_alpha_infinite():
     inside = torch.ones(2, 8, dtype=torch.bool)
     seeds = tokens[:, :3]
     cells = owned_cells_fast(part_maps(cosine(seeds, tokens), inside), inside).bool()
-    plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any() else seeds[i, k]
+    plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any()
+                                      else seeds[i, k]
                                       for k in range(3)]) for i in range(2)])  # fmt: skip
     once = [features(seeds, tokens, inside, alpha=a, iterations=1) for a in (math.inf, 1e9)]
     assert torch.allclose(once[0], plain)

@@ -132,8 +132,8 @@ def test_full_mask_loss_agrees_with_torchvision():
     masks[1, 20:60, 4:24] = True
     boxes, target = torch.tensor([[8.0, 4, 52, 44], [0, 16, 30, 64]]), torch.tensor([0, 1])
     logits = torch.randn(2, 28, 28, generator=torch.Generator().manual_seed(0))
-    theirs = maskrcnn_loss(torch.stack([torch.zeros_like(logits), logits], 1), [boxes], [masks.float()],
-                           [torch.tensor([1, 1])], [target])  # fmt: skip
+    theirs = maskrcnn_loss(torch.stack([torch.zeros_like(logits), logits], 1), [boxes],
+                           [masks.float()], [torch.tensor([1, 1])], [target])  # fmt: skip
     # theirs interpolates the mask at its rim, ours takes the pixel
     assert float(FullMasks(masks).loss(logits, boxes, target)) == pytest.approx(
         float(theirs), rel=0.02

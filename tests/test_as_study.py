@@ -52,8 +52,8 @@ def test_study_speaks_of_every_iteration_and_of_both_maps():
     assert len(shifted.owners) == len(shifted.path) == 3
     assert torch.equal(shifted.owners[-1], shifted.owner)
     keypoints = KeyPoints(index[:, :3], area[:, :3], shifted, None, [index[:, :3]] * 3)
-    labels = Labels(None, area.float(), area.float(), area, ~area, torch.zeros(2, 4), Region.of(area),
-                    keypoints, None)  # fmt: skip
+    labels = Labels(None, area.float(), area.float(), area, ~area, torch.zeros(2, 4),
+                    Region.of(area), keypoints, None)  # fmt: skip
     study = ShiftStudy()
     parts_in_pixels = torch.tensor([[1, 1, 2, 2, 3, 0], [0, 0, 0, 0, 0, 0]]).view(2, 2, 3)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Augmentation moves image, points and ground truth together, and depends on its generator alone."""
+"""Augmentation moves image, points and ground truth together, and needs its generator alone."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ sides = st.integers(1, 15)  # 15 x 15 pixels can still be numbered in one byte
 
 
 def numbered(height, width, xy):
-    """A sample whose `parts` number the pixels: what lies under a point tells where it came from."""
+    """A sample whose `parts` number the pixels: the one under a point tells where it came from."""
     parts = torch.arange(height * width, dtype=torch.uint8).reshape(height, width)
     count = len(xy)
     points = Points(
@@ -100,9 +100,9 @@ def test_no_point_is_lost_and_none_moves_further_than_a_pixel(sample, height, wi
     assert len(changed.points) == len(sample.points) and inside(changed)
     # the map's pixel under the point shows an original pixel at most one (new or old) pixel away
     columns = sample.size[1]
-    seen = torch.stack([under(changed) % columns, under(changed) // columns], 1) + 0.5
+    moved = torch.stack([under(changed) % columns, under(changed) // columns], 1) + 0.5
     old, new = torch.tensor(sample.size[::-1]), torch.tensor([width, height])
-    away = (seen - sample.points.xy).abs()
+    away = (moved - sample.points.xy).abs()
     assert (away <= 0.5 + 0.5 * old / new + 1e-3).all()
 
 
@@ -136,14 +136,14 @@ def test_an_image_without_objects_passes():
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (10, 300)])
 def test_short_side_is_drawn_and_long_side_capped(size):
     augment = Augment(short_sides=(24, 32, 96), long_side=100)
-    seen = set()
+    sizes = set()
     for draw in np.linspace(0, 0.999, 50):
         new = augment.new_size(size, float(draw))
         assert max(new) <= 100
         assert min(new) in (24, 32, 96) or max(new) == 100
         assert new[0] / new[1] == pytest.approx(size[0] / size[1], rel=0.2)
-        seen.add(new)
-    assert len(seen) == (1 if size == (10, 300) else 3)
+        sizes.add(new)
+    assert len(sizes) == (1 if size == (10, 300) else 3)
 
 
 def test_equal_generators_give_equal_samples_and_all_effects_happen():
@@ -187,6 +187,6 @@ def test_the_image_follows_the_points():
     image[:, 18:23, 10:15] = 255
     sample = Sample(0, image, points=numbered(1, 1, [(12.5, 20.5)]).points)
     for seed in range(20):
-        seen = Augment(short_sides=(20, 40, 73))(sample, np.random.default_rng(seed))
-        x, y = seen.points.xy[0].floor().int().tolist()
-        assert seen.image[0, y, x] == seen.image.max() > 200
+        changed = Augment(short_sides=(20, 40, 73))(sample, np.random.default_rng(seed))
+        x, y = changed.points.xy[0].floor().int().tolist()
+        assert changed.image[0, y, x] == changed.image.max() > 200

@@ -19,7 +19,8 @@ from pointseg.data.bestiary.arith import cosine, sine
 from pointseg.data.bestiary.draw import outlines
 from pointseg.structures import InputError
 
-# The one constant of our own output: it guards that pictures are the same on every platform, for ever.
+# The one constant of our own output: it guards that pictures are the same on every platform, for
+# ever.
 REFERENCE = "a45e4d0c163829ceddf4567879c2e9d732a3b6fa14bdbb6ffe1397adeb94240c"
 
 
@@ -33,7 +34,7 @@ def scenes():
     return [draw(3, "train", index, 64, edition=1) for index in range(240)]
 
 
-# ---- drawings ----------------------------------------------------------------------------------------------
+# ---- drawings
 
 
 def test_reference_pictures_have_the_pinned_hash():
@@ -108,7 +109,7 @@ def test_bad_requests_are_refused_in_one_line(request_):
     assert "\n" not in str(caught.value)
 
 
-# ---- truth -------------------------------------------------------------------------------------------------
+# ---- truth
 
 
 def test_segments_and_void_cover_the_picture_once(scenes):
@@ -155,7 +156,7 @@ def test_border_lines_are_the_outer_pixels_of_things(scenes):
     assert not bool(plain.void.any()) and bool(lined.void.any())
 
 
-# ---- what the benchmark promises ---------------------------------------------------------------------------
+# ---- what the benchmark promises
 
 
 def thing_masks(scene):

@@ -1,4 +1,4 @@
-"""Moves and renames are carried, changed arithmetic is not: shown on planted changes of a tiny method."""
+"""Moves and renames are carried, changed arithmetic is not: on planted changes of a tiny method."""
 
 import shutil
 import subprocess
@@ -44,7 +44,8 @@ class Small(nn.Module):
     def pseudo_labels(self, batch):
         answers = self.answer(self.layer(batch.images), batch.sizes)
         return [
-            Instances(a.masks[:1].repeat(len(t), 1, 1), torch.ones(len(t)), t.label, torch.zeros(len(t), 4))
+            Instances(a.masks[:1].repeat(len(t), 1, 1), torch.ones(len(t)), t.label,
+                      torch.zeros(len(t), 4))
             for a, t in zip(answers, [p.things() for p in batch.points])
         ]
 '''

@@ -21,7 +21,7 @@ def pins(text: str) -> dict[str, str]:
 
 def disagreements(project: dict, environment: dict, constraints: str) -> list[str]:
     """Every way in which the three files contradict each other."""
-    found, pinned = [], pins(constraints)
+    wrong, pinned = [], pins(constraints)
     conda = [d for d in environment["dependencies"] if isinstance(d, str)]
     [pip] = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     names = sorted(re.split(r"[=<>]", d)[0] for d in conda)
@@ -29,22 +29,24 @@ def disagreements(project: dict, environment: dict, constraints: str) -> list[st
         "-c constraints.txt",
         "-e .[all]",
     ]:
-        found.append(
-            "environment.yml must leave all but python and pip to constraints.txt and pyproject.toml"
+        wrong.append(
+            "environment.yml must leave all but python and pip to constraints.txt "
+            "and pyproject.toml"
         )
     [python] = [d.split("=")[-1] for d in conda if d.startswith("python")]
     if not SpecifierSet(project["requires-python"]).contains(python + ".0"):
-        found.append(f"environment.yml asks for python {python}")
+        wrong.append(f"environment.yml asks for python {python}")
     extras = [
         r for k, group in project["optional-dependencies"].items() if k != "all" for r in group
     ]
     for requirement in map(Requirement, project["dependencies"] + extras):
         version = pinned.get(canonical(requirement.name))
         if version is None or not requirement.specifier.contains(version, prereleases=True):
-            found.append(
-                f"constraints.txt has {requirement.name} {version}, pyproject.toml wants {requirement}"
+            wrong.append(
+                f"constraints.txt has {requirement.name} {version}, "
+                f"pyproject.toml wants {requirement}"
             )
-    return found
+    return wrong
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_eq02_the_interior_is_what_scipy_erodes_target_by_target(passes, seed):
 
 
 def test_eq02_worked_by_hand():
-    """[EPLD Eq. 2] One pass on a row of three high cells; target 1 is thin and keeps its point alone.
+    """[EPLD Eq. 2] One pass on a row of three high cells; target 1 is thin, keeps its point alone.
 
     owner 0 0 0 0 1 2 2 2: the inner cells of 0 are those left of column 3, of 2 those right of 5.
     """
@@ -114,7 +114,8 @@ def test_eq02_no_target_is_ever_without_cells():
 
 
 def test_passes_follow_the_grid():
-    assert [erosion_passes(grid) for grid in ((75, 100), (100, 167), (50, 60), (32, 32), (8, 8))] == [
+    assert [erosion_passes(grid)
+            for grid in ((75, 100), (100, 167), (50, 60), (32, 32), (8, 8))] == [
         3, 3, 2, 1, 1]  # fmt: skip
 
 

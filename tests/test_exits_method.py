@@ -1,4 +1,4 @@
-"""EXITS and MAL as methods: what is learnt from, what is gated, and batches that are hard to learn from."""
+"""EXITS and MAL as methods: what is learnt from, what is gated, and batches hard to learn from."""
 
 import math
 from dataclasses import replace
@@ -12,7 +12,7 @@ from pointseg.papers.exits.method import EXITS, SimilarityWarmup
 from pointseg.papers.exits.retrieval import Retrieved, Seeds
 from pointseg.papers.mal import MAL
 from pointseg.structures import Batch, Category, InputError, Points
-from pointseg.students.mask_generator import chosen_objects, rank_among
+from pointseg.students.mask_generator import chosen_objects, rank_in_image
 
 CLASSES = [Category(1, "a"), Category(2, "b"), Category(3, "ground", is_thing=False)]
 METHODS = (MAL, EXITS, SimilarityWarmup)
@@ -94,7 +94,10 @@ def test_labels_are_one_mask_an_object_inside_its_box(method):
 
 
 def test_multiple_instances_count_only_where_nothing_was_retrieved():
-    """[EXITS Sec. B]: levels that nobody reaches leave it all to them; low ones only crops without ground."""
+    """[EXITS Sec. B]: levels that nobody reaches leave it all to them.
+
+    Low ones leave only crops without ground.
+    """
     b, walk = batch(*[clicks(*USUAL)] * 4), build(EXITS).config.walk
     for level, gated in ((1e9, None), (0.0, False)):
         exits = build(EXITS, walk=replace(walk, foreground=level, background=level))
@@ -150,7 +153,7 @@ def test_small_boxes_are_left_out_and_the_rest_is_drawn():
 
 
 def test_ranks_among_objects_of_an_image():
-    ranks = rank_among(torch.tensor([0.3, 0.1, 0.1, 0.9, 0.2]), torch.tensor([0, 0, 0, 1, 1]))
+    ranks = rank_in_image(torch.tensor([0.3, 0.1, 0.1, 0.9, 0.2]), torch.tensor([0, 0, 0, 1, 1]))
     assert ranks.tolist() == [2, 0, 1, 1, 0]
 
 

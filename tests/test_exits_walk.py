@@ -1,4 +1,7 @@
-"""The walk of EXITS: T is doubly stochastic, hops are products, the closed form is the series it stands for."""
+"""The walk of EXITS.
+
+T is doubly stochastic, hops are products, the closed form is the series it stands for.
+"""
 
 import pytest
 import torch

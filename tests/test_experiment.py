@@ -1,4 +1,7 @@
-"""From a recipe to its scores: data made on demand, points sampled once, students taught, signals obeyed."""
+"""From a recipe to its scores.
+
+Data made on demand, points sampled once, students trained, signals obeyed.
+"""
 
 import json
 import os

@@ -18,7 +18,7 @@ from pointseg.bookkit.explorer.transport import (
     transport_record,
 )
 from pointseg.data.bestiary import CATEGORIES, draw
-from pointseg.ops.paths import boundary_step, path_between, shortest_paths, undirected_steps
+from pointseg.ops.paths import boundary_step, cheapest_path, shortest_paths, undirected_steps
 from pointseg.ops.transport import sinkhorn
 from pointseg.ownership import owner
 
@@ -127,7 +127,7 @@ def test_costs_potentials_and_owners_are_the_librarys(page, record, settings):
     sure = (demand > 0) & (best[1] - best[0] > 1e-9)
     assert np.array_equal(np.array(matches["owner"])[sure], owner(cost, u)[sure])
     assert all(o == -1 for o, d in zip(matches["owner"], demand) if d == 0)
-    way = path_between(prices + 1e-12, int(cells[1]), 37).tolist()
+    way = cheapest_path(prices + 1e-12, int(cells[1]), 37).tolist()
     length = lambda path: sum(step_price(prices, a, b) for a, b in pairwise(path))  # noqa: E731
     assert matches["path"][0] == way[0] and matches["path"][-1] == 37
     assert abs(length(matches["path"]) - length(way)) < 1e-9

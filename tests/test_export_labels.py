@@ -1,4 +1,4 @@
-"""`pointseg labels`: what a trained method makes of points, as a data set that passes the doctor."""
+"""`pointseg labels`: a trained method's labels from points, a data set that passes the doctor."""
 
 import json
 

@@ -1,4 +1,7 @@
-"""The supervision firewall: with every true mask and box replaced by noise, a weak method learns the same weights."""
+"""The supervision firewall.
+
+With every true mask and box replaced by noise, a weak method learns the same weights.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -25,7 +28,10 @@ STEPS = 3  # at scale smoke every method has entered its last stage by then
 
 
 class Poisoned:
-    """A dataset whose every true mask, box, void and part is noise. Offers the loaders' interface and no more."""
+    """A dataset whose every true mask, box, void and part is noise.
+
+    It offers the loaders' interface and no more.
+    """
 
     def __init__(self, source):
         self.source, self.ids, self.categories = source, source.ids, source.categories
@@ -89,7 +95,7 @@ def identical(first: dict, second: dict) -> bool:
     )
 
 
-# ------------------------------------------------------------ the machinery, on methods of this file
+# ----------------------------------------------------------- the machinery, on methods of this file
 
 
 class Pointed(nn.Module):
@@ -102,9 +108,9 @@ class Pointed(nn.Module):
         self.scores = nn.Conv2d(3, classes, 5, padding=2)
 
     def losses(self, batch, step):
-        found = self.scores(batch.images)
-        total = found.new_zeros(())
-        for scores, points in zip(found, batch.points):
+        predicted = self.scores(batch.images)
+        total = predicted.new_zeros(())
+        for scores, points in zip(predicted, batch.points):
             x, y = points.xy.floor().long().unbind(1)
             total = total + nn.functional.cross_entropy(scores[:, y, x].T, points.label)
         return {"points": total}
@@ -123,15 +129,16 @@ class Peeking(Pointed):
     """A planted leak: it also learns from the mask of the first target."""
 
     def losses(self, batch, step):
-        found = self.scores(batch.images)
+        predicted = self.scores(batch.images)
         masks = [truth.masks[0] for truth in batch.truths]
-        leak = sum(nn.functional.binary_cross_entropy_with_logits(s[0, : m.shape[0], : m.shape[1]], m.float())
-                   for s, m in zip(found, masks))  # fmt: skip
+        leak = sum(nn.functional.binary_cross_entropy_with_logits(
+                       s[0, : m.shape[0], : m.shape[1]], m.float())
+                   for s, m in zip(predicted, masks))  # fmt: skip
         return {**super().losses(batch, step), "leak": leak}
 
 
 class Boxed(Pointed):
-    """A subtler planted leak: the data set itself in the method's hands, and only the box's width is used."""
+    """A subtler planted leak: the method holds the data set itself and uses only a box's width."""
 
     def __init__(self, classes, dataset):
         super().__init__(classes)
@@ -219,7 +226,7 @@ def test_point_datasets_never_ask_for_the_truth(memory):
         assert all(training[i].truth is None for i in range(len(training)))
 
 
-# ----------------------------------------------------------------------------- every method there is
+# ---------------------------------------------------------------------------- every method there is
 
 
 def prints(labels) -> list[str]:
@@ -241,7 +248,7 @@ def made(tmp_path_factory):
 
 
 def outcomes(name: str) -> list[tuple[dict, list[str]]]:
-    """(weights, prints of the pseudo labels) learnt over the true masks and over noise, all else equal."""
+    """(weights, prints of pseudo labels) learnt over true masks and over noise, all else equal."""
     stage = {"method": name, "training": {"steps": STEPS, "batch": 2}}
     recipe = recipes.make(stages=[stage], images=3, scored_images=1)
     clean = open_corpus(recipe)
@@ -269,7 +276,7 @@ def prints_of(labelled) -> list[str]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_weak_methods_learn_nothing_from_masks(name, made):
-    """Weights and pseudo labels are bit-identical whether the masks behind the points are true or noise."""
+    """Weights and pseudo labels are bit-identical over true masks and over noise."""
     if method_class(name).SUPERVISION != "points":
         pytest.skip(f"{name} is a reference that asks for masks by name")
     (clean, labels), (noise, same_labels) = outcomes(name)
@@ -304,11 +311,11 @@ def test_the_points_of_a_real_bestiary_lie_in_their_masks(made):
         dataset = open_dataset(made / "all", split, layout)
         points = sample_points(dataset, "uniform", 10)
         for i, image_id in enumerate(dataset.ids):
-            truth, found = dataset.truth(i), points.for_image(image_id)
-            rows = [truth.target.tolist().index(target) for target in found.target.tolist()]
-            x, y = found.xy.floor().long().unbind(1)
+            truth, marks = dataset.truth(i), points.for_image(image_id)
+            rows = [truth.target.tolist().index(target) for target in marks.target.tolist()]
+            x, y = marks.xy.floor().long().unbind(1)
             assert truth.masks[rows, y, x].all() and not truth.is_crowd[rows].any()
-            assert set(found.target.tolist()) == set(truth.target[~truth.is_crowd].tolist())
+            assert set(marks.target.tolist()) == set(truth.target[~truth.is_crowd].tolist())
             assert not truth.void[y, x].any()
         assert len(PointDataset(dataset, points)) >= 1
 
@@ -324,7 +331,7 @@ def test_prints_tell_pseudo_labels_apart():
 
 
 def test_noise_has_no_points_of_its_own(memory):
-    """Points sampled from noise differ: the sampler does read masks, and nothing else after it may."""
+    """Points sampled from noise differ: the sampler does read masks, nothing else after it may."""
     first, second = sample_points(memory, "uniform"), sample_points(poisoned(memory), "uniform")
     assert first.content_hash != second.content_hash
     with pytest.raises(InputError):

@@ -24,7 +24,7 @@ BANNED = {"utils", "misc", "common", "helpers"}
 
 def imports(source: str) -> list[str]:
     """Every pointseg module a source text imports, as dotted names."""
-    found = []
+    names = []
     for node in ast.walk(ast.parse(source)):
         if (
             isinstance(node, ast.ImportFrom)
@@ -32,18 +32,18 @@ def imports(source: str) -> list[str]:
             and node.module.split(".")[0] == "pointseg"
         ):
             tail = node.module.split(".")[1:]
-            found += [".".join(tail)] if tail else [alias.name for alias in node.names]
+            names += [".".join(tail)] if tail else [alias.name for alias in node.names]
         if isinstance(node, ast.Import):
-            found += [
+            names += [
                 a.name.removeprefix("pointseg.")
                 for a in node.names
                 if a.name.startswith("pointseg.")
             ]
-    return found
+    return names
 
 
 def upward(unit: str, source: str) -> list[str]:
-    """The imports of `source`, living in `unit` (such as "ops.shift"), that break the order of floors."""
+    """Imports of `source`, living in `unit` (such as "ops.shift"), that break the floors' order."""
     (top, paper), wrong = _first_two(unit), []
     for name in imports(source):
         other, neighbour = _first_two(name)

@@ -158,7 +158,10 @@ def test_home_is_the_project_from_inside_the_book(tmp_path, monkeypatch):
 
 def test_comments_docstrings_and_formatting_do_not_move_a_hash_but_code_does():
     code = 'def f(x):\n    return x + 1\n\nclass A:\n    b = "it"\n'
-    dressed = '"""Doc."""\ndef f( x ):\n    """Doc."""\n    return (x+1)  # why\nclass A:\n    "Doc."\n    b = \'it\'\n'
+    dressed = (
+        '"""Doc."""\ndef f( x ):\n    """Doc."""\n    return (x+1)  # why\n'
+        "class A:\n    \"Doc.\"\n    b = 'it'\n"
+    )
     assert fingerprint.code_hash(code) == fingerprint.code_hash(dressed)
     for changed in (
         code.replace("+ 1", "+ 2"),

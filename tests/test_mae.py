@@ -166,7 +166,7 @@ def test_each_way_of_hiding_is_a_view_of_its_own(monkeypatch):
     model, masks = small_mae(latent=0.5, masks=3), []
     hide = model.random_hidden
     monkeypatch.setattr(model, "random_hidden", lambda *a: masks.append(hide(*a)) or masks[-1])
-    losses = model.losses(torch.rand(2, 3, 32, 32), row_draws(0, 0, 0, 2), taught=True)
+    losses = model.losses(torch.rand(2, 3, 32, 32), row_draws(0, 0, 0, 2), with_teacher=True)
     assert len(masks[0]) == 6 and len(masks[0].unique(dim=0)) == 6
     sum(losses.values()).backward()
     assert model.imagine.weight.grad is not None
@@ -216,12 +216,12 @@ def test_features_that_name_their_object_and_parts_score_one():
 def test_token_class_reads_labels_that_are_there():
     """One direction a class: right for every token; noise: near chance, one in the classes."""
     torch.manual_seed(0)
-    pictures, named, noise = [], [], []
+    images, named, noise = [], [], []
     for index in range(40):
         masks = torch.zeros(2, 16, 16, dtype=torch.bool)
         masks[0, :8], masks[1, 8:] = True, True
         label = torch.tensor([index // 2 % 4, (index // 2 + 1) % 4])
-        pictures.append(
+        images.append(
             ProbeImage(torch.zeros(3, 16, 16), masks, masks[0].long(), torch.zeros(2, 2), label)
         )
         grid = label.repeat_interleave(2)[:, None].expand(4, 4)
@@ -229,8 +229,8 @@ def test_token_class_reads_labels_that_are_there():
             torch.nn.functional.one_hot(grid, 4).permute(2, 0, 1) + 0.1 * torch.randn(4, 4, 4)
         )
         noise.append(torch.randn(4, 4, 4))
-    assert token_class(torch.stack(named), pictures, 4) == 1.0
-    assert token_class(torch.stack(noise), pictures, 4) < 0.4
+    assert token_class(torch.stack(named), images, 4) == 1.0
+    assert token_class(torch.stack(noise), images, 4) < 0.4
 
 
 def test_k_means_finds_clusters_far_apart():
@@ -364,11 +364,11 @@ def test_the_teacher_is_followed_after_the_first_views():
     trainer = Trainer(method, config.settings, "cpu")
     squares = Squares(np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), dtype=np.uint8))
     batch = collate([squares[i] for i in range(8)])
-    for taught in (False, False, True):
+    for with_teacher in (False, False, True):
         encoder = {name: value.clone() for name, value in method.model.vit.state_dict().items()}
         losses, _ = trainer.advance(batch)
-        assert ("features" in losses) == taught
-        assert (method.model.imagine.weight.grad is not None) == taught
+        assert ("features" in losses) == with_teacher
+        assert (method.model.imagine.weight.grad is not None) == with_teacher
     for name, value in method.model.teacher.state_dict().items():
         assert torch.equal(value, encoder[name])
 

@@ -50,7 +50,7 @@ def test_mean_field_is_the_double_loop(contrast, rounds):
 
 
 def test_strongly_mixed_windows_feel_the_floor_of_the_denominator():
-    """A chessboard of 0.1 and 0.9 on one colour: both products are about 1e-5, the exact form counts."""
+    """A chessboard of 0.1 and 0.9 on one colour: both products near 1e-5, the exact form counts."""
     board = (torch.arange(6)[:, None] + torch.arange(6)) % 2
     prob = torch.where(board == 1, HIGH, LOW)[None].double()
     images, inside = torch.zeros(1, 3, 6, 6).double(), torch.ones(1, 6, 6, dtype=torch.bool)

@@ -1,4 +1,7 @@
-"""Strict notebooks: nothing runs on a misspelt parameter, nothing runs twice, nothing stale goes unnoticed."""
+"""Strict notebooks.
+
+Nothing runs on a misspelt parameter, nothing runs twice, nothing stale goes unnoticed.
+"""
 
 import json
 import os
@@ -71,15 +74,17 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("given, value", [
-    ({"power": "3"}, {"power": 3}), ({"rate": "1e-3"}, {"rate": 1e-3}), ({"rate": "2"}, {"rate": 2.0}),
-    ({"rate": 1}, {"rate": 1.0}), ({"name": "12"}, {"name": "12"}), ({"loud": "true"}, {"loud": True}),
-    ({"more": "{a: 1, b: [2]}"}, {"more": {"a": 1, "b": [2]}}), ({"more": {"a": 1}}, {"more": {"a": 1}}),
+    ({"power": "3"}, {"power": 3}), ({"rate": "1e-3"}, {"rate": 1e-3}),
+    ({"rate": "2"}, {"rate": 2.0}), ({"rate": 1}, {"rate": 1.0}),
+    ({"name": "12"}, {"name": "12"}), ({"loud": "true"}, {"loud": True}),
+    ({"more": "{a: 1, b: [2]}"}, {"more": {"a": 1, "b": [2]}}),
+    ({"more": {"a": 1}}, {"more": {"a": 1}}),
 ])  # fmt: skip
 def test_texts_and_values_become_what_the_cell_declares(tmp_path, given, value):
     values = checked(read_notebook(chapter(tmp_path)), given)
     assert values == {"power": 2, "rate": 0.5, "name": "a", "loud": False, "more": {}} | value
-    assert {name: type(v) for name, v in values.items()} == {"power": int, "rate": float, "name": str, "loud": bool,
-                                                            "more": dict}  # fmt: skip
+    assert {name: type(v) for name, v in values.items()} == {
+        "power": int, "rate": float, "name": str, "loud": bool, "more": dict}  # fmt: skip
 
 
 @pytest.mark.parametrize("given, complaint", [
@@ -121,8 +126,10 @@ def test_any_text_is_parsed_or_refused(tmp_path_factory, given_texts):
 
 
 @pytest.mark.parametrize("line, complaint", [
-    ("print('x')", "line 1: expected 'name: type = value'"), ("x: int", "expected 'name: type = value'"),
-    ("x = some()", "parameter x: its default is not a literal"), ("x: complex = 1", "x has type complex"),
+    ("print('x')", "line 1: expected 'name: type = value'"),
+    ("x: int", "expected 'name: type = value'"),
+    ("x = some()", "parameter x: its default is not a literal"),
+    ("x: complex = 1", "x has type complex"),
     ("a, b = 1, 2", "expected 'name: type = value'"),
 ])  # fmt: skip
 def test_a_parameters_cell_holds_typed_literals_only(tmp_path, line, complaint):
@@ -261,13 +268,17 @@ def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, numb
 TELLING = """
 # %%
 import subprocess, sys
-subprocess.run([sys.executable, "-c", "import sys; print('a child speaks', file=sys.stderr)"], check=True)
+child = "import sys; print('a child speaks', file=sys.stderr)"
+subprocess.run([sys.executable, "-c", child], check=True)
 print("the cell speaks", file=sys.stderr)
 """
 
 
 def test_what_a_cell_or_its_child_says_is_heard_once(place):
-    code = f"from pointseg.lab.notebook import run_notebook; run_notebook({str(chapter(place, TELLING))!r}, {{}})"
+    code = (
+        "from pointseg.lab.notebook import run_notebook; "
+        f"run_notebook({str(chapter(place, TELLING))!r}, {{}})"
+    )
     plain = {
         k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"
     }  # ipykernel behaves otherwise in tests

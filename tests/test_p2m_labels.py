@@ -1,4 +1,7 @@
-"""Point2Mask from maps to labels: stages, unit numbers, transport, and losses [P2M Eq. 3], [P2M-S Eq. 1-7]."""
+"""Point2Mask from maps to labels: stages, unit numbers, transport, and losses.
+
+[P2M Eq. 3], [P2M-S Eq. 1-7]
+"""
 
 import dataclasses
 
@@ -32,7 +35,7 @@ def points_of(*rows):
 
 
 def flat_maps(regions, boundary=None, h=16, w=16):
-    """Confident logits [3, h, w] from class ids [h, w], no instance feature, no boundary unless given."""
+    """Confident logits [3, h, w] from class ids [h, w], no instance feature, boundary if given."""
     logits = 20.0 * torch.nn.functional.one_hot(regions, 3).permute(2, 0, 1)
     features = torch.zeros(4, h, w)
     features[0] = 1
@@ -42,7 +45,7 @@ def flat_maps(regions, boundary=None, h=16, w=16):
 
 
 def two_cats():
-    """Sky above, one cat region below, a learnt boundary at column 9 of 16; points left and right of it."""
+    """Sky above, one cat region below, a learnt boundary at column 9 of 16, points beside it."""
     regions = torch.full((16, 16), 2)
     regions[6:] = 0
     boundary = torch.zeros(1, 16, 16)
@@ -63,7 +66,10 @@ def test_stage_a_gives_each_cat_its_side_of_the_boundary_and_the_sky_to_stuff():
 
 
 def test_eq03_beta_zero_removes_the_boundary_and_ties_go_to_the_first():
-    """Without the boundary the whole cat region is free to cross [P2M Eq. 3]: both cats are equally near everywhere."""
+    """Without the boundary the whole cat region is free to cross. [P2M Eq. 3]
+
+    Both cats are equally near everywhere.
+    """
     maps, points = two_cats()
     label = method(beta=0.0).labeller.label_image(maps, torch.rand(3, 64, 64), points).label
     assert (label.things[40:, :56] == 0).all()
@@ -81,7 +87,7 @@ def test_the_likely_nearest_target_equals_a_pixel_by_pixel_search(seed):
         torch.tensor(draw.dirichlet(np.ones(5), (6, 7))).permute(2, 0, 1), classes, things=5
     )
     distance = torch.tensor(draw.random((len(label), 6, 7)))
-    found = likely_nearest(distance, *semantic.likelihood(label))
+    owners = likely_nearest(distance, *semantic.likelihood(label))
     column = {int(c): k for k, c in enumerate(classes)}
     for r, c in np.ndindex(6, 7):
         prob = semantic.prob[:, r, c].tolist()
@@ -89,7 +95,7 @@ def test_the_likely_nearest_target_equals_a_pixel_by_pixel_search(seed):
         scores = [
             (1 - float(d) / float(distance.max())) * fit for d, fit in zip(distance[:, r, c], fits)
         ]
-        assert found[r, c] == int(np.argmax(scores))
+        assert owners[r, c] == int(np.argmax(scores))
 
 
 def test_stuff_is_asked_for_only_where_the_map_is_sure():
@@ -268,9 +274,9 @@ def test_maps_of_the_truth_lead_back_to_it():
     points = label_study.one_point_each(truth, torch.Generator().manual_seed(0))
     assert truth.masks[torch.arange(3), points.xy[:, 1].long(), points.xy[:, 0].long()].all()
     maps = label_study.maps_of_truth(truth, 3, (32, 32), radius=0)
-    found = method().labeller.label_image(maps, torch.rand(3, 64, 64), points).label
-    assert label_study.accuracy(found, truth) > 80
-    exact = PseudoLabel(torch.where(truth.masks[2], -1, truth.masks[1].long()), found.stuff)
+    predicted = method().labeller.label_image(maps, torch.rand(3, 64, 64), points).label
+    assert label_study.accuracy(predicted, truth) > 80
+    exact = PseudoLabel(torch.where(truth.masks[2], -1, truth.masks[1].long()), predicted.stuff)
     assert label_study.accuracy(exact, truth) == 100
     assert label_study.has_touching_likes(truth) and not label_study.has_touching_likes(
         truth.pick(truth.label > 0)

@@ -28,7 +28,8 @@ def slow_price(p, q, semantic, boundary, features, edges):
 
 def all_prices(semantic, boundary, features, edges):
     return paths.undirected_steps(
-        (paths.semantic_step, semantic, 1), (paths.boundary_step, boundary, 0.1), (paths.manifold_step, features, 0.1)
+        (paths.semantic_step, semantic, 1), (paths.boundary_step, boundary, 0.1),
+        (paths.manifold_step, features, 0.1)
     ) + 0.1 * paths.entering_steps(edges)  # fmt: skip
 
 
@@ -93,7 +94,8 @@ def test_a_plateau_is_free_to_cross_and_a_wall_costs_its_height():
 
 def test_triangle_inequality_and_symmetry_of_undirected_prices():
     semantic, boundary, features, _ = maps(3)
-    prices = paths.undirected_steps((paths.semantic_step, semantic, 1), (paths.boundary_step, boundary, 0.1),
+    prices = paths.undirected_steps((paths.semantic_step, semantic, 1),
+                                    (paths.boundary_step, boundary, 0.1),
                                     (paths.manifold_step, features, 0.1))  # fmt: skip
     length = paths.shortest_paths(prices, torch.arange(48)).reshape(48, 48)
     torch.testing.assert_close(length, length.T)
@@ -130,9 +132,9 @@ def test_points_on_the_far_edge_stay_on_the_grid():
     assert cells.tolist() == [7, 0, 3]
 
 
-def test_path_between_two_cells_costs_the_shortest_length():
+def test_the_cheapest_path_of_two_cells_costs_the_shortest_length():
     prices = all_prices(*maps(6))
-    way = paths.path_between(prices, 3, 44)
+    way = paths.cheapest_path(prices, 3, 44)
     assert way[0] == 3 and way[-1] == 44
     graph = paths.step_graph(prices)
     total = sum(graph[a, b] for a, b in zip(way[:-1].tolist(), way[1:].tolist()))

@@ -1,4 +1,4 @@
-"""Point2Mask on photographs of COCO: it loads them, learns from ten points a target, and overfits."""
+"""Point2Mask on photographs of COCO: loads them, learns from ten points a target, and overfits."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from pointseg.data.supervision import MaskDataset, PointDataset, collate
 from pointseg.metrics.scores import panoptic_scores
 from pointseg.papers.point2mask import Point2Mask
 
-SIDE, PICTURES, STEPS = 96, 3, 70
+SIDE, IMAGES, STEPS = 96, 3, 70
 
 
 @pytest.mark.realdata
@@ -19,7 +19,7 @@ def test_training_pq_climbs_far_above_its_start(shared_data):
     dataset = open_dataset(shared_data / "coco2017_panoptic", "val", layout="panoptic")
     smaller = Augment(flip=0.0, long_side=SIDE)
     points = sample_points(dataset, "uniform", 10, 0)
-    rows = range(PICTURES)
+    rows = range(IMAGES)
     batch = collate([PointDataset(dataset, points, smaller)[k] for k in rows])
     truths = [MaskDataset(dataset, smaller)[k].truth for k in rows]
     model = Point2Mask.build(

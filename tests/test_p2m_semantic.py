@@ -1,4 +1,7 @@
-"""The label branch's losses [P2M-S Eq. 4-7] against double loops, and no artefact at the frame of the picture."""
+"""The label branch's losses against double loops, and no artefact at the frame of the image.
+
+[P2M-S Eq. 4-7]
+"""
 
 import math
 

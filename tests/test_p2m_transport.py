@@ -66,8 +66,8 @@ def test_converged_plan_has_both_marginals_and_is_pots(epsilon):
     plan = plan_of(cost, converged_potentials(cost, supply, demand, epsilon, 1e-9), demand, epsilon)
     torch.testing.assert_close(plan.sum(0), demand, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(plan.sum(1), supply, atol=1e-6, rtol=1e-6)
-    other = ot.sinkhorn(supply.numpy(), demand.numpy(), cost.numpy(), epsilon, method="sinkhorn_log",
-                        numItermax=200_000, stopThr=1e-10)  # fmt: skip
+    other = ot.sinkhorn(supply.numpy(), demand.numpy(), cost.numpy(), epsilon,
+                        method="sinkhorn_log", numItermax=200_000, stopThr=1e-10)  # fmt: skip
     np.testing.assert_allclose(plan.numpy(), other, atol=1e-6)
 
 
@@ -104,11 +104,12 @@ def test_nearest_counts_give_the_nearest_assignment(solve):
 
 
 def test_eighty_rounds_stop_before_the_optimum_and_thousands_reach_it():
-    """[P2M-S Tab. A2] is about early stopping: the gap to the asked supplies still falls after 120 rounds."""
+    """[P2M-S Tab. A2] is about early stopping: the gap still falls after 120 rounds."""
     cost, _, demand = problem(5, 3, 300)
     cost = 2 * cost
     supply = torch.tensor([200.0, 50, 50], dtype=torch.float64)
-    gap = [float((shares(cost, sinkhorn(cost, supply, demand, 1e-3, t), 1e-3) @ demand - supply).abs().max())
+    gap = [float((shares(cost, sinkhorn(cost, supply, demand, 1e-3, t), 1e-3) @ demand
+                  - supply).abs().max())
            for t in (40, 80, 120)]  # fmt: skip
     assert gap[0] > gap[1] > gap[2] > 1
     u = converged_potentials(cost, supply, demand, 1e-3)

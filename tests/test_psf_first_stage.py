@@ -1,4 +1,7 @@
-"""The label branch's semantic head, and the first stage that teaches it from points alone for all rows of a table."""
+"""The label branch's semantic head, and the first stage that teaches it for all rows of a table.
+
+It is taught from points alone.
+"""
 
 import pytest
 import torch
@@ -81,8 +84,9 @@ def test_the_first_stage_learns_from_points_alone_and_learns_their_classes():
     features = model.student.features(batch().images, batch().sizes)
     logits, points = model.labeller.semantic(features).logits[0], batch().points[0]
     cells = (points.xy / 64 * logits.shape[-1]).long()
-    found = logits[0][:, cells[:, 1], cells[:, 0]].T
-    assert found.argmax(1).tolist() == [0, 1, 2] and F.cross_entropy(found, points.label) < 0.3
+    at_points = logits[0][:, cells[:, 1], cells[:, 0]].T
+    assert at_points.argmax(1).tolist() == [0, 1, 2]
+    assert F.cross_entropy(at_points, points.label) < 0.3
 
 
 @pytest.mark.parametrize("method", [PSPS, Point2Mask, PanopticFull, PointsAlone])

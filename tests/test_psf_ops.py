@@ -25,14 +25,14 @@ from pointseg.students.panoptic_segformer.losses import (
 from pointseg.students.panoptic_segformer.merge import MergeRule, merged
 
 
-def slow_deformable(values, shapes, places, weights):
+def slow_deformable(values, shapes, coordinates, weights):
     """Gathers the four neighbours of each sample one by one."""
-    b, q, heads, levels, points, _ = places.shape
+    b, q, heads, levels, points, _ = coordinates.shape
     out = torch.zeros(b, q, heads, values.shape[-1], dtype=values.dtype)
     start = np.cumsum([0] + [h * w for h, w in shapes])
     for n, i, m, level, p in np.ndindex(b, q, heads, levels, points):
         h, w = shapes[level]
-        x, y = (places[n, i, m, level, p] * torch.tensor([w, h]) - 0.5).tolist()
+        x, y = (coordinates[n, i, m, level, p] * torch.tensor([w, h]) - 0.5).tolist()
         x0, y0 = int(np.floor(x)), int(np.floor(y))
         for dy, dx in itertools.product((0, 1), (0, 1)):
             if 0 <= y0 + dy < h and 0 <= x0 + dx < w:
@@ -45,20 +45,20 @@ def test_deformable_attention_equals_a_direct_bilinear_gather():
     torch.manual_seed(0)
     shapes = [(4, 5), (2, 3)]
     values = torch.randn(2, 26, 2, 3, dtype=torch.float64)
-    places = (
+    coordinates = (
         torch.rand(2, 4, 2, 2, 3, 2, dtype=torch.float64) * 1.4 - 0.2
     )  # some outside the picture
     weights = torch.rand(2, 4, 2, 2, 3, dtype=torch.float64)
-    wanted = slow_deformable(values, shapes, places, weights)
-    torch.testing.assert_close(deformable_attention(values, shapes, places, weights), wanted)
+    wanted = slow_deformable(values, shapes, coordinates, weights)
+    torch.testing.assert_close(deformable_attention(values, shapes, coordinates, weights), wanted)
 
 
 def test_deformable_attention_at_cell_centres_reads_the_cells():
     shapes = [(2, 3)]
     values = torch.randn(1, 6, 1, 4, dtype=torch.float64)
-    places = cell_centres(shapes).double().reshape(1, 6, 1, 1, 1, 2)
+    coordinates = cell_centres(shapes).double().reshape(1, 6, 1, 1, 1, 2)
     got = deformable_attention(
-        values, shapes, places, torch.ones(1, 6, 1, 1, 1, dtype=torch.float64)
+        values, shapes, coordinates, torch.ones(1, 6, 1, 1, 1, dtype=torch.float64)
     )
     torch.testing.assert_close(got, values[:, :, 0])
 
@@ -78,14 +78,14 @@ def test_matching_is_the_cheapest_of_all_permutations():
     torch.manual_seed(1)
     wanted = target([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.2, 0.2], [0.5, 0.1, 0.1, 0.2]], [0, 1, 1])
     logits, boxes = torch.randn(1, 5, 2), torch.rand(1, 5, 4) * 0.5 + 0.2
-    found = matched(logits, boxes, batch_of(wanted), ["a"])
+    pairs = matched(logits, boxes, batch_of(wanted), ["a"])
     prices = match_prices(logits[0], boxes[0], wanted.thing_label, wanted.boxes)
     best = min(
         sum(float(prices[q, t]) for t, q in enumerate(p))
         for p in itertools.permutations(range(5), 3)
     )
-    assert float(prices[found.query, found.target].sum()) == pytest.approx(best, rel=1e-5)
-    assert (found.image == 0).all()
+    assert float(prices[pairs.query, pairs.target].sum()) == pytest.approx(best, rel=1e-5)
+    assert (pairs.image == 0).all()
 
 
 def test_matching_serves_every_image_its_own_targets_and_more_rounds_serve_again():
@@ -93,9 +93,9 @@ def test_matching_serves_every_image_its_own_targets_and_more_rounds_serve_again
     targets = [target([[0.5, 0.5, 0.1, 0.1]], [0]), target([], []),
                target([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.2, 0.2]], [1, 0])]  # fmt: skip
     logits, boxes = torch.randn(3, 6, 2), torch.rand(3, 6, 4) * 0.5 + 0.2
-    found = matched(logits, boxes, batch_of(*targets), "abc", rounds=3)
-    assert found.image.tolist() == [0] * 3 + [2] * 6 and found.target.bincount().tolist() == [6, 3]
-    assert len(set(zip(found.image.tolist(), found.query.tolist()))) == 9
+    pairs = matched(logits, boxes, batch_of(*targets), "abc", rounds=3)
+    assert pairs.image.tolist() == [0] * 3 + [2] * 6 and pairs.target.bincount().tolist() == [6, 3]
+    assert len(set(zip(pairs.image.tolist(), pairs.query.tolist()))) == 9
 
 
 def test_more_things_than_queries_names_the_image():
@@ -117,7 +117,10 @@ def test_location_losses_vanish_where_everything_is_right_and_survive_no_things(
 
 
 def test_dice_by_hand_and_on_known_pixels_only():
-    """One of two wanted pixels at 1, one unwanted at 1: 1 - 2*1/(2 + 2) = 0.5; known pixels leave the unwanted out."""
+    """One of two wanted pixels at 1, one unwanted at 1: 1 - 2*1/(2 + 2) = 0.5.
+
+    Known pixels leave the unwanted out.
+    """
     value, wanted = (
         torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]),
         torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]),

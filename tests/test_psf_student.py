@@ -39,7 +39,8 @@ def truth(size, things, stuff=True):
     n = len(masks)
     stacked = torch.stack(masks) if masks else torch.zeros(0, size, size, dtype=torch.bool)
     label = torch.tensor(labels, dtype=torch.long)
-    return Truth(stacked, label, torch.arange(1, n + 1), label < 2, torch.zeros(n, dtype=torch.bool),
+    return Truth(stacked, label, torch.arange(1, n + 1), label < 2,
+                 torch.zeros(n, dtype=torch.bool),
                  torch.zeros(size, size, dtype=torch.bool))  # fmt: skip
 
 
@@ -129,9 +130,9 @@ def test_padding_changes_no_prediction_of_the_mask_decoders(neck):
     one, other = student(memory), student(noisy)
     torch.testing.assert_close(one.stuff_presence, other.stuff_presence)
     torch.testing.assert_close(one.located.boxes, other.located.boxes)
-    real = ~memory.padding_of(0)[0]
+    valid = ~memory.padding_of(0)[0]
     torch.testing.assert_close(
-        one.stuff_masks[..., real], other.stuff_masks[..., real], atol=0.5, rtol=10
+        one.stuff_masks[..., valid], other.stuff_masks[..., valid], atol=0.5, rtol=10
     )
     chosen = torch.zeros(1, 1, dtype=torch.long)
     assert student.thing_masks(one, chosen).shape == (1, 1, 1, 16, 16)
@@ -172,10 +173,12 @@ def test_it_overfits_a_picture():
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
-    found = student.predict(batch.images, batch.sizes)[0].panoptic
+    prediction = student.predict(batch.images, batch.sizes)[0].panoptic
     for mask, label in zip(scene.masks, scene.label):
         shown = [
-            found.segments == k + 1 for k in range(len(found.label)) if found.label[k] == label
+            prediction.segments == k + 1
+            for k in range(len(prediction.label))
+            if prediction.label[k] == label
         ]
         assert max(float((mask & s).sum() / (mask | s).sum()) for s in shown) > 0.5
 

@@ -1,4 +1,4 @@
-"""A recipe is a chain of stages: resolved once, written as JSON, refused in one line where it is wrong."""
+"""A recipe is a chain of stages: resolved once, written as JSON, refused in one line if wrong."""
 
 import dataclasses
 import json
@@ -74,7 +74,8 @@ def test_a_method_alone_gets_the_first_stage_of_its_task_where_the_scale_has_one
     ({"stages": [{"training": {}}]}, "stage 0: it names no method"),
     ({"stages": [{"method": "tiny", "student": "x"}]}, "stage 0: there is no 'student'"),
     ({"stages": [{"method": "tiny", "learns_from": "masks"}]}, "tiny cannot learn from masks"),
-    ({"stages": [{"method": "tiny", "starts_from": 0}]}, "stage 0: starts_from: there is no earlier"),
+    ({"stages": [{"method": "tiny", "starts_from": 0}]},
+     "stage 0: starts_from: there is no earlier"),
     ({"stages": [CHAIN[0], {"method": "tiny", "starts_from": 0}]}, "no parts that another stage"),
     ({"stages": [CHAIN[0], {"method": "mask_rcnn", "learns_from": 0}]}, "makes no labels"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verdicts follow from runs alone: each word of the four can be had, and none without what it needs."""
+"""Verdicts follow from runs alone: each of the four can be had, and none without what it needs."""
 
 import json
 import re
@@ -98,7 +98,7 @@ SWEEP = [CLAIMS["orders"][0] | {"seeds": 1}]
 
 
 def test_rows_are_compared_on_the_seeds_they_share(tmp_path, add):
-    """The full row is ahead by far on seeds that the base row was never run with, and behind on the shared one."""
+    """The full row is ahead by far on seeds that the base row lacks, behind on the shared one."""
     seeds(add, FULL, [30, 90, 90])
     add(BASE, 35)
     assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]

@@ -1,5 +1,7 @@
-"""The batch names runs that can start, every measured row of the claims has a run in it, and a chain
-never trains a head twice."""
+"""The batch names runs that can start.
+
+Every measured row of the claims has a run in it, and a chain never trains a head twice.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""runs/ holds what it says: index and guide that follow from the folders, no run beyond its budget."""
+"""runs/ holds what it says: index and guide follow from the folders, no run exceeds its budget."""
 
 import csv
 

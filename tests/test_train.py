@@ -195,7 +195,7 @@ def test_groups_spare_norms_and_biases_from_decay_and_a_method_may_bring_its_own
 
 
 def test_parts_are_compiled_where_a_method_names_any(monkeypatch):
-    """What torch.compile makes of them is torch's to test; measured once, losses differed by 3e-8."""
+    """What torch.compile makes of them is torch's to test; once measured, losses differ by 3e-8."""
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
     chosen = dataclasses.replace(tiny.settings(), compile=True)

@@ -1,4 +1,4 @@
-"""Two processes with half a batch each lose and learn what one does with all of it: every method."""
+"""Two processes with half a batch each lose and learn what one with all of it does: all methods."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from support import two_processes
 from pointseg.training.distributed import torchrun
 
 PROGRAM = Path(two_processes.__file__)
-METHODS = [*two_processes.PLACES, "pretraining"]
+METHODS = [*two_processes.MODULES, "pretraining"]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ def tiny(**overrides):
     return TokenViT(**{**TINY, **overrides}).eval()
 
 
-@pytest.mark.parametrize("name, stride", [("vit_tiny_patch16_224", 16), ("deit_tiny_patch16_224", 16),
+@pytest.mark.parametrize("name, stride", [("vit_tiny_patch16_224", 16),
+                                          ("deit_tiny_patch16_224", 16),
                                           ("vit_small_patch14_reg4_dinov2", 14)])  # fmt: skip
 @torch.no_grad()
 def test_timm_vits_answer_as_timm_does(name, stride):
@@ -149,7 +150,8 @@ def test_checkpointing_changes_memory_not_gradients(images):
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["no_such_vit", "resnet18", "swin_tiny_patch4_window7_224", "crossvit_9_240",
+@pytest.mark.parametrize("name", ["no_such_vit", "resnet18", "swin_tiny_patch4_window7_224",
+                                  "crossvit_9_240",
                                   "vit_small_patch16_rope_mixed_224"])  # fmt: skip
 def test_what_is_no_plain_vit_is_told_in_one_line(name):
     with pytest.raises(InputError, match=f"^{name}: no"):

@@ -1,4 +1,4 @@
-"""Deprecations that the library's own lines cause are errors; those inside other packages are not."""
+"""Deprecations that the library's lines cause are errors; those inside other packages are not."""
 
 import warnings
 

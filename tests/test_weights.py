@@ -1,4 +1,4 @@
-"""Weights: files made here, read back with a report; the official MAE names; bad files in one line."""
+"""Weights: files made here, read with a report; the official MAE names; bad files in one line."""
 
 import json
 from hashlib import sha256
@@ -17,7 +17,10 @@ VIT = "vit_tiny_patch16_224"
 
 
 def official_mae(width=192, grid=14, depth=12):
-    """A checkpoint with the names and shapes of facebookresearch/mae: bare ViT names, decoder_*, mask_token."""
+    """A checkpoint with the names and shapes of facebookresearch/mae.
+
+    Bare ViT names, decoder_*, mask_token.
+    """
     torch.manual_seed(3)
     vit = TokenViT(VIT)
     weights = {
@@ -26,7 +29,8 @@ def official_mae(width=192, grid=14, depth=12):
     }
     weights["pos_embed"] = torch.randn(1, grid * grid + 1, width)
     decoder = {"mask_token": torch.randn(1, 1, 64), "decoder_embed.weight": torch.randn(64, width),
-               "decoder_pos_embed": torch.randn(1, grid * grid + 1, 64), "decoder_norm.weight": torch.randn(64),
+               "decoder_pos_embed": torch.randn(1, grid * grid + 1, 64),
+               "decoder_norm.weight": torch.randn(64),
                "decoder_blocks.0.attn.qkv.weight": torch.randn(192, 64)}  # fmt: skip
     norms = {"norm.weight": torch.randn(width), "norm.bias": torch.randn(width)}
     return {**weights, **norms}, decoder
@@ -120,8 +124,8 @@ def bad_files(folder):
     torch.save([1, 2], folder / "list.pth")
     torch.save({"a": 1}, folder / "numbers.pth")
     torch.save({"other.weight": torch.zeros(2)}, folder / "stranger.pth")
-    return ["evil.pth", "torn.safetensors", "torn.pth", "empty.pth", "list.pth", "numbers.pth", "stranger.pth",
-            "absent.pth", "absent.safetensors"]  # fmt: skip
+    return ["evil.pth", "torn.safetensors", "torn.pth", "empty.pth", "list.pth", "numbers.pth",
+            "stranger.pth", "absent.pth", "absent.safetensors"]  # fmt: skip
 
 
 def test_bad_files_are_told_in_one_line(tmp_path):
@@ -140,20 +144,20 @@ def test_not_a_backbone_of_ours(tmp_path):
 
 
 def test_pretrained_of_the_hub_goes_through_timm(monkeypatch):
-    """No network here: timm is asked for the right model, pretrained, and what it returns is loaded."""
+    """No network here: timm is asked for the right model, pretrained; what it returns is loaded."""
     import timm
 
-    asked, create = [], timm.create_model
+    requested, create = [], timm.create_model
 
     def offline(name, pretrained=False, **settings):
-        asked.append((name, pretrained))
+        requested.append((name, pretrained))
         return create(name, pretrained=False, **settings)
 
     vit = TokenViT(VIT)
     monkeypatch.setattr(timm, "create_model", offline)
     assert load_backbone(vit, "timm").missing == ()
     assert load_backbone(vit, VIT + ".augreg_in21k").missing == ()
-    assert asked == [(VIT, True), (VIT + ".augreg_in21k", True)]
+    assert requested == [(VIT, True), (VIT + ".augreg_in21k", True)]
 
 
 @pytest.mark.skipif(not SHIPPED.exists(), reason="the shipped backbone is not in this tree")

@@ -1,4 +1,4 @@
-"""The one writer of text files: all of the new text or all of the old, and nothing left beside it."""
+"""The one writer of text files: all of the new text or all of the old, nothing left beside it."""
 
 from pathlib import Path
 

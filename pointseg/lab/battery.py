@@ -3,8 +3,8 @@
 python -m pointseg.lab.battery [METHOD ...]      prints one line of JSON
 
 For each method its experiment at scale smoke: Bestiary is drawn, points are sampled, the chain is
-trained for a few steps, labels and predictions are made and scored. Hashed are all numbers that come
-out, not their names: a rename passes, changed arithmetic does not.
+trained for a few steps, labels and predictions are made and scored. Hashed are all numbers that
+come out, not their names: a rename passes, changed arithmetic does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""`pointseg carry BASE`: which methods still give the same numbers, bit by bit, after moves and renames.
+"""`pointseg carry BASE`: methods that give the same numbers, bit by bit, after moves and renames.
 
-The battery (lab/battery.py) runs in a checkout of BASE and in the working tree, on one machine. What
-comes out bit-equal is written down in runs/carried.csv; a run with the old code then counts as current.
+The battery (lab/battery.py) runs in a checkout of BASE and in the working tree, on one machine.
+What comes out bit-equal is written down in runs/carried.csv; a run with the old code then counts as
+current.
 """
 
 from __future__ import annotations

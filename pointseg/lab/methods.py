@@ -19,7 +19,8 @@ METHODS = {
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }
-# What a method's chain begins with at the scales that have a first stage: points alone teach features.
+# What a method's chain begins with at the scales that have a first stage: points alone teach
+# features.
 FIRST = {
     "attentionshift": "token_querying",
     "mask_rcnn": "token_querying",

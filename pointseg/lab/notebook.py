@@ -1,4 +1,4 @@
-"""Notebooks with checked parameters, run once for each content of notebook, parameters, code, data."""
+"""Notebooks with checked parameters, run once for each notebook, parameters, code and data."""
 
 from __future__ import annotations
 
@@ -217,7 +217,8 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
                 source.notebook, str(executed), parameters=given, kernel_name=KERNEL,
                 language="python", progress_bar=False, stderr_file=sys.stderr,
                 kernel_manager_class=Known,
-                extra_arguments=["--IPKernelApp.log_level=40", "--IPKernelApp.capture_fd_output=False"],
+                extra_arguments=["--IPKernelApp.log_level=40",
+                                 "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
             if stop.raised:

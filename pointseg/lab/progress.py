@@ -48,7 +48,8 @@ class Progress:
         memory = f"  {record.mem_gb:.1f} GB" if record.mem_gb else ""
         return (
             f"{self.title}step {done}/{self.steps}  loss {record.total:.4f}"
-            f"  {record.images_per_s:.1f} images/s  left {clock(pace * (self.steps - done))}{memory}"
+            f"  {record.images_per_s:.1f} images/s"
+            f"  left {clock(pace * (self.steps - done))}{memory}"
         )
 
     def _show(self, record: Record, last: bool) -> None:

@@ -44,8 +44,8 @@ def summary(recipe: Recipe) -> list[str]:
     points, lines = (
         recipe.points,
         [
-            f"data: {recipe.data}, layout {recipe.layout}, {images} images of split {recipe.train}, "
-            f"{recipe.image_size} px"
+            f"data: {recipe.data}, layout {recipe.layout}, {images} images of split "
+            f"{recipe.train}, {recipe.image_size} px"
         ],
     )
     for k, stage in enumerate(recipe.stages):

@@ -106,7 +106,10 @@ def data_hash(recipe: Recipe) -> str:
     """The data's part of a run's key. Bestiary's pixels follow from its sizes and its code."""
     if recipe.data in EDITION_NAMED:
         counts = f"{recipe.image_size} {recipe.images} {recipe.scored_images}"
-        text = f"{recipe.data} {EDITION_NAMED[recipe.data]} {counts} {recipe.scored_split} {BESTIARY_SEED}"
+        text = (
+            f"{recipe.data} {EDITION_NAMED[recipe.data]} {counts} {recipe.scored_split} "
+            f"{BESTIARY_SEED}"
+        )
         return hashlib.sha256(text.encode()).hexdigest()
     corpus = open_corpus(recipe)
     both = corpus.train.content_hash() + corpus.scored.content_hash()

@@ -56,7 +56,8 @@ def rollout_rows(
     Entry d is the product of the last d + 1 blocks, from the last one downwards, each (mean over
     heads + identity) with rows summing to one; entry 0 is the last block alone. The chain keeps m
     rows: r <- r A, where A exists only `chunk` rows at a time.
-    UNSTATED [AS Sec. 3.2]: "self-attention map" is read as roll-outs of depth 1 to 7, as the release.
+    UNSTATED [AS Sec. 3.2]: "self-attention map" is read as roll-outs of depth 1 to 7, as the
+    release.
     """
     last, depth = vit.depth - 1, vit.depth if depth is None else depth
     attended = attention_rows(vit, trace, last, rows, chunk).mean(1)

@@ -1,4 +1,4 @@
-"""One mask a crop: pixel features times the feature of the whole crop, and a stem for small patches."""
+"""One mask a crop: pixel features times the whole crop's feature, and a stem for small patches."""
 
 from __future__ import annotations
 

@@ -25,8 +25,9 @@ def fixed_positions(side: int, width: int) -> Tensor:
 
 
 class DecoderTrunk(nn.Module):
-    """The MAE decoder as a head on regions: norm, linear, fixed positions, blocks, norm. [AS Sec. 4],
-    imTED's design.
+    """The MAE decoder as a head on regions: norm, linear, fixed positions, blocks, norm.
+
+    [AS Sec. 4], imTED's design.
 
     UNSTATED [AS Sec. 4]: 4 blocks of width 256 with 8 heads, those of the official code's MAE
     decoder.

@@ -1,4 +1,4 @@
-"""What a box says of the mask inside it: multiple instances a row and a column, and the Dice loss."""
+"""Losses of a mask that knows its box: multiple instances a row and a column, and Dice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def dice_loss(prob: Tensor, target: Tensor) -> Tensor:
 
 
 def mil_loss(prob: Tensor, box: Tensor) -> Tensor:
-    """[n] multiple instances: each row and column of maps [n, h, w] holds the object as far as its box does.
+    """[n] multiple instances: rows and columns of maps [n, h, w] hold the object as their box does.
 
     The highest probability of a row is compared with the box map's; so rows beyond the box are
     negatives, and a row across it needs one pixel only. [MAL]

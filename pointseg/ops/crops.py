@@ -1,4 +1,4 @@
-"""Object crops: a square view around one object that knows its image, its target and the way back."""
+"""Object crops: square views, each around one object, that know image, target and the way back."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Crops:
 
 
 def crops_of(boxes: Tensor, image: Tensor, margins: Tensor, side: int) -> Crops:
-    """Crops around boxes [n, 4], grown by margins [n, 4] (left, top, right, bottom) of the half side.
+    """Crops around boxes [n, 4], grown by margins [n, 4] of the half side.
 
-    A box thinner than a pixel grows to one pixel. UNSTATED [EXITS Sec. A]: the shape is not kept,
-    as in MAL's release.
+    Margins are (left, top, right, bottom). A box thinner than a pixel grows to one pixel.
+    UNSTATED [EXITS Sec. A]: the shape is not kept, as in MAL's release.
     """
     low, high = boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     half = (high - low) / 2
@@ -96,7 +96,10 @@ def crop_images(
 
 
 def paste_crops(prob: Tensor, crops: Crops, size: tuple[int, int]) -> Tensor:
-    """[n, h, w] probabilities of crops [n, s, s] at the pixels of images of one size, 0 beyond a window."""
+    """[n, h, w] probabilities of crops [n, s, s] at the pixels of images of one size.
+
+    They are 0 beyond a crop's window.
+    """
     h, w = size
     low, span = crops.window[:, :2], crops.window[:, 2:] - crops.window[:, :2]
     axes = [torch.arange(n, device=prob.device) + 0.5 for n in (w, h)]

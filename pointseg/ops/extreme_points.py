@@ -48,7 +48,7 @@ def clicked_objects(batch: Batch) -> ClickedObjects:
 
 
 def clicks_of(points: Points, name: int | str) -> Points:
-    """Points of an image with the four of a target together, targets in order of their first point."""
+    """Points of an image, the four of a target together, targets in order of their first point."""
     first = {target: k for k, target in reversed(list(enumerate(points.target.tolist())))}
     order = sorted(range(len(points)), key=lambda k: (first[points.target[k].item()], k))
     sorted_points = points.pick(torch.tensor(order, dtype=torch.long, device=points.xy.device))

@@ -1,4 +1,4 @@
-"""Mean field over a window: the binary mask that pixels of like colour beside one another agree on."""
+"""Mean field over a window: the binary mask that neighbouring pixels of like colour agree on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SMALL = 1e-6  # in the denominator; it counts where both products are tiny
 
 
 def colour_kernel(images: Tensor, offset: tuple[int, int], zeta: float) -> Tensor:
-    """[b, h', w'] exp(-|I_i - I_j|^2 / (2 zeta^2)) of the pixels that have a neighbour at `offset`."""
+    """[b, h', w'] exp(-|I_i - I_j|^2 / (2 zeta^2)) of pixels that have a neighbour at `offset`."""
     here, there = overlap(images, offset)
     return torch.exp((here - there).square().sum(1) / (-2 * zeta**2))
 
 
 def overlap(maps: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Two views of maps [..., h, w]: pixels that have a neighbour at `offset`, and that neighbour."""
+    """Two views of maps [..., h, w]: pixels with a neighbour at `offset`, and that neighbour."""
     h, w = maps.shape[-2:]
     (down, right), views = offset, []
     for sign in (1, -1):
@@ -38,8 +38,8 @@ def mean_field(
 ) -> Tensor:
     """[b, h, w] bool mask of foreground probabilities [b, h, w] inside a box map [b, h, w]. [MAL]
 
-    x_i(l) <- prod_j x_j(l)^k_ij over the window with its middle, foreground times the box, divided by
-    the sum of both labels. No unary term comes in again: `prob` only starts the rounds. A pixel
+    x_i(l) <- prod_j x_j(l)^k_ij over the window with its middle, foreground times the box, divided
+    by the sum of both labels. No unary term comes in again: `prob` only starts the rounds. A pixel
     beyond the border has no say. UNSTATED [MAL]: the start is brought to the range of the rounds.
     """
     side = range(-radius, radius + 1)
@@ -54,7 +54,7 @@ def mean_field(
 
 
 def window_sum(plane: Tensor, pairs: list[tuple[tuple[int, int], Tensor]]) -> Tensor:
-    """[b, h, w] sum of k_ij plane_j over a window: the middle, and each pair of neighbours both ways."""
+    """[b, h, w] sum of k_ij plane_j over a window: the middle, and each pair both ways."""
     total = plane.clone()
     for offset, kernel in pairs:
         (here, there), (total_here, total_there) = overlap(plane, offset), overlap(total, offset)

@@ -141,7 +141,7 @@ def nearest_of_each(lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return nearest[order], first[order]
 
 
-def path_between(prices: Tensor, start: int, goal: int) -> Tensor:
+def cheapest_path(prices: Tensor, start: int, goal: int) -> Tensor:
     """[s] cells of the cheapest path from cell `start` to cell `goal`, both included."""
     before = dijkstra(step_graph(prices), indices=start, return_predecessors=True)[1]
     cells = [goal]

@@ -1,4 +1,4 @@
-"""Mask Auto-Labeler (CVPR 2023): a box says which rows and columns hold the object, colour says the rest.
+"""Mask Auto-Labeler (CVPR 2023): boxes say which rows and columns hold an object, colour the rest.
 
 The labeller of boxes, and the baseline that EXITS is measured against. The mask generator teaches
 itself: its mask is brought to agreement among neighbours of like colour, and learnt again.

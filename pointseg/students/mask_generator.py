@@ -156,11 +156,11 @@ def on_crops(network: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
 def chosen_objects(
     objects: ClickedObjects, batch: Batch, config: GeneratorConfig
 ) -> ClickedObjects:
-    """Objects whose boxes are large enough, at most `crops_per_image` of an image, drawn by its seed."""
+    """Objects with boxes large enough, at most `crops_per_image` an image, drawn by its seed."""
     span = objects.box[:, 2:] - objects.box[:, :2]
     chance = uniform(object_draws(objects, batch), 1)[:, 0]
     chance = chance.masked_fill(span.prod(1) <= config.smallest_area, torch.inf)
-    rank = rank_among(chance, objects.image)
+    rank = rank_in_image(chance, objects.image)
     chosen = chance.isfinite() & (rank < (config.crops_per_image or len(objects)))
     return objects.pick(chosen.nonzero()[:, 0])
 
@@ -170,8 +170,8 @@ def object_draws(objects: ClickedObjects, batch: Batch) -> Tensor:
     return child(draws_of(batch)[objects.image], objects.target)
 
 
-def rank_among(values: Tensor, image: Tensor) -> Tensor:
-    """[n] how many objects of the same image have a smaller value, or the same one and stand before."""
+def rank_in_image(values: Tensor, image: Tensor) -> Tensor:
+    """[n] number of objects of the same image with a smaller value, or the same one and before."""
     smaller = values[None] < values[:, None]
     before = (values[None] == values[:, None]).tril(-1)
     return ((smaller | before) & (image[None] == image[:, None])).sum(1)

@@ -1,4 +1,7 @@
-"""A data set in memory with the loaders' interface: rectangles and ellipses, two thing and two stuff classes."""
+"""A data set in memory with the loaders' interface.
+
+Rectangles and ellipses, two thing and two stuff classes.
+"""
 
 import hashlib
 

@@ -20,9 +20,9 @@ class Tiny(nn.Module):
 
     def __init__(self, dropout: float = 0.1, norm: bool = True):
         super().__init__()
-        between = nn.BatchNorm2d(4) if norm else nn.Identity()
+        middle = nn.BatchNorm2d(4) if norm else nn.Identity()
         stem, top = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
-        self.net = nn.Sequential(stem, between, nn.ReLU(), nn.Dropout(dropout), top)
+        self.net = nn.Sequential(stem, middle, nn.ReLU(), nn.Dropout(dropout), top)
 
     @classmethod
     def build(cls, categories, scale, **overrides):

@@ -20,7 +20,7 @@ from pointseg.training.loop import Settings, Trainer
 from pointseg.training.pretraining.mae import MAEConfig
 from pointseg.training.pretraining.pretraining import MaskedPretraining, Pretraining
 
-PLACES = METHODS | {
+MODULES = METHODS | {
     "mal": "pointseg.papers.mal:MAL",
     "exits_warmup": "pointseg.papers.exits.method:SimilarityWarmup",
     "exits": "pointseg.papers.exits.method:EXITS",
@@ -38,7 +38,7 @@ def method_of(name):
         return MaskedPretraining(
             Pretraining(views=12, alone=4, batch=4, size=SIDE, vit=vit, mae=mae)
         )
-    module, attribute = PLACES[name].split(":")
+    module, attribute = MODULES[name].split(":")
     cls = getattr(importlib.import_module(module), attribute)
     return cls.build(CATEGORIES, "smoke")
 

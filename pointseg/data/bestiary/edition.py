@@ -1,7 +1,7 @@
 """The editions of Bestiary as data: what varies, and by how much. The drawing code is one.
 
-The first edition is the easy tier: colours give creatures away, ink runs around every part. The second
-is hard where photographs are hard.
+The first edition is the easy tier: colours give creatures away, ink runs around every part. The
+second is hard where photographs are hard.
 """
 
 from __future__ import annotations

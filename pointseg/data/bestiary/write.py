@@ -91,7 +91,7 @@ def make(
     workers: int = 0,
     progress: bool = True,
 ) -> None:
-    """Writes images to train on, `val` and `tune` (default: a quarter) and `pretrain` under `out`."""
+    """Images to train on, `val` and `tune` (default: a quarter) and `pretrain`, under `out`."""
     out = Path(out)
     size = edition_of(edition).size if size is None else size
     val, tune = (max(2, images // 4) if count is None else count for count in (val, tune))

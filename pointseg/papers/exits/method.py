@@ -1,4 +1,4 @@
-"""EXITS wired up: a warmed-up extractor finds points inside the box, and a generator learns from them."""
+"""EXITS wired up: a warmed-up extractor finds points in the box, a generator learns from them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Extractor(nn.Module):
         self.grid = side // self.vit.stride
 
     def seeds(self, objects: ClickedObjects, crops: Crops) -> Seeds:
-        """Seeds of each crop, from its own clicks; from its neighbours' too where that is asked for."""
+        """Seeds of each crop, from its clicks; from its neighbours' too where that is wanted."""
         points = pushed_inward(crops.to_crop(objects.points), crops.box, self.config.delta)
         seeds = seeds_of(points, crops.box, self.grid, self.side)
         return (
@@ -118,9 +118,9 @@ class Extractor(nn.Module):
 
     def others(self, objects: ClickedObjects, crops: Crops) -> tuple[Tensor, Tensor]:
         """Tokens [k] that hold another object's click, and the crop [k] that shows them."""
-        places = crops.to_crop(objects.points.flatten(0, 1).expand(len(crops), -1, -1))
-        owner = torch.arange(len(objects), device=places.device).repeat_interleave(4)
-        cell = (places / (self.side / self.grid)).floor().long()
+        clicks = crops.to_crop(objects.points.flatten(0, 1).expand(len(crops), -1, -1))
+        owner = torch.arange(len(objects), device=clicks.device).repeat_interleave(4)
+        cell = (clicks / (self.side / self.grid)).floor().long()
         shown = ((cell >= 0) & (cell < self.grid)).all(-1)
         shown &= (objects.image[owner] == crops.image[:, None]) & (owner != crops.target[:, None])
         crop, click = shown.nonzero(as_tuple=True)

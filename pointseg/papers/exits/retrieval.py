@@ -1,4 +1,7 @@
-"""Pseudo points of a crop: seeds, their walk, and two levels. A reconstruction: the main paper is not at hand."""
+"""Pseudo points of a crop: seeds, their walk, and two levels.
+
+A reconstruction: the main paper is not at hand.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,10 @@ class Retrieved:
 
 
 def pushed_inward(points: Tensor, box: Tensor, delta: float) -> Tensor:
-    """[n, 4, 2] extreme points moved `delta` pixels of the crop toward the centre of the box, not past it.
+    """[n, 4, 2] extreme points moved `delta` pixels of the crop toward the box's centre.
 
-    [EXITS Sec. B] UNSTATED [EXITS Sec. B]: the centre of the object is read as that of its box.
+    They do not pass it. [EXITS Sec. B]
+    UNSTATED [EXITS Sec. B]: the centre of the object is read as that of its box.
     """
     way = (box[:, None, :2] + box[:, None, 2:]) / 2 - points
     length = way.norm(dim=-1, keepdim=True)
@@ -78,7 +82,9 @@ def seed_columns(seeds: Seeds) -> Tensor:
 
 
 def scores(walks: Tensor, rule: Score = "difference") -> Tensor:
-    """[n, N] how much more a token belongs to E than to O, of walks [n, N, 2] from both. [EXITS Sec. H]
+    """[n, N] how much more a token belongs to E than to O, of walks [n, N, 2] from both.
+
+    [EXITS Sec. H]
 
     UNSTATED [EXITS Sec. H]: "the propagation difference" is read as N (mean over E - mean over O):
     sums instead of means would never let four seeds win against hundreds. Named alternatives:
@@ -100,9 +106,9 @@ def retrieved(score: Tensor, seeds: Seeds, levels: Levels) -> Retrieved:
     has nothing to compare with, so nothing is retrieved.
     """
     cost = torch.stack([levels.foreground - score, levels.background + score])
-    answer = owner(cost, tau=0.0)
+    owners = owner(cost, tau=0.0)
     candidates = candidates_of(seeds)
-    return Retrieved(candidates & (answer == 0), candidates & (answer == 1))
+    return Retrieved(candidates & (owners == 0), candidates & (owners == 1))
 
 
 def candidates_of(seeds: Seeds) -> Tensor:
@@ -118,8 +124,9 @@ def calibrated(
     """Levels at which a share `empty` of the crops retrieves nothing, both sides equally precise.
 
     positive [p]: scores at extreme points that were hidden from the walk; negative [q]: scores of
-    tokens outside the box beside it. UNSTATED [EXITS Sec. D]: the values of the levels; the share is
-    the text's 7 % [EXITS Sec. B], equal precision is our second equation, and neither needs a mask.
+    tokens outside the box beside it. UNSTATED [EXITS Sec. D]: the values of the levels; the share
+    is the text's 7 % [EXITS Sec. B], equal precision is our second equation, and neither needs a
+    mask.
     """
     candidates = candidates_of(seeds)
     highest = score.masked_fill(~candidates, -torch.inf).amax(1)

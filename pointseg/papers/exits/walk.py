@@ -1,4 +1,7 @@
-"""A random walk over the tokens of a crop: from attention to a doubly stochastic matrix. [EXITS Sec. C]"""
+"""A random walk over a crop's tokens: from attention to a doubly stochastic matrix.
+
+[EXITS Sec. C]
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from pointseg.structures import InputError
 
 
 def similarity(attention: Tensor, prefix: int = 1) -> Tensor:
-    """[b, N, N] S of one layer's attention [b, heads, P + N, P + N] after its softmax. [EXITS Sec. C]
+    """[b, N, N] S of one layer's attention [b, heads, P + N, P + N] after its softmax.
 
+    [EXITS Sec. C]
     UNSTATED [EXITS Sec. C]: the mean over heads; the class token takes part in the softmax and
     its row and column are dropped afterwards.
     """
@@ -18,8 +22,9 @@ def similarity(attention: Tensor, prefix: int = 1) -> Tensor:
 
 
 def doubly_stochastic(similarity: Tensor, rounds: int = 10) -> Tensor:
-    """[b, N, N] T: rows, then columns of S [b, N, N] divided by their sums, again and again (Sinkhorn).
+    """[b, N, N] T: rows, then columns of S [b, N, N] divided by their sums, over and over.
 
+    Sinkhorn's way.
     UNSTATED [EXITS]: rounds. Three, as in CLIP-ES, leave column sums 12 % away from one, ten 0.1 %.
     """
     matrix = similarity.clamp(min=torch.finfo(similarity.dtype).tiny)
@@ -30,7 +35,7 @@ def doubly_stochastic(similarity: Tensor, rounds: int = 10) -> Tensor:
 
 
 def doubly_stochastic_fast(similarity: Tensor, rounds: int = 10) -> Tensor:
-    """The same by two vectors of factors: a product with S instead of two divisions of it a round."""
+    """The same by two vectors of factors: a product with S instead of two divisions a round."""
     matrix = similarity.clamp(min=torch.finfo(similarity.dtype).tiny)
     column = torch.ones_like(matrix[:, :1])
     for _ in range(rounds):

@@ -67,19 +67,21 @@ class MaskedAutoencoder(nn.Module):
             self.teacher = deepcopy(vit).eval().requires_grad_(False)
             self.imagine = nn.Linear(width, vit.dim)
 
-    def losses(self, images: Tensor, draws: Tensor, taught: bool = False) -> dict[str, Tensor]:
+    def losses(
+        self, images: Tensor, draws: Tensor, with_teacher: bool = False
+    ) -> dict[str, Tensor]:
         """Weighted losses on images [b, 3, H, W] in 0..1, sides a multiple of the stride.
 
-        Draws [b] choose what is hidden; `taught` adds the teacher, and the ways of hiding.
+        Draws [b] choose what is hidden; `with_teacher` adds the teacher, and the ways of hiding.
         """
         pixels = self.vit.normalise(images)
-        features = self.teacher_features(pixels) if taught else None
-        ways = self.config.masks if taught else 1
+        features = self.teacher_features(pixels) if with_teacher else None
+        ways = self.config.masks if with_teacher else 1
         pixels = pixels.repeat(ways, 1, 1, 1)
         draws = torch.cat([child(draws, way) for way in range(ways)])
         painted = self.painted(pixels, self.random_hidden(pixels, draws), child(draws, 2))
         losses = self.pixel_losses(painted, pixels)
-        if taught:
+        if with_teacher:
             target = take(features.repeat(ways, 1, 1), painted.which.unsqueeze(-1))
             error = self.imagine(painted.decoded).float() - target
             losses["features"] = self.config.latent * error.square().mean()

@@ -90,7 +90,7 @@ class MaskedPretraining(nn.Module):
         if self.config.mae.latent and step == first:
             self.model.start_teacher()
         images = random_views(batch.images, child(draws, 0), self.config.smallest_crop)
-        return self.model.losses(images, child(draws, 1), taught=step >= first)
+        return self.model.losses(images, child(draws, 1), with_teacher=step >= first)
 
 
 def new_method(config: Pretraining) -> MaskedPretraining:

@@ -190,10 +190,10 @@ def _ridge_accuracy(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> f
     a = scale(x)
     normal = a.T @ (a * weight)
     ridge = 1e-2 * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
-    answer = (scale(other_x) @ torch.linalg.solve(normal + ridge, a.T @ (wanted * weight))).argmax(
-        1
-    )
-    shares = [(answer[other_y == k] == k).double().mean() for k in other_y.unique()]
+    predicted = (
+        scale(other_x) @ torch.linalg.solve(normal + ridge, a.T @ (wanted * weight))
+    ).argmax(1)
+    shares = [(predicted[other_y == k] == k).double().mean() for k in other_y.unique()]
     return float(sum(shares) / len(shares))
 
 
