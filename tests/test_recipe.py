@@ -176,7 +176,7 @@ def test_progress_writes_plain_lines_and_two_logs(tmp_path, capsys):
     assert all(word in lines[-1] for word in ("step 12/12", "loss", "images/s", "left 0:00"))
     log, speed = (read_log(tmp_path / f"{name}.jsonl") for name in ("log", "speed"))
     assert [line["losses"] for line in log] == [r.losses for r in records]
-    assert set(log[0]) == {"step", "epoch", "losses", "total", "lr", "images"}
+    assert set(log[0]) == {"step", "epoch", "losses", "notes", "total", "lr", "images"}
     assert all(line["data_wait"] <= line["seconds"] for line in speed)
     sums = totals(speed)
     assert sums["steps"] == 12 and sums["images_per_s"] > 0 and 0 <= sums["data_wait_share"] <= 1

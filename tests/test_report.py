@@ -136,7 +136,7 @@ def foreign():
         "points": {"points": PointChoice("centre", n=5)},
         "data": {"data": "data/dsb2018"},
         "split": {"scored_on": "tune"},
-        "size": {"image_size": 192},
+        "size": {"image_size": 128},
     }
 
 

@@ -24,7 +24,7 @@ from pointseg.lab.fingerprint import sha8
 from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import Recipe, make
 from pointseg.lab.run_record import Run
-from pointseg.nets.start import stored_weights
+from pointseg.nets.weights import read_weights
 
 SCALE = "smoke"
 
@@ -45,7 +45,7 @@ def outputs(recipe: Recipe, place: Path) -> str:
     run = Run(place / "runs" / SCALE / recipe.stage.method / "s0")
     metrics = experiment(recipe, run)
     head = metrics.pop("stages")[-1]["head"]
-    weights = stored_weights(run.stages / head / "model.pt").values()
+    weights = read_weights(run.stages / head / "model.pt").values()
     numbers = [metrics, run.read("answers.json"), run.read("data.json")["points"]]
     return sha8(sorted(leaves(numbers)), sorted(digest(tensor) for tensor in weights))
 

@@ -53,8 +53,9 @@ def summary(recipe: Recipe) -> list[str]:
         what = f"the labels of stage {source}" if isinstance(source, int) else source
         what += f" ({points.n} {points.kind} a target)" if source == "points" else ""
         start = "" if stage.starts_from is None else f", starts from {stage.starts_from}"
-        long = stage.training.steps or f"{stage.training.epochs:g} epochs"
-        size = f"{long} steps of {stage.training.batch} images"
+        steps, epochs = stage.training.steps, stage.training.epochs
+        long = f"{steps} steps" if steps else f"{epochs:g} epochs"
+        size = f"{long} of {stage.training.batch} images"
         lines.append(f"stage {k}: {stage.method} learns from {what}{start}, {size}")
     return [
         *lines,

@@ -125,6 +125,10 @@ class Backbone(nn.Module):
         on_top = [p for name, p in self.named_parameters() if not name.startswith("vit.")]
         return [*groups, *decay_groups([*on_top, *beside], lr, weight_decay)]
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks of the ViT, all of one shape."""
+        return list(self.vit.blocks)
+
 
 class MaskRCNN(Backbone):
     """The student of AttentionShift, and on true masks the upper row of its tables."""

@@ -66,6 +66,9 @@ class MaskRCNNFull(nn.Module):
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         return self.student.param_groups(lr, weight_decay)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        return self.student.compiled_parts()
+
 
 def full_targets(truths: list[Truth], size: tuple[int, int]) -> Targets:
     """Masks and their boxes of the objects of a batch padded to `size`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
+from torch import nn
 
 from pointseg.papers.attentionshift.config import SCALES, Config
 from pointseg.papers.attentionshift.labeller import Evidence, Labeller, Labels
@@ -87,3 +88,6 @@ class AttentionShift(PointSupervised):
         return [replaced_rows(known, ours, detected_at_points(ours, at, known.label))
                 for known, ours, at in zip(labels.instances(batch.sizes), detections, xy)
                 ]  # fmt: skip
+
+    def compiled_parts(self) -> list[nn.Module]:
+        return self.student.compiled_parts()

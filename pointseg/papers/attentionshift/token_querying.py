@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+from torch import nn
+
 from pointseg.papers.attentionshift.config import SCALES, Config
 from pointseg.papers.attentionshift.querying import PointBranch
 from pointseg.papers.method import PointSupervised
@@ -45,3 +47,6 @@ class TokenQuerying(PointSupervised):
         """The method for the thing classes of a dataset; `overrides` replace fields of the
         Config."""
         return cls(sum(c.is_thing for c in categories), SCALES[scale].changed(**overrides))
+
+    def compiled_parts(self) -> list[nn.Module]:
+        return self.student.compiled_parts()
