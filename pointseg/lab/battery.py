@@ -22,6 +22,7 @@ from pointseg.lab.chain import code_of
 from pointseg.lab.experiment import experiment
 from pointseg.lab.fingerprint import sha8
 from pointseg.lab.methods import METHODS
+from pointseg.lab.progress import read_log
 from pointseg.lab.recipe import Recipe, make
 from pointseg.lab.run_record import Run
 from pointseg.nets.weights import read_weights
@@ -41,12 +42,13 @@ def _hashes(method: str, place: Path) -> dict[str, str]:
 
 
 def outputs(recipe: Recipe, place: Path) -> str:
-    """Hash of scores, predictions, labels, points and weights, blind to their names."""
+    """Hash of losses, scores, predictions, labels, points and weights, blind to their names."""
     run = Run(place / "runs" / SCALE / recipe.stage.method / "s0")
     metrics = experiment(recipe, run)
-    head = metrics.pop("stages")[-1]["head"]
-    weights = read_weights(run.stages / head / "model.pt").values()
-    numbers = [metrics, run.read("answers.json"), run.read("data.json")["points"]]
+    folders = [run.stages / stage["head"] for stage in metrics.pop("stages")]
+    weights = read_weights(folders[-1] / "model.pt").values()
+    losses = [read_log(folder / "log.jsonl") for folder in folders]
+    numbers = [metrics, losses, run.read("answers.json"), run.read("data.json")["points"]]
     return sha8(sorted(leaves(numbers)), sorted(digest(tensor) for tensor in weights))
 
 
