@@ -173,7 +173,9 @@ class Batch:
         return padding_mask(self.sizes, self.images)
 
     def to(self, device) -> Batch:
-        move = lambda items: None if items is None else [item.to(device) for item in items]  # noqa: E731
+        move = lambda items: (  # noqa: E731
+            None if items is None else [item.to(device) for item in items]
+        )
         draws = None if self.draws is None else self.draws.to(device)
         return replace(self, images=self.images.to(device, non_blocking=True), draws=draws,
                        points=move(self.points), truths=move(self.truths))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The book builds without a warning, needs nothing from outside, and types no numbers of its own."""
+"""The book builds without a warning, needs nothing from outside, types no numbers of its own."""
 
 import functools
 import http.server
@@ -18,8 +18,9 @@ import yaml
 from pointseg.bookkit import figures
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync --allow-file-access-from-files").split()  # fmt: skip
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run "
+         "--disable-background-networking --disable-component-update --disable-sync "
+         "--allow-file-access-from-files").split()  # fmt: skip
 PHONE = {"width": 390, "height": 844}
 
 
@@ -82,11 +83,13 @@ def pages(html: Path) -> list[str]:
 
 
 HIDDEN = """() => {
-    // of every number of ours: is it what a reader sees at its place, once its table is scrolled there?
+    // of every number of ours:
+    // is it what a reader sees at its place, once its table is scrolled there?
     const ours = [...document.querySelectorAll("table.claims a[href], table.claims .verdict")];
     const covered = e => { const {left, right, top, bottom} = e.getBoundingClientRect();
         const [x, y] = [(left + right) / 2, (top + bottom) / 2];
-        const frame = e.closest(".table-scroll")?.getBoundingClientRect() ?? {left: 0, right: innerWidth};
+        const frame = e.closest(".table-scroll")?.getBoundingClientRect() ??
+            {left: 0, right: innerWidth};
         if (x < Math.max(0, frame.left) || y < 0 || x >= Math.min(innerWidth, frame.right)
             || y >= innerHeight) return false;  // out of sight: scrolled there next
         const upper = document.elementFromPoint(x, y);
@@ -94,13 +97,15 @@ HIDDEN = """() => {
     const at_rest = e => { e.closest(".table-scroll")?.scrollTo(0, 0);
         e.scrollIntoView({block: "center", inline: "nearest", behavior: "instant"});
         e.closest(".table-scroll")?.scrollTo(0, 0); return covered(e); };
-    const scrolled = e => { e.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
+    const scrolled = e => {
+        e.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
         return covered(e); };
     const shown = ours.filter(e => e.checkVisibility());
     return [shown.length, shown.filter(e => at_rest(e) || scrolled(e)).map(e => e.innerText)];
 }"""
 CUT_CODE = """() => {
-    const blocks = [...document.querySelectorAll("div.highlight pre")].filter(e => e.checkVisibility());
+    const blocks = [...document.querySelectorAll("div.highlight pre")]
+        .filter(e => e.checkVisibility());
     const cut = blocks.filter(e => e.scrollWidth > e.clientWidth + 1);
     return [blocks.length, cut.map(e => e.innerText.slice(0, 60))];
 }"""
@@ -158,10 +163,13 @@ FAINT = """() => {
     document.documentElement.dataset.theme = "dark";
     const numbers = c => c.match(/[\\d.]+/g).map(Number), clear = c => numbers(c)[3] === 0;
     const linear = v => v <= 10 ? v / 3294 : ((v / 255 + 0.055) / 1.055) ** 2.4;
-    const light = c => { const [r, g, b] = numbers(c).map(linear); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const ground = e => e && clear(getComputedStyle(e).backgroundColor) ? ground(e.parentElement) : e;
+    const light = c => { const [r, g, b] = numbers(c).map(linear);
+                         return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const ground = e => e && clear(getComputedStyle(e).backgroundColor) ?
+        ground(e.parentElement) : e;
     const of = (e, what) => light(getComputedStyle(e)[what]);
-    const contrast = e => { const [a, b] = [of(e, "color"), of(ground(e) ?? document.body, "backgroundColor")];
+    const contrast = e => { const [a, b] = [of(e, "color"),
+                                            of(ground(e) ?? document.body, "backgroundColor")];
                             return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); };
     const told = [...document.querySelectorAll(".cell_output .text_html :is(p, a, th, td)")];
     return [told.length, told.filter(e => contrast(e) < 4.5).map(e => e.innerText.slice(0, 30))];
@@ -169,7 +177,10 @@ FAINT = """() => {
 
 
 def faint(browser, address: str) -> tuple[int, list[str]]:
-    """How many texts the cells of a page have printed, and which of them can hardly be read in the dark."""
+    """How many texts the cells of a page have printed, and which are faint.
+
+    Those that can hardly be read in the dark.
+    """
     page = browser.new_page(color_scheme="dark")
     page.goto(address, wait_until="load")
     page.add_style_tag(content="* { transition: none !important }")
@@ -189,7 +200,10 @@ def test_what_cells_print_can_be_read_in_the_dark(html, browser):
 
 @pytest.mark.browser
 def test_pale_text_on_a_pale_ground_is_seen(tmp_path, browser):
-    body = '<body style="background: #111; color: #eee"><div class="cell_output"><div class="text_html">{}</div></div>'
+    body = (
+        '<body style="background: #111; color: #eee"><div class="cell_output">'
+        '<div class="text_html">{}</div></div>'
+    )
     cells = '<p>on dark</p><p style="background: #cdd"><a style="color: #5af">on pale</a></p>'
     (tmp_path / "dark.html").write_text(body.format(cells))
     assert faint(browser, f"{tmp_path.as_uri()}/dark.html") == (3, ["on pale", "on pale"])
@@ -197,14 +211,18 @@ def test_pale_text_on_a_pale_ground_is_seen(tmp_path, browser):
 
 @pytest.mark.browser
 def test_a_faulty_page_is_seen(tmp_path, browser):
-    text = '<img src="gone.png"><script src="http://192.0.2.1/x.js"></script><script>throw new Error("no")</script>'
+    text = (
+        '<img src="gone.png"><script src="http://192.0.2.1/x.js"></script>'
+        '<script>throw new Error("no")</script>'
+    )
     (tmp_path / "bad.html").write_text(text)
     met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
     assert all(met[fault] for fault in ("outside", "errors", "missing", "broken", "mute"))
 
 
 WIDE = """<div class="table-scroll" style="overflow-x: auto; width: 300px"><table class="claims"
-style="width: 900px"><tr><td>row</td><td><a href="#">53.2</a></td><td{}><b class="verdict">not run</b></td></tr>
+style="width: 900px"><tr><td>row</td><td><a href="#">53.2</a></td>
+<td{}><b class="verdict">not run</b></td></tr>
 </table></div>"""
 STICKY = ' style="position: sticky; right: 0; padding: 0 99px; background: white"'
 

@@ -1,4 +1,7 @@
-"""Cost: operations and bytes by hand, rounds in turn, and a chapter that renders with a run and without one."""
+"""Cost: operations and bytes by hand, and rounds in turn.
+
+A chapter that renders with a run and without one.
+"""
 
 import json
 from dataclasses import replace
@@ -41,7 +44,10 @@ def small_vit():
 
 
 def test_operations_of_a_vit_are_those_counted_by_hand():
-    """64 x 64 pixels in patches of 8: 64 patches and 4 queries make 68 tokens of width 32 in 2 blocks."""
+    """64 x 64 pixels in patches of 8.
+
+    64 patches and 4 queries make 68 tokens of width 32 in 2 blocks.
+    """
     patches, tokens, width, pixels = 64, 68, 32, 3 * 8 * 8
     linear = 2 * tokens * width * (3 * width + width + 4 * width + 4 * width)
     attention = 2 * 2 * tokens * tokens * width
@@ -163,8 +169,8 @@ def made_up(runs, name, metrics):
     run.folder.mkdir(parents=True)
     run.write("recipe.json", {"method": "cost", "scale": "small"})
     run.write("env.json", {"device": "an <abacus>"})
-    run.write("result.json", {"status": "ok", "notebook": "cost_measure.py", "finished": "2026-01-02",
-                              "metrics": metrics})  # fmt: skip
+    run.write("result.json", {"status": "ok", "notebook": "cost_measure.py",
+                              "finished": "2026-01-02", "metrics": metrics})  # fmt: skip
     return run
 
 

@@ -1,4 +1,7 @@
-"""The explorer in a page from disk: its numbers are the library's, its controls work, and it asks for nothing."""
+"""The explorer in a page from disk.
+
+Its numbers are the library's, its controls work, and it asks for nothing.
+"""
 
 import json
 import math
@@ -41,16 +44,21 @@ from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import InputError, Points
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync --allow-file-access-from-files").split()  # fmt: skip
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run "
+         "--disable-background-networking --disable-component-update --disable-sync "
+         "--allow-file-access-from-files").split()  # fmt: skip
 NAME = "key-point-explorer"
 CASES = [
     {"point": [60.5, 52.5]},
     {"point": [20.5, 100.5], "alpha": 0.1, "keypoints": 7, "depth": 1},
-    {"point": [100.5, 30.5], "alpha": math.inf, "rounds": 4, "filter_threshold": 0.5, "merge_threshold": 0.95},
-    {"point": [70.5, 90.5], "map_kind": "attention", "layer": 0, "head": 1, "instance_map": "printed"},
-    {"point": [33.5, 41.5], "map_kind": "similarity", "instance_map": "none", "seed_threshold": 0.6, "keypoints": 40},
-    {"point": [5.5, 5.5], "map_kind": "attention", "foreground": 0.5, "background": 0.3, "box_threshold": 0.7},
+    {"point": [100.5, 30.5], "alpha": math.inf, "rounds": 4, "filter_threshold": 0.5,
+     "merge_threshold": 0.95},
+    {"point": [70.5, 90.5], "map_kind": "attention", "layer": 0, "head": 1,
+     "instance_map": "printed"},
+    {"point": [33.5, 41.5], "map_kind": "similarity", "instance_map": "none",
+     "seed_threshold": 0.6, "keypoints": 40},
+    {"point": [5.5, 5.5], "map_kind": "attention", "foreground": 0.5, "background": 0.3,
+     "box_threshold": 0.7},
     {"point": [90.5, 75.5], "seed_threshold": 1.0, "box_threshold": 1.0, "filter_threshold": 1.0},
 ]  # fmt: skip
 
@@ -62,7 +70,10 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def records(scenes):
-    """One picture of our own ViT, one of a ViT with a class token and larger patches; weights are drawn."""
+    """One picture of our own ViT, one of a ViT with a class token and larger patches.
+
+    Weights are drawn.
+    """
     torch.manual_seed(3)
     networks = [TokenViT("small", dim=48, depth=3, heads=3), TokenViT("vit_tiny_patch16_224")]
     return [
@@ -116,7 +127,8 @@ def page(opened):
     """One page for all, as a reader finds it."""
     start = STATE | {"point": [60.5, 52.5]}
     opened.evaluate(
-        f"(all) => Object.entries(all).forEach(([k, v]) => window.pointsegModels['{NAME}'].set(k, v))",
+        "(all) => Object.entries(all).forEach("
+        f"([k, v]) => window.pointsegModels['{NAME}'].set(k, v))",
         start,
     )
     settled(opened)
@@ -157,8 +169,9 @@ def library(record: dict, scene, settings: dict, monkeypatch) -> dict:
     numbers, state = read_numbers(record), STATE | settings
     config = Config(
         keypoints=state["keypoints"], iterations=state["rounds"],
-        **{k: state[k] for k in ("instance_map", "foreground", "background", "seed_threshold", "box_threshold", "alpha",
-                                 "filter_threshold", "merge_threshold")},
+        **{k: state[k] for k in ("instance_map", "foreground", "background", "seed_threshold",
+                                 "box_threshold", "alpha", "filter_threshold",
+                                 "merge_threshold")},
     )  # fmt: skip
     one = torch.zeros(1, dtype=torch.long)
     size, points = (record["height"], record["width"]), torch.tensor([state["point"]])
@@ -193,7 +206,10 @@ def library_map(numbers, state: dict, seed: int, monkeypatch) -> torch.Tensor:
     """[T] raw map from the bundle's queries and keys, by pointseg.nets.attention."""
     if state["map_kind"] == "similarity":
         return F.normalize(numbers.tokens, dim=-1) @ F.normalize(numbers.tokens[seed], dim=-1)
-    pair = lambda _vit, _trace, block: (numbers.queries[block][None], numbers.keys[block][None])  # noqa: E731
+    pair = lambda _vit, _trace, block: (  # noqa: E731
+        numbers.queries[block][None],
+        numbers.keys[block][None],
+    )
     monkeypatch.setattr(attention, "block_queries_keys", pair)
     depth = len(numbers.queries)
     vit, trace = SimpleNamespace(depth=depth), SimpleNamespace(inputs=[numbers.tokens])
@@ -212,12 +228,17 @@ IN_PAGE = """async ([name, index, settings]) => {
   const model = window.pointsegModels[name], raw = await model.load(index);
   const url = URL.createObjectURL(new Blob([window.moduleText], { type: "text/javascript" }));
   const m = await import(url), picture = m.decoded(raw);
-  const state = { ...m.STATE, ...settings, alpha: settings.alpha === null ? Infinity : settings.alpha ?? 1 };
-  const found = m.shifted(picture, state), end = m.finished(picture, state, found), list = (v) => Array.from(v);
-  return { attention: list(found.attention), instance: list(found.instance.values), seeds: found.seeds, box: found.box,
-    index: found.index, path: found.path.map((r) => list(r.points)), owner: list(found.path.at(-1).owner),
+  const state = { ...m.STATE, ...settings,
+    alpha: settings.alpha === null ? Infinity : settings.alpha ?? 1 };
+  const found = m.shifted(picture, state), end = m.finished(picture, state, found),
+    list = (v) => Array.from(v);
+  return { attention: list(found.attention), instance: list(found.instance.values),
+    seeds: found.seeds, box: found.box,
+    index: found.index, path: found.path.map((r) => list(r.points)),
+    owner: list(found.path.at(-1).owner),
     groups: end.groups.map((g) => g.members), features: end.groups.map((g) => list(g.feature)),
-    tokens: end.groups.map((g) => g.token), mask: end.mask.map(Number), iou: end.iou, recall: end.recall };
+    tokens: end.groups.map((g) => g.token), mask: end.mask.map(Number), iou: end.iou,
+    recall: end.recall };
 }"""
 
 
@@ -241,7 +262,10 @@ def test_numbers_equal_the_library(page, records, scenes, monkeypatch, which):
 
 @pytest.mark.browser
 def test_the_cases_reach_every_branch(records, scenes, monkeypatch):
-    """Filtering, merging and the empty mask all happen somewhere above, or the comparison would prove little."""
+    """Filtering, merging and the empty mask all happen somewhere above.
+
+    Or the comparison would prove little.
+    """
     matches = [library(records[0], scenes[0], settings, monkeypatch) for settings in CASES]
     assert any(len(group) > 1 for one in matches for group in one["groups"])
     assert any(sum(map(len, one["groups"])) < len(one["seeds"]) for one in matches)
@@ -251,7 +275,8 @@ def test_the_cases_reach_every_branch(records, scenes, monkeypatch):
 @pytest.mark.browser
 def test_a_point_moves_by_click_and_key_and_the_numbers_follow(page):
     page.evaluate(f"""() => {{ const m = window.pointsegModels['{NAME}'];
-        m.set('map_kind', 'similarity'); m.set('instance_map', 'none'); m.set('box_threshold', 0.8); }}""")
+        m.set('map_kind', 'similarity'); m.set('instance_map', 'none');
+        m.set('box_threshold', 0.8); }}""")
     settled(page)
     before = model(page, "key_points"), model(page, "box")
     canvas = page.locator("canvas.ps-picture")

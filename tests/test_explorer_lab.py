@@ -32,12 +32,16 @@ seen = ipywidgets.HTML()
 def tell(_):
     x, y = explorer.point
     box = ", ".join(str(round(v)) for v in explorer.box)
-    found = f"{explorer.filter_threshold:.2f} | {x} {y} | {box} | {explorer.mask_array.sum()} tokens"
+    found = (f"{explorer.filter_threshold:.2f} | {x} {y} | {box} | "
+             f"{explorer.mask_array.sum()} tokens")
     seen.value = f"<pre id='seen'>{found}</pre>"
 explorer.observe(tell, ["mask", "box", "point", "filter_threshold"])
 ipywidgets.VBox([seen, explorer])
 """
-READY = """() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel?.status === 'idle'"""
+READY = (
+    "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session"
+    "?.kernel?.status === 'idle'"
+)
 TELLS = """(text) => document.querySelector('#seen')?.textContent.startsWith(text)"""
 
 
@@ -52,8 +56,9 @@ def lab(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("jupyter"), "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
-               f"--port={port}", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}",
+    command = [Path(sys.executable).with_name("jupyter"), "lab", "--no-browser", "--allow-root",
+               "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={TOKEN}",
+               f"--ServerApp.root_dir={tmp_path}",
                "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
     private = {

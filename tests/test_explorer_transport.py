@@ -1,4 +1,7 @@
-"""The transport explorer: its numbers are the library's, they follow pixel and units, also by keyboard."""
+"""The transport explorer: its numbers are the library's.
+
+They follow pixel and units, also by keyboard.
+"""
 
 import shutil
 from itertools import pairwise
@@ -23,7 +26,8 @@ from pointseg.ops.transport import sinkhorn
 from pointseg.ownership import owner
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run "
+         "--disable-background-networking").split()  # fmt: skip
 NAME = "transport-explorer"
 
 
@@ -74,8 +78,8 @@ def page(record, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("transport")
     write_script(record, folder / "bundles", "t0")
-    body = embed([{"name": "t0", "title": "three", "start": start_of(record)}], (), "bundles/", NAME, STATE,
-                 transport_module())  # fmt: skip
+    body = embed([{"name": "t0", "title": "three", "start": start_of(record)}], (), "bundles/",
+                 NAME, STATE, transport_module())  # fmt: skip
     (folder / "page.html").write_text(
         f"<!doctype html><meta charset=utf-8><title>t</title><body>{body}</body>"
     )
@@ -97,14 +101,17 @@ def page(record, tmp_path_factory):
 IN_PAGE = """async ([text, settings]) => {
   const model = window.pointsegModels["transport-explorer"], raw = await model.load(0);
   const m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
-  const picture = m.read(raw), found = m.solved(picture, { ...m.STATE, ...settings }), list = (v) => Array.from(v);
-  return { cost: found.cost.map(list), units: found.units, potentials: found.potentials, owner: list(found.owner),
+  const picture = m.read(raw), found = m.solved(picture, { ...m.STATE, ...settings }),
+    list = (v) => Array.from(v);
+  return { cost: found.cost.map(list), units: found.units, potentials: found.potentials,
+    owner: list(found.owner),
     path: m.pathTo(found.paths[1], 37), cell: m.cellAt(picture, [35.5, 9.5]) };
 }"""
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("settings", [{}, {"beta": 1.0, "rounds": 10}, {"thing": 1, "factor": 3.0, "epsilon": 0.01},
+@pytest.mark.parametrize("settings", [{}, {"beta": 1.0, "rounds": 10},
+                                      {"thing": 1, "factor": 3.0, "epsilon": 0.01},
                                       {"solver": "none", "beta": 0.0}])  # fmt: skip
 def test_costs_potentials_and_owners_are_the_librarys(page, record, settings):
     matches, state = page.evaluate(IN_PAGE, [transport_module(), settings]), STATE | settings
@@ -114,7 +121,8 @@ def test_costs_potentials_and_owners_are_the_librarys(page, record, settings):
     np.testing.assert_allclose(matches["cost"], cost, atol=1e-9)
     demand = torch.from_numpy(_read_halves(record["demand"]))
     units = torch.tensor([t["units"] * (state["factor"] if k == state["thing"] else 1)
-                          for k, t in enumerate(record["things"])], dtype=torch.float64)  # fmt: skip
+                          for k, t in enumerate(record["things"])],
+                         dtype=torch.float64)  # fmt: skip
     units = units * demand.sum() / units.sum()
     np.testing.assert_allclose(matches["units"], units, rtol=1e-12)
     u = torch.zeros(len(cells), dtype=torch.float64)

@@ -284,7 +284,8 @@ def test_weak_methods_learn_nothing_from_masks(name, made):
 
 
 @pytest.mark.parametrize(("cls", "training_set", "honest"),
-                         [(Pointed, PointDataset, True), (Peeking, LeakyDataset, False)])  # fmt: skip
+                         [(Pointed, PointDataset, True),
+                          (Peeking, LeakyDataset, False)])  # fmt: skip
 def test_the_whole_way_tells_an_honest_method_from_a_leaking_one(
     cls, training_set, honest, made, monkeypatch
 ):

@@ -41,7 +41,8 @@ class Drawn:
         parts[0:8, 0:25], parts[8:16, 0:25], parts[24:32, 0:8] = 1, 2, 3
         flags = torch.zeros(3, dtype=torch.bool)
         return Truth(masks, torch.tensor([0, 0, 1]), torch.arange(1, 4), ~flags, flags,
-                     torch.zeros(32, 32, dtype=torch.bool), parts if self.with_parts else None)  # fmt: skip
+                     torch.zeros(32, 32, dtype=torch.bool),
+                     parts if self.with_parts else None)  # fmt: skip
 
     def image(self, i: int) -> np.ndarray:
         thing = self.masks().any(0).numpy()

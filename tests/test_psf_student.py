@@ -79,7 +79,8 @@ def test_every_parameter_gets_a_gradient(neck, start):
         "network.thing_decoder.layers.1",
     )  # nothing looks at the last mask layer's values
     lacking = [name for name, p in student.named_parameters()
-               if (p.grad is None or not p.grad.abs().sum()) and not name.startswith(last)]  # fmt: skip
+               if (p.grad is None or not p.grad.abs().sum())
+               and not name.startswith(last)]  # fmt: skip
     assert not [name for name in lacking if not name.endswith("key.bias")], (
         lacking
     )  # a softmax forgets that bias

@@ -44,7 +44,8 @@ def test_smoke_runs_are_not_kept(tmp_path):
         run.write("result.json", {"status": "ok", "key": {}})
     assert [run.id for run in kept_runs(tmp_path / "runs")] == ["tried/psps-01234567/s0"]
     assert [row["row"] for row in csv.DictReader(
-        run_index.index_of(kept_runs(tmp_path / "runs")).splitlines())] == ["psps-01234567"]  # fmt: skip
+        run_index.index_of(kept_runs(tmp_path / "runs")).splitlines()
+    )] == ["psps-01234567"]  # fmt: skip
 
 
 def test_a_run_that_is_not_current_is_named(tmp_path):

@@ -31,8 +31,9 @@ def corpus(tmp_path_factory):
 def test_masks_come_in_the_order_of_the_points():
     masks = torch.eye(3, dtype=torch.bool)[:, None].expand(3, 2, 3)
     nothing = torch.zeros(3, dtype=torch.bool)
-    truth = Truth(masks=masks, label=torch.arange(3), target=torch.tensor([7, 8, 9]), is_thing=~nothing,
-                  is_crowd=nothing, void=torch.zeros(2, 3, dtype=torch.bool), parts=torch.ones(2, 3))  # fmt: skip
+    truth = Truth(masks=masks, label=torch.arange(3), target=torch.tensor([7, 8, 9]),
+                  is_thing=~nothing, is_crowd=nothing,
+                  void=torch.zeros(2, 3, dtype=torch.bool), parts=torch.ones(2, 3))  # fmt: skip
     scores, parts = truths_of(truth, torch.tensor([9, 7, 9]))
     assert torch.equal(scores, masks[[2, 0]]) and parts.shape == (2, 2, 3)
 
@@ -72,7 +73,10 @@ def test_cases_change_the_label_path_and_nothing_else(corpus):
 
 
 def test_mask_shares_by_hand():
-    """An object of 4 pixels; a mask of 6 with 3 of them on it, one that is the object, and an empty one."""
+    """An object of 4 pixels, and three masks.
+
+    One of 6 with 3 of them on it, one that is the object, and an empty one.
+    """
     truth = torch.zeros(3, 2, 5, dtype=torch.bool)
     truth[:, :, :2] = True
     mask = torch.zeros_like(truth)

@@ -1,4 +1,7 @@
-"""The notebooks that ask trained models something: each runs at scale smoke, on models trained there."""
+"""The notebooks that ask trained models something.
+
+Each runs at scale smoke, on models trained there.
+"""
 
 import os
 import subprocess

@@ -72,7 +72,8 @@ def test_queries_neither_reorder_nor_rename_patches(images):
     torch.testing.assert_close(first_patches, bare(images, trace=True).trace.inputs[0])
     assert one.trace.query_start == one.tokens.shape[1]
     torch.testing.assert_close(one.trace.inputs[0][:, one.trace.query_start :],
-                               (vit.query_tokens + vit.query_positions).expand(2, -1, -1))  # fmt: skip
+                               (vit.query_tokens + vit.query_positions)
+                               .expand(2, -1, -1))  # fmt: skip
 
 
 @torch.no_grad()

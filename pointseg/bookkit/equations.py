@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-# [AS Eq. 5], [AS Eq. 5-7], [AS Alg. 1], [AS Alg. 1 l. 3]: paper key, kind, first number, last number.
+# [AS Eq. 5], [AS Eq. 5-7], [AS Alg. 1], [AS Alg. 1 l. 3]:
+# paper key, kind, first number, last number.
 CITATION = re.compile(r"\[([A-Z0-9]+(?:-S)?) (Eq|Alg)\. (a?\d+)(?:-(\d+))?(?: l\. [\d-]+)?\]")
 REMARK = re.compile(r"(DEVIATION|UNSTATED) \[([^\]]+)\]: (.*)")
 Equation = tuple[str, str]  # paper, "Eq. 5"
@@ -216,7 +217,10 @@ def code(name: str) -> str:
 
 
 def setting_rows(path: Path, name: str = "Config") -> list[list[str]]:
-    """HTML cells: each setting of a class with its default, and the comment that tells its source."""
+    """HTML cells: each setting of a class with its default and its comment.
+
+    The comment tells the setting's source.
+    """
     lines = path.read_text().splitlines()
     [body] = [node.body for node in ast.parse("\n".join(lines)).body
               if isinstance(node, ast.ClassDef) and node.name == name]  # fmt: skip

@@ -26,7 +26,10 @@ SECONDS = 600  # that a cell may take
 
 
 def read(text: str, book: Path | str = "book") -> nbformat.NotebookNode:
-    """A chapter's executed notebook, from what is kept where that is fresh. A failing cell raises."""
+    """A chapter's executed notebook, from what is kept where that is fresh.
+
+    A failing cell raises.
+    """
     if notebook := fresh(text, book):
         return notebook
     notebook = execute(jupytext.reads(text, fmt="py:percent"), Path(book))
@@ -56,7 +59,10 @@ def fresh(text: str, book: Path | str) -> nbformat.NotebookNode | None:
 
 
 def changed(made: dict, root: Path) -> list[str]:
-    """Files and folders below root that an execution read, or files it wrote, that differ by now."""
+    """Files and folders that differ by now from what an execution met.
+
+    Those below root that it read, and files it wrote.
+    """
     read = [name for name, was in made["files"].items() if was != file_hash(root / name)]
     listed = [name for name, was in made["folders"].items() if was != listing_hash(root / name)]
     return read + listed + [name for name in made["written"] if not (root / name).exists()]
@@ -91,7 +97,10 @@ def file_hash(path: Path) -> str | None:
 
 
 def hash_before(path: Path, began: float) -> str | None:
-    """The hash of a file as an execution met it: nothing can equal that of one that changed since."""
+    """The hash of a file as an execution met it.
+
+    Nothing can equal that of one that changed since.
+    """
     late = path.is_file() and path.stat().st_mtime > began
     return f"changed after {began}" if late else file_hash(path)
 

@@ -1,4 +1,7 @@
-"""One vocabulary for every picture of the book: colour-blind safe, readable on light and dark pages."""
+"""One vocabulary for every picture of the book.
+
+Colour-blind safe, readable on light and dark pages.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,11 @@ from torch import Tensor
 from pointseg.data.masks import inner_border
 
 LARGEST_FIGURE = 150_000  # bytes
-# Okabe and Ito's eight colours without black, then the same lightened: neighbours in the list stay apart for everyone.
+# Okabe and Ito's eight colours without black, then the same lightened:
+# neighbours in the list stay apart for everyone.
 COLOURS = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
+     (0, 114, 178), (213, 94, 0), (204, 121, 167)]
 ) / 255.0  # fmt: skip
 HEAT = "viridis"
 PICTURE = 1.9  # inches a picture takes in a row of small multiples
@@ -80,7 +85,10 @@ def masks(
 
 
 def heat(axis: Axes, image, values: Tensor | np.ndarray, alpha: float = 0.65) -> None:
-    """A map [h', w'] of any grid over the dimmed picture; its own smallest and largest value span the colours."""
+    """A map [h', w'] of any grid over the dimmed picture.
+
+    Its own smallest and largest value span the colours.
+    """
     picture = as_picture(image)
     array = np.asarray(
         values.detach().float().cpu() if isinstance(values, Tensor) else values, dtype=np.float32
@@ -128,7 +136,10 @@ def principal_colours(features: Tensor, grid: tuple[int, int]) -> np.ndarray:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG of at most 150 kB, with fewer colours and then fewer pixels where it would be larger."""
+    """A figure as a PNG of at most 150 kB.
+
+    With fewer colours and then fewer pixels where it would be larger.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
@@ -152,9 +163,10 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def compact() -> None:
-    """From here on a notebook shows its figures as such PNGs. Called after `%matplotlib inline`, which sets its own.
+    """From here on a notebook shows its figures as such PNGs.
 
-    Outside a notebook there is nothing to show and nothing happens.
+    Called after `%matplotlib inline`, which sets its own. Outside a notebook there is nothing to
+    show and nothing happens.
     """
     if shell := get_ipython():
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)

@@ -12,8 +12,8 @@ from pointseg.bookkit.report import NOT_RUN, trial
 PICTURE = Path("book/_assets/six_points.png")
 TABLE = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
 NO_VERDICT = (
-    "*No verdict yet.* The library was rebuilt and its old runs were retired; every row is being made "
-    "again, and this table fills as they end."
+    "*No verdict yet.* The library was rebuilt and its old runs were retired; every row is being "
+    "made again, and this table fills as they end."
 )
 
 

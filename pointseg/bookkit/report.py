@@ -1,8 +1,8 @@
-"""From runs/ to what a reader sees: measured values, verdicts on the papers' claims, tables, badges.
+"""From runs/ to what a reader sees: measured values, verdicts on claims, tables, badges.
 
-A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a tolerance
-fixed before any run. At scale small no value can be compared with a print; there the order of a table's
-rows is on trial.
+A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a
+tolerance fixed before any run. At scale small no value can be compared with a print; there the
+order of a table's rows is on trial.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def on_shared_seeds(values: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]
 def verdict_on(values: Sequence[Sequence[Value]], needed: int) -> str:
     """Whether rows at scale small stand in the printed order.
 
-    Each pair of neighbours is decided on the seeds that both have; one that fails is never hidden by
-    another one that has not been run.
+    Each pair of neighbours is decided on the seeds that both have; one that fails is never hidden
+    by another one that has not been run.
     """
     return first_of({_pair(*on_shared_seeds(pair), needed) for pair in pairwise(values)})
 

@@ -88,7 +88,10 @@ def path_owners(case: Case, method: PSPS | Point2Mask) -> Tensor:
 
 
 def keypoint_owners(case: Case) -> Tensor:
-    """Rows of points from AttentionShift's pseudo masks; the smallest mask that holds a pixel wins."""
+    """Rows of points from AttentionShift's pseudo masks.
+
+    The smallest mask that holds a pixel wins.
+    """
     method = AttentionShift.build(CATEGORIES, "small", **SHARP).eval()
     batch = Batch(case.image[None], [(SIDE, SIDE)], [0], points=[case.points.things()])
     masks, owners = method.pseudo_labels(batch)[0].masks, torch.full((SIDE, SIDE), NOBODY)

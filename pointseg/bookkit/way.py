@@ -1,6 +1,7 @@
-"""The way of a point: what happens between a file of points and AttentionShift's mask loss, in order.
+"""The way of a point.
 
-A test runs one training step and holds this list against the functions that were really called.
+What happens between a file of points and AttentionShift's mask loss, in order. A test runs one
+training step and holds this list against the functions that were really called.
 """
 
 from __future__ import annotations

@@ -107,7 +107,10 @@ class Machine:
     bytes: float
 
     def floor_s(self, operations: int, moved: int, precision: str = "float32") -> float:
-        """No implementation needs less: products at the matrix rate, or traffic at the bandwidth."""
+        """No implementation needs less.
+
+        Products at the matrix rate, or traffic at the bandwidth.
+        """
         return max(operations / getattr(self, precision), moved / self.bytes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,7 +118,10 @@ class Machine:
 
 
 def measure_machine(device: torch.device, side: int, megabytes: int) -> Machine:
-    """One large product in each precision, and one large copy, which reads and writes every byte."""
+    """One large product in each precision, and one large copy.
+
+    The copy reads and writes every byte.
+    """
     source = torch.ones(megabytes * 250_000, device=device)
     target = torch.empty_like(source)
     matrix = torch.randn(side, side, device=device)

@@ -17,7 +17,10 @@ def source_line(run: Run) -> str:
     """Where, when and on how many threads a run's numbers were made."""
     where = html.escape(run.read("env.json").get("device", "") or "an unnamed machine")
     threads = run.result["metrics"]["machines"][0]["threads"]
-    return f"Run {source(run)}, finished {run.result.get('finished', '')}, on {where}, {threads} thread(s)."
+    return (
+        f"Run {source(run)}, finished {run.result.get('finished', '')}, "
+        f"on {where}, {threads} thread(s)."
+    )
 
 
 def machine_table(metrics: Row) -> tuple[list[str], list[list[str]]]:

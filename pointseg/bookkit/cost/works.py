@@ -1,4 +1,4 @@
-"""What is measured: backbones, the steps of every labeller, and the heavy functions of their labels.
+"""What is measured: backbones, steps of every labeller, and the heavy functions of their labels.
 
 Each function gives pieces of work that belong together; `measured` turns them into rows of numbers.
 """
@@ -43,8 +43,8 @@ COCO = tuple(
     Category(k + 1, str(k), k < 80) for k in range(133)
 )  # as many classes as COCO panoptic
 PAPER_SIDE = 1032  # of a square image of as many pixels as one of 800 x 1333
-# A step reads every weight forward and backward, writes and reads its gradient, reads and writes the
-# optimiser's two moments and the weight itself: ten times four bytes a weight.
+# A step reads every weight forward and backward, writes and reads its gradient, reads and writes
+# the optimiser's two moments and the weight itself: ten times four bytes a weight.
 PASSES_OF_A_STEP = 10
 
 
@@ -221,7 +221,10 @@ def quiet(work: Work) -> Work:
 
 
 def creatures(side: int, images: int, categories: Sequence[Category] = CATEGORIES) -> Batch:
-    """Bestiary images with one point a target, the middle one of its pixels, under other classes."""
+    """Bestiary images with one point a target, under other classes.
+
+    The point is the middle one of the target's pixels.
+    """
     scenes = [draw(0, "train", index, side) for index in range(images)]
     pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) for scene in scenes])
     points = [middle_points(scene.truth, thing_count(categories)) for scene in scenes]
@@ -244,8 +247,11 @@ def middle_points(truth: Any, things: int) -> Points:
 def shift_pieces(
     side: int, instances: int = 10, keypoints: int = 20, turns: int = 10, dim: int = 384
 ):
-    """The whole key-point shift, in boxes of half the side and of the whole grid, and the matrix
-    products that no formulation does without. The defaults are those of the official measurement."""
+    """The whole key-point shift, and the matrix products that no formulation does without.
+
+    In boxes of half the side and of the whole grid. The defaults are those of the official
+    measurement.
+    """
     pieces = []
     for words, share in (("half the side", 0.5), ("the whole grid", 1.0)):
         torch.manual_seed(0)

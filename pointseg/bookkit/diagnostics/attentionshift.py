@@ -1,4 +1,7 @@
-"""What a trained AttentionShift sees: its label path held against the true masks and parts of training pictures."""
+"""What a trained AttentionShift sees.
+
+Its label path held against the true masks and parts of training pictures.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,11 @@ from pointseg.structures import Batch, Truth
 
 
 def pictured(corpus: Corpus, count: int, size: int) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """The first training pictures with points, in batches; of every thing pointed at its true mask and the parts of
-    its picture, both [n, H, W] in the order of the points. The pictures must be seen at their own size."""
+    """The first training pictures with points, in batches, with true masks and parts.
+
+    Of every thing pointed at its true mask and the parts of its picture, both [n, H, W] in the
+    order of the points. The pictures must be seen at their own size.
+    """
     marked = corpus.marked()
     marked.indices = marked.indices[:count]
     rows = iter(marked.indices)
@@ -40,7 +46,10 @@ def pictured(corpus: Corpus, count: int, size: int) -> Iterator[tuple[Batch, Ten
 
 
 def truths_of(truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks of the targets, each once and in their order, and the picture's parts for each of them."""
+    """Masks of the targets, and the picture's parts for each of them.
+
+    Each target counts once, and they keep their order.
+    """
     rows = [truth.target.tolist().index(one) for one in dict.fromkeys(target.tolist())]
     return truth.masks[rows], truth.parts.long().expand(len(rows), -1, -1)
 
@@ -49,8 +58,11 @@ def truths_of(truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
 def label_path_study(
     method: AttentionShift, corpus: Corpus, count: int, size: int = 20
 ) -> dict[str, float]:
-    """Means over objects in percent: coverage by the maps, at every depth of roll-out; recall and purity of the parts
-    before the shift and after every iteration. [AS Sec. 1, 3.2]"""
+    """Means over objects in percent, along the label path. [AS Sec. 1, 3.2]
+
+    Coverage by the maps, at every depth of roll-out; recall and purity of the parts before the
+    shift and after every iteration.
+    """
     study, depths = ShiftStudy(), defaultdict(list)
     method.eval()
     for batch, masks, parts in pictured(corpus, count, size):
@@ -74,8 +86,11 @@ def keypoint_study(
     count: int,
     size: int = 20,
 ) -> dict[str, dict[str, float]]:
-    """What would teach the mask head if the label path were set otherwise: by case of changed settings, the percentage
-    of key-points on their object, a mean over objects, and how many key-points an object has."""
+    """What would teach the mask head if the label path were set otherwise.
+
+    By case of changed settings, the percentage of key-points on their object, a mean over
+    objects, and how many key-points an object has.
+    """
     values: dict[str, list[Tensor]] = defaultdict(list)
     methods = {name: reset(method.eval(), changes) for name, changes in cases.items()}
     for batch, masks, parts in pictured(corpus, count, size):
@@ -93,7 +108,10 @@ def keypoint_study(
 def mask_study(
     method: AttentionShift, corpus: Corpus, count: int, size: int = 20
 ) -> dict[str, dict[str, float]]:
-    """How pseudo masks, and the detector's masks of the same objects, lie on them: means over objects in percent."""
+    """How pseudo masks, and the detector's masks of the same objects, lie on them.
+
+    Means over objects in percent.
+    """
     values: dict[str, list[Tensor]] = defaultdict(list)
     method.eval()
     for batch, masks, _ in pictured(corpus, count, size):
@@ -111,7 +129,10 @@ def mask_study(
 
 
 def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
-    """[n, 3] of masks and true masks [n, H, W]: share of the object covered, of the mask on it (NaN if empty), IoU."""
+    """[n, 3] of masks and true masks [n, H, W].
+
+    Share of the object covered, of the mask on it (NaN if empty), IoU.
+    """
     common, mask, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
     return torch.stack([common / true, common / mask, common / (mask + true - common)], -1)
 

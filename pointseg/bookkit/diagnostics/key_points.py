@@ -1,4 +1,7 @@
-"""What no photograph can tell: how key-points and part maps stand to an object's true parts, iteration by iteration."""
+"""What no photograph can tell.
+
+How key-points and part maps stand to an object's true parts, iteration by iteration.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,19 @@ HALF = 0.5  # share of a map's largest value above which a token counts as found
 
 
 class ShiftStudy:
-    """Means over objects, in percent. Objects whose true parts are not known count in the first two alone."""
+    """Means over objects, in percent.
+
+    Objects whose true parts are not known count in the first two alone.
+    """
 
     def __init__(self):
         self.values: dict[str, list[Tensor]] = defaultdict(list)
 
     def add(self, labels: Labels, tokens: Tokens, masks: Tensor, part_maps: Tensor) -> None:
-        """n objects: masks [n, H, W], true parts [n, H, W] (0 = none), and all tokens of their images."""
+        """Adds n objects.
+
+        Masks [n, H, W], true parts [n, H, W] (0 = none), and all tokens of their images.
+        """
         share, part = token_truth(masks, part_maps, labels.attention.shape[1])
         self.values["A^S covers half"].append(covers_half(labels.attention >= HALF, share))
         self.values["A^I covers half"].append(covers_half(labels.instance_map >= HALF, share))
@@ -52,7 +61,10 @@ class ShiftStudy:
 
 
 def token_truth(masks: Tensor, part_maps: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """Share of every token that is object [n, T], and the part most of its object's pixels show [n, T], 0 = none."""
+    """Share of every token that is object [n, T], and a part for every token [n, T].
+
+    It is the part that most of its object's pixels show, 0 = none.
+    """
     stride = int((masks[0].numel() / tokens) ** 0.5)
     inside_parts = part_maps * masks
     kinds = F.one_hot(inside_parts.long(), int(inside_parts.max()) + 1).permute(0, 3, 1, 2).float()
@@ -72,7 +84,10 @@ def covers_half(area: Tensor, share: Tensor) -> Tensor:
 
 
 def share_on_object(token: Tensor, valid: Tensor, share: Tensor) -> Tensor:
-    """[n] how much of the tokens [n, K] of the valid key-points is object, from the share of every token [n, T]."""
+    """[n] how much of the tokens [n, K] of the valid key-points is object.
+
+    From the share of every token [n, T].
+    """
     return (share.gather(1, token) * valid).sum(1) / valid.sum(1)
 
 
@@ -90,7 +105,10 @@ def presence(values: Tensor, count: int) -> Tensor:
 
 
 def purity(owner: Tensor, count: int, true: Tensor) -> Tensor:
-    """[n] share of the object's tokens [n, S] whose true part is the commonest of the key-point that owns them."""
+    """[n] share of the object's tokens [n, S] that agree with the key-point that owns them.
+
+    Their true part is the commonest of that key-point's.
+    """
     cells = cells_of(owner, count).float()
     kinds = F.one_hot(true.long())[..., 1:].float()  # [n, S, P], nothing off the object
     table = cells @ kinds
@@ -104,6 +122,9 @@ def lonely(owner: Tensor, count: int) -> Tensor:
 
 
 def frozen_share(points: Tensor, tokens: Tokens, inside: Tensor) -> Tensor:
-    """[n] share of key-points [n, K, D] that point where a single token does, however many they own."""
+    """[n] share of key-points [n, K, D] that point where a single token does.
+
+    However many tokens they own.
+    """
     near = tokens.cosines(points).masked_fill(~inside[:, None], -1)
     return (near.amax(-1) > 1 - SAME).float().mean(1)

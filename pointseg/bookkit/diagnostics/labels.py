@@ -1,4 +1,7 @@
-"""Label maps made from the truth, and what they tell of paths and transport when no network can be blamed."""
+"""Label maps made from the truth.
+
+What they tell of paths and transport when no network can be blamed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def blurred(planes: Tensor, radius: int) -> Tensor:
 def maps_of_truth(
     truth: Truth, classes: int, grid: tuple[int, int], radius: int = 1, strength: float = 0.9
 ) -> ImageMaps:
-    """What a good label branch would say: blurred classes, blurred borders between targets, no instance features."""
+    """What a good label branch would say.
+
+    Blurred classes, blurred borders between targets, no instance features.
+    """
     owner = torch.full(truth.void.shape, -1)
     label = torch.full(truth.void.shape, classes)
     for k, mask in enumerate(truth.masks):
@@ -60,7 +66,10 @@ def has_touching_likes(truth: Truth, least: int = 8) -> bool:
 
 
 def accuracy(label: PseudoLabel, truth: Truth) -> float:
-    """Percent of the pixels of true things that their own target's row owns, targets in the truth's order."""
+    """Percent of the pixels of true things that their own target's row owns.
+
+    Targets in the truth's order.
+    """
     things = truth.pick(truth.is_thing)
     right = sum(int(((label.things == k) & mask).sum()) for k, mask in enumerate(things.masks))
     return 100 * right / max(1, int(things.masks.any(0).sum()))
@@ -69,9 +78,9 @@ def accuracy(label: PseudoLabel, truth: Truth) -> float:
 def rounds_study(
     cost: Tensor, units: Tensor, rounds: tuple[int, ...], epsilon: float = 1e-3
 ) -> dict[int, tuple[float, float]]:
-    """Rounds of Sinkhorn -> (mass at the wrong supplier, labels unlike the optimum's), both in percent.
+    """Rounds of Sinkhorn -> (mass at the wrong supplier, labels unlike the optimum's).
 
-    cost [n, m], units [n] summing to m. [P2M-S Tab. A2]
+    Both in percent. cost [n, m], units [n] summing to m. [P2M-S Tab. A2]
     """
     demand = cost.new_ones(cost.shape[1])
     optimum = owner(cost, converged_potentials(cost, units, demand, epsilon))

@@ -1,4 +1,7 @@
-"""What trained panoptic methods made of their points: how good their pseudo labels are, and their learnt boundaries."""
+"""What trained panoptic methods made of their points.
+
+How good their pseudo labels are, and their learnt boundaries.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from pointseg.structures import Batch
 def pseudo_panoptic_quality(
     method: PointSupervised, corpus: Corpus, count: int
 ) -> dict[str, float]:
-    """PQ of the pseudo labels of the first training pictures with points, held against their true segments."""
+    """PQ of the pseudo labels of the first training pictures with points.
+
+    Held against their true segments.
+    """
     labelled = label_train(method, corpus, count)
     truths = (corpus.train.truth(row) for row in labelled.rows)
     labels = (labelled.labels(i) for i in range(len(labelled)))
@@ -28,7 +34,10 @@ def pseudo_panoptic_quality(
 def quality_by_solver(
     method: Point2Mask, corpus: Corpus, count: int
 ) -> dict[str, dict[str, float]]:
-    """The same network's pseudo labels by the nearest point, by the paper's rounds, and at the optimum of transport."""
+    """The same network's pseudo labels, by solver.
+
+    By the nearest point, by the paper's rounds, and at the optimum of transport.
+    """
     labeller, quality = method.labeller, {}
     config = labeller.config
     for solver in ("none", "sinkhorn", "converged"):

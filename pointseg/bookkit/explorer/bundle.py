@@ -1,4 +1,7 @@
-"""A picture made ready for the explorer: features, queries and keys, truth; small enough for a web page."""
+"""A picture made ready for the explorer, small enough for a web page.
+
+Features, queries and keys, truth.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ def make_bundle(
     tokens = outputs.tokens[0].float()
     record = {
         "title": title, "width": width, "height": height, "image": picture_url(image),
-        "grid": list(outputs.grid), "stride": vit.stride, "dim": vit.dim, "prefix": outputs.trace.prefix,
+        "grid": list(outputs.grid), "stride": vit.stride, "dim": vit.dim,
+        "prefix": outputs.trace.prefix,
         "blocks": vit.depth, "heads": vit.blocks[0].attn.num_heads,
         "features": halves(tokens), "plane": plane(tokens),
         "truth": None if truth is None else truth_record(truth, categories),
@@ -139,7 +143,10 @@ def _read_halves(text: str) -> np.ndarray:
 
 
 def write_script(record: Record, folder: Path, name: str) -> str:
-    """FOLDER/NAME.js, which hands the picture to the page that asks for it: pages from disk cannot fetch files."""
+    """FOLDER/NAME.js, which hands the picture to the page that asks for it.
+
+    Pages from disk cannot fetch files.
+    """
     text = f"pointsegReceive({json.dumps(name)}, {json.dumps(record, allow_nan=False)});\n"
     if len(text) > LARGEST:
         raise ValueError(

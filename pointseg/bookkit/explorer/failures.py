@@ -1,4 +1,7 @@
-"""Where key-points go wrong: the clearest case of each kind of failure among some pictures, found by the truth."""
+"""Where key-points go wrong.
+
+The clearest case of each kind of failure among some pictures, found by the truth.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ from pointseg.structures import Points, Truth
 
 KINDS = {
     "success": "A good answer: most of the object, little else.",
-    "same class": "Adjacent, same class: the mask runs on into a neighbour of the same class. Try a higher seed level, "
-    "or a smaller box by a higher box level.",
-    "split": "Split object: something stands in front, and the part behind it stays without key-points. "
-    "Try a lower box level, or a deeper roll-out.",
+    "same class": "Adjacent, same class: the mask runs on into a neighbour of the same class. "
+    "Try a higher seed level, or a smaller box by a higher box level.",
+    "split": "Split object: something stands in front, and the part behind it stays "
+    "without key-points. Try a lower box level, or a deeper roll-out.",
     "part only": "One part only: the key-points stay where they look like the labelled patch. "
     "Try more seeds, a lower seed level, or a sharper density (smaller alpha).",
     "ground": "Ground leak: key-points own ground that looks like the object. "
@@ -49,7 +52,10 @@ class Case:
 def find_cases(
     vit: TokenViT, images: Sequence[np.ndarray], truths: Sequence[Truth]
 ) -> dict[str, Case]:
-    """The strongest case of each kind, no two in one picture as long as there are pictures enough."""
+    """The strongest case of each kind.
+
+    No two in one picture as long as there are pictures enough.
+    """
     cases = [case for i, pair in enumerate(zip(images, truths)) for case in cases_of(vit, i, *pair)]
     chosen: dict[str, Case] = {}
     for kind in KINDS:
@@ -124,14 +130,18 @@ def strengths(
         "success": inside / float((mask | thing).sum()),
         "same class": float((mask & things.masks[same].any(0)).sum()) / area,
         "split": missed_piece(thing.numpy(), mask.numpy()),
-        # a part is held with nothing else: the object is mostly missed and little beside it is taken
+        # a part is held with nothing else:
+        # the object is mostly missed and little beside it is taken
         "part only": 0.0 if np.isnan(recall) else (1 - recall) * inside / area,
         "ground": float((mask & ground).sum()) / area,
     }
 
 
 def missed_piece(thing: np.ndarray, mask: np.ndarray, least: float = 0.15) -> float:
-    """Held share of an object's best held large piece minus that of its worst; 0 for an object in one piece."""
+    """Held share of an object's best held large piece minus that of its worst.
+
+    0 for an object in one piece.
+    """
     labels, count = ndimage.label(thing, np.ones((3, 3)))
     pieces = [labels == i + 1 for i in range(count)]
     large = [

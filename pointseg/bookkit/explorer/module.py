@@ -1,4 +1,7 @@
-"""The explorer's sources joined to one ECMAScript module: the same text runs live and in the book."""
+"""The explorer's sources joined to one ECMAScript module.
+
+The same text runs live and in the book.
+"""
 
 from __future__ import annotations
 

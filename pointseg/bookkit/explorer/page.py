@@ -1,4 +1,7 @@
-"""The explorer in a page without a kernel: module, style and state in the page, each picture in a script of its own."""
+"""The explorer in a page without a kernel.
+
+Module, style and state in the page, each picture in a script of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 from pointseg.bookkit.explorer.module import module_text, style_text
 from pointseg.bookkit.explorer.state import STATE
 
-# A model for anywidget's `render`, and a loader that works from disk: a script may be read from there, a file not.
+# A model for anywidget's `render`, and a loader that works from disk:
+# a script may be read from there, a file not.
 _START = """const el = document.getElementById(ID), values = STATE, heard = {}, arrived = {};
 window.pointsegReceive = (name, record) => arrived[name]?.(record);
 const load = (index) => values.entries[index].record ??= new Promise((resolve, reject) => {
@@ -23,7 +27,10 @@ const load = (index) => values.entries[index].record ??= new Promise((resolve, r
 const model = {
   load, get: (name) => values[name], save_changes() {}, off() {},
   on: (event, listener) => (heard[event] ??= []).push(listener),
-  set(name, value) { values[name] = value; (heard["change:" + name] ?? []).forEach((listener) => listener()); },
+  set(name, value) {
+    values[name] = value;
+    (heard["change:" + name] ?? []).forEach((listener) => listener());
+  },
 };
 window.pointsegModels = { ...window.pointsegModels, [ID]: model };
 const url = URL.createObjectURL(new Blob([MODULE], { type: "text/javascript" }));
@@ -39,10 +46,11 @@ def embed(
     start: dict[str, Any] | None = None,
     module: str | None = None,
 ) -> str:
-    """HTML for a page that has the entries' scripts (`write_script`) in `folder`, relative to the page.
+    """HTML for a page that has the entries' scripts (`write_script`) in `folder`.
 
-    A picture is {"name": of its script, "title", "start": [x, y]}; a preset is {"title", "text", "state"}. `start` and
-    `module` are the state and the text of another explorer made of the same parts.
+    The folder is relative to the page. A picture is {"name": of its script, "title",
+    "start": [x, y]}; a preset is {"title", "text", "state"}. `start` and `module` are the state
+    and the text of another explorer made of the same parts.
     """
     state = (STATE if start is None else start) | {
         "entries": list(entries),
@@ -53,10 +61,16 @@ def embed(
     }
     if entries and "start" in entries[0]:
         state["point"] = entries[0]["start"]
-    given = f"const [ID, STATE, FOLDER, MODULE] = {_literal([name, state, folder, module or module_text()])};\n"
+    given = (
+        "const [ID, STATE, FOLDER, MODULE] = "
+        f"{_literal([name, state, folder, module or module_text()])};\n"
+    )
     script = f"(async () => {{\n{given}{_START}}})();"
     silent = "<noscript>The explorer computes in this page and needs JavaScript for it.</noscript>"
-    return f'<div id="{escape(name)}">{silent}</div>\n<style>{style_text()}</style>\n<script>{script}</script>'
+    return (
+        f'<div id="{escape(name)}">{silent}</div>\n'
+        f"<style>{style_text()}</style>\n<script>{script}</script>"
+    )
 
 
 def _literal(value: Any) -> str:

@@ -8,7 +8,8 @@ from pointseg.papers.attentionshift.config import Config
 
 _PAPER = Config()
 
-# How an explorer starts. `layer`, `head` and `step`: -1 is the last block, the mean over heads, the last round.
+# How an explorer starts.
+# `layer`, `head` and `step`: -1 is the last block, the mean over heads, the last round.
 STATE: dict[str, Any] = {
     "picture": 0,
     "point": [64.5, 64.5],

@@ -38,11 +38,12 @@ FILES = (
     "export.js",
     "transport_view.js",
 )
-# How an explorer starts: Table A2's rounds and Table A3's beta are the paper's, epsilon the official code's.
+# How an explorer starts:
+# Table A2's rounds and Table A3's beta are the paper's, epsilon the official code's.
 STATE: dict[str, Any] = {
-    "picture": 0, "point": [64.5, 64.5], "beta": SMALL.beta, "solver": "sinkhorn", "epsilon": SMALL.epsilon,
-    "rounds": SMALL.rounds, "thing": 0, "factor": 1.0, "layer": "owners", "opacity": 0.55, "show_nearest": True,
-    "show_truth": False,
+    "picture": 0, "point": [64.5, 64.5], "beta": SMALL.beta, "solver": "sinkhorn",
+    "epsilon": SMALL.epsilon, "rounds": SMALL.rounds, "thing": 0, "factor": 1.0,
+    "layer": "owners", "opacity": 0.55, "show_nearest": True, "show_truth": False,
 }  # fmt: skip
 
 
@@ -58,7 +59,10 @@ def transport_record(
     categories: Sequence[Category],
     title: str,
 ) -> dict[str, Any]:
-    """One picture uint8 [h, w, 3] as JSON. What beta multiplies is kept apart, so that a page can price anew."""
+    """One picture uint8 [h, w, 3] as JSON.
+
+    What beta multiplies is kept apart, so that a page can price anew.
+    """
     size, things = tuple(image.shape[:2]), points.things()
     classes = Classes.of(categories)
     semantic = point_semantics(
@@ -80,19 +84,23 @@ def transport_record(
         ("semantic", "boundary", "manifold"), (semantic_step, boundary_step, manifold_step), planes
     )
     return {
-        "title": title, "width": size[1], "height": size[0], "image": picture_url(image), "grid": list(grid),
+        "title": title, "width": size[1], "height": size[0], "image": picture_url(image),
+        "grid": list(grid),
         "stride": size[1] / grid[1], "manifold_weight": SMALL.manifold_weight,
         "steps": {name: halves(half_planes(rule, plane)) for name, rule, plane in steps},
         "demand": halves(F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]),
-        "things": [{"name": categories[int(things.label[k])].name, "point": things.xy[k].tolist(), "cell": int(cell),
-                    "units": float(number)} for k, cell, number in
+        "things": [{"name": categories[int(things.label[k])].name, "point": things.xy[k].tolist(),
+                    "cell": int(cell), "units": float(number)} for k, cell, number in
                    zip(first.tolist(), grid_cells(things.xy, size, grid)[first], units)],
         "truth": truth_record(truth, categories),
     }  # fmt: skip
 
 
 def half_planes(rule: Any, plane: Tensor) -> Tensor:
-    """[4, h, w] price of each step right, down and diagonally down; 0 where a step would leave the grid."""
+    """[4, h, w] price of each step right, down and diagonally down.
+
+    0 where a step would leave the grid.
+    """
     prices = plane.new_zeros(len(HALF), *plane.shape[-2:])
     for row, step in zip(prices, HALF):
         pairs(row, step)[0].copy_(rule(*pairs(plane, step)))

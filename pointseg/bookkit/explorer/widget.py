@@ -30,7 +30,8 @@ from pointseg.structures import Category, InputError, Points, Truth
 LARGEST_SIDE = (
     512  # pixels; larger pictures are shrunk, or their tokens would be too many to move by hand
 )
-MOST_SENT = 800_000  # numbers of queries and keys that a message may hold; above, maps are asked for point by point
+# Numbers of queries and keys that a message may hold; above, maps are asked for point by point.
+MOST_SENT = 800_000
 
 
 def _limit(value: float, _widget: Any) -> float | None:
@@ -172,7 +173,10 @@ class KeyPointExplorer(anywidget.AnyWidget):
 
     @torch.no_grad()
     def rows(self, token: int) -> Tensor:
-        """[blocks * (heads + 1) + blocks, N]: each block's heads and their mean, then roll-outs of growing depth."""
+        """[blocks * (heads + 1) + blocks, N] maps.
+
+        Each block's heads and their mean, then roll-outs of growing depth.
+        """
         outputs = run(self.vit, self.images[self.picture])
         row = torch.tensor([outputs.trace.prefix + token])
         blocks = [
@@ -184,7 +188,10 @@ class KeyPointExplorer(anywidget.AnyWidget):
 
 
 def _network(backbone: TokenViT | str | Path) -> TokenViT:
-    """A network, one of our files, a run's model, or a timm name (random, or with timm's weights: "timm:NAME")."""
+    """A network, one of our files, a run's model, or a timm name.
+
+    By a name a network is random, or has timm's weights: "timm:NAME".
+    """
     if isinstance(backbone, TokenViT):
         return backbone
     if Path(backbone).suffix == ".pt":
