@@ -13,6 +13,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
+# Files that train in kernels and processes: begun first, so that no worker ends with one of them.
+LONGEST = ("test_study_notebooks", "test_reproduce", "test_notebook", "test_accelerator")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable: the rest keeps its order
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
