@@ -193,9 +193,8 @@ def faint(browser, address: str) -> tuple[int, list[str]]:
 def test_what_cells_print_can_be_read_in_the_dark(html, browser):
     met = {name: faint(browser, f"{html.as_uri()}/{name}") for name in pages(html)}
     assert {name: faint_texts for name, (_, faint_texts) in met.items() if faint_texts} == {}
-    assert (
-        met["results.html"][0] > 1000 and met["runs.html"][0] > 500
-    )  # the very texts were looked at
+    # the very texts were looked at, on two pages whose tables stand there without a run
+    assert met["results.html"][0] > 1000 and met["attentionshift.html"][0] > 500
 
 
 @pytest.mark.browser
