@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,6 +13,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(ROOT / "tests"), os.environ.get("PYTHONPATH")))
 )
 
+
+# A busy machine is no fault of the code: speed is measured elsewhere, never in a test.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Files that train in kernels and processes: begun first, so that no worker ends with one of them.
 LONGEST = ("test_study_notebooks", "test_reproduce", "test_notebook", "test_accelerator")
