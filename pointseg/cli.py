@@ -270,6 +270,9 @@ COMMANDS: dict[str, Command] = {
         Argument("--source", default="bestiary-easy", help="bestiary, or a folder of images"),
         number("--size", 128),
         number("--images", 30_000, "at most so many"),
+        number("--view", None, "side of a view in pixels (the image's own)"),
+        Argument("--start", help="weights that the encoder begins with"),
+        number("--alone", 96_000, "views before the teacher is followed"),
     )),
     "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
         path("checkpoint"), path("images"), OUT,

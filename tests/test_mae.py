@@ -10,6 +10,7 @@ import torch
 from pointseg.data.supervision import collate
 from pointseg.lab.pretrain import pretrain, probe_image, ship
 from pointseg.nets.vit import TokenViT, ViTConfig
+from pointseg.nets.weights import save_backbone
 from pointseg.nets.weights import load_backbone
 from pointseg.ops.processes import row_draws
 from pointseg.structures import InputError
@@ -268,19 +269,35 @@ def test_probe_images_hold_their_points():
 def test_a_view_is_a_square_of_its_image_and_follows_its_seed():
     ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
     images = torch.cat([ramp, ramp.transpose(2, 3), 0 * ramp + 0.3], 1).expand(64, -1, -1, -1)
-    views = random_views(images, row_draws(0, 0, 0, 64), smallest=0.5)
+    views = random_views(images, row_draws(0, 0, 0, 64), smallest=0.5, side=images.shape[-1])
     assert (views[:, 2] - 0.3).abs().max() < 1e-6
     width, height = views[:, 0, 0, -1] - views[:, 0, 0, 0], views[:, 1, -1, 0] - views[:, 1, 0, 0]
     torch.testing.assert_close(width.abs(), height, atol=0.02, rtol=0)
     assert height.min() > 0.45 and height.max() <= 1 and height.std() > 0.1
     assert 16 < (width < 0).sum() < 48
-    again = random_views(images[:8], row_draws(0, 0, 8, 8), smallest=0.5)
+    again = random_views(images[:8], row_draws(0, 0, 8, 8), smallest=0.5, side=images.shape[-1])
     torch.testing.assert_close(again, views[8:16])
+
+
+def test_a_view_may_be_smaller_than_its_image():
+    images = torch.rand(4, 3, 32, 32)
+    views = random_views(images, row_draws(0, 0, 0, 4), smallest=1.0, side=16)
+    means = torch.nn.functional.avg_pool2d(images, 2)
+    same = [min((v - m).abs().max(), (v.flip(2) - m).abs().max()) for v, m in zip(views, means)]
+    assert views.shape == (4, 3, 16, 16) and max(same) < 1e-5
+
+
+def test_a_pretraining_begins_with_the_weights_that_it_is_given(tmp_path):
+    vit = new_method(Pretraining(**RUN, seed=5)).model.vit
+    start = save_backbone(vit, tmp_path / "start.safetensors")
+    begun = new_method(Pretraining(**RUN, start=str(start))).model.vit
+    for name, value in vit.state_dict().items():
+        torch.testing.assert_close(begun.state_dict()[name], value, atol=1e-3, rtol=1e-3)
 
 
 def test_the_whole_image_is_a_view_where_no_crop_is_smaller():
     images = torch.rand(8, 3, 16, 16)
-    views = random_views(images, row_draws(0, 0, 0, 8), smallest=1.0)
+    views = random_views(images, row_draws(0, 0, 0, 8), smallest=1.0, side=images.shape[-1])
     same = [min((v - i).abs().max(), (v.flip(2) - i).abs().max()) for v, i in zip(views, images)]
     assert max(same) < 1e-5
 
@@ -349,7 +366,8 @@ def test_shipping_keeps_record_and_weights_together(tmp_path):
     kept = ship(tmp_path / "out", weights, tmp_path / "runs", "small")
     record = json.loads(weights.with_suffix(".json").read_text())
     assert record["sha256"] == sha256(weights.read_bytes()).hexdigest()
-    assert record["views"] == 16 and "--views 16 --batch 8" in record["command"]
+    assert record["views"] == 16
+    assert all(given in record["command"] for given in ("--views 16", "--batch 8", "--size 64"))
     assert kept.status == "ok" and set(kept.read("probes.json")) == {"0", "16"}
     assert len(list((kept.folder / "looks").iterdir())) == 2
 

@@ -33,6 +33,7 @@ from pointseg.training.pretraining.pretraining import (
 from pointseg.training.pretraining.probe import ProbeImage, portrait, probe
 
 PORTRAITS = 6  # held-out images whose feature maps are kept to look at
+OPTIONS = ("source", "views", "alone", "batch", "seed", "images", "size", "view", "start")
 HELD_OUT = 1_000_000  # images of Bestiary's split "pretrain" from here on are for probing only
 
 
@@ -163,7 +164,8 @@ def ship(
 
 def _record(done: Run, weights: Path) -> dict[str, Any]:
     env, recipe = done.read("env.json"), done.read("recipe.json")
-    options = " ".join(f"--{name} {recipe[name]}" for name in ("views", "batch", "seed"))
+    given = {name: recipe[name] for name in OPTIONS if recipe[name] is not None}
+    options = " ".join(f"--{name} {value}" for name, value in given.items())
     launch = f"torchrun --standalone --nproc-per-node={env['processes']} -m pointseg.cli"
     return {
         "command": f"{launch} pretrain mae --out work/pretrain {options}",

@@ -35,16 +35,16 @@ class Squares:
         return Sample(index, torch.from_numpy(self.images[index].transpose(2, 0, 1).copy()))
 
 
-def random_views(images: Tensor, draws: Tensor, smallest: float) -> Tensor:
-    """[b, 3, s, s]: of each image a square crop of at least `smallest` of its side, mirrored or
-    not, at the same size."""
+def random_views(images: Tensor, draws: Tensor, smallest: float, side: int) -> Tensor:
+    """[b, 3, side, side]: of each image a square crop of at least `smallest` of its side, mirrored
+    or not."""
     share, mirror, x, y = uniform(draws, 4).unbind(1)
     scale = smallest + (1 - smallest) * share
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = scale * (2 * (mirror < 0.5) - 1)
     theta[:, 1, 1] = scale
     theta[:, :, 2] = (2 * torch.stack([x, y], 1) - 1) * (1 - scale[:, None])
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    grid = affine_grid(theta, [len(images), 3, side, side], align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

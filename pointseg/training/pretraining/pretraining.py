@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pointseg.data.supervision import collate
 from pointseg.nets.vit import TokenViT, ViTConfig
+from pointseg.nets.weights import load_backbone
 from pointseg.ops.processes import child, draws_of
 from pointseg.structures import Batch, Training
 from pointseg.training.loader import Feed
@@ -38,13 +39,15 @@ class Pretraining:
     source: str = "bestiary-easy"
     images: int = 30_000
     size: int = 128
+    view: int | None = None  # side of a view in pixels; None: the image's own
+    start: str | None = None  # weights that the encoder begins with; None: random
     smallest_crop: float = 0.5  # share of an image's side
     lr: float = 8e-4
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: float = 0.015  # share of the steps
     cooldown: float = 0.185  # the last share of the steps, over which the rate falls to zero
-    precision: str = "bf16"
+    precision: str = "auto"
     checkpoint_every: int = 500  # steps
     # views after which features are probed
     probes: tuple[int, ...] = (0, 8_000, 32_000, 96_000, 160_000, 320_000, 640_000, 960_000)
@@ -89,14 +92,18 @@ class MaskedPretraining(nn.Module):
         first, draws = self.config.first_steps, draws_of(batch)
         if self.config.mae.latent and step == first:
             self.model.start_teacher()
-        images = random_views(batch.images, child(draws, 0), self.config.smallest_crop)
+        view = self.config.view or batch.images.shape[-1]
+        images = random_views(batch.images, child(draws, 0), self.config.smallest_crop, view)
         return self.model.losses(images, child(draws, 1), with_teacher=step >= first)
 
 
 def new_method(config: Pretraining) -> MaskedPretraining:
     """Before its first step; a function of the seed."""
     torch.manual_seed(config.seed)
-    return MaskedPretraining(config)
+    method = MaskedPretraining(config)
+    if config.start:
+        load_backbone(method.model.vit, config.start)
+    return method
 
 
 def pretraining(
