@@ -10,8 +10,7 @@ import torch
 from pointseg.data.supervision import collate
 from pointseg.lab.pretrain import pretrain, probe_image, ship
 from pointseg.nets.vit import TokenViT, ViTConfig
-from pointseg.nets.weights import save_backbone
-from pointseg.nets.weights import load_backbone
+from pointseg.nets.weights import load_backbone, save_backbone
 from pointseg.ops.processes import row_draws
 from pointseg.structures import InputError
 from pointseg.training.loop import Trainer, lr_factor
