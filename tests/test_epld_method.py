@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.grid_targets import points_of
 
+from pointseg.papers.epld.alone import LearntDistance
 from pointseg.papers.epld.method import EPLD
 from pointseg.structures import IGNORE, Batch, Category
 from pointseg.students.panoptic_full import PanopticFull
@@ -118,6 +119,37 @@ def test_eq11_switched_off_terms_are_not_computed():
     batch = batch_of(SCENE)
     net, evidence, labels = read(batch, **off)
     assert set(net.losses(evidence, labels, batch)) == {"partial"}
+
+
+@pytest.mark.parametrize(
+    "choice, term",
+    [("class_loss", "class"), ("self_training", "self_training"), ("colour_prior", "colour_prior")],
+)
+def test_a_loss_switched_off_changes_no_label_and_no_other_loss(choice, term):
+    """[EPLD Tab. 2, 5] Before the first step."""
+    batch = batch_of(SCENE)
+    (net, *full), (other, *without) = read(batch), read(batch, **{choice: False})
+    assert torch.equal(full[1].owner, without[1].owner)
+    left = net.losses(*full, batch)
+    del left[term]
+    assert other.losses(*without, batch) == left
+
+
+def test_the_branch_alone_has_epld_s_labels_and_losses_and_teaches_what_they_reach():
+    """[EPLD Eq. 12] Without L_pan: branch, encoder and backbone learn, the student's heads rest."""
+    whole, batch = method(), batch_of(SCENE)
+    alone = LearntDistance.build(CATEGORIES, "smoke")
+    alone.load_state_dict(whole.state_dict())
+    losses, both = alone.losses(batch, 5), whole.losses(batch, 5)
+    assert losses == {name: both[name] for name in TERMS}
+    answers = [m.pseudo_labels(batch)[0].segments for m in (alone, whole)]
+    assert torch.equal(*answers)
+    sum(losses.values()).backward()
+    network = alone.student.network.named_parameters()
+    assert {name.split(".")[0] for name, p in network if p.grad is not None} == {
+        "backbone",
+        "encoder",
+    }
 
 
 def test_eq11_each_term_is_the_sum_of_its_layers():

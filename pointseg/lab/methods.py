@@ -16,6 +16,7 @@ METHODS = {
     "point2mask": "pointseg.papers.point2mask:Point2Mask",
     "points_alone": "pointseg.papers.points_alone:PointsAlone",
     "epld": "pointseg.papers.epld.method:EPLD",
+    "learnt_distance": "pointseg.papers.epld.alone:LearntDistance",
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }
