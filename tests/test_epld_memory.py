@@ -12,7 +12,7 @@ COCO = [Category(k, f"class {k}", k < 80) for k in range(133)]
 
 
 def built(**choices):
-    return EPLD.build(COCO, "paper", student={"pretrained": False}, **choices)
+    return EPLD.build(COCO, "paper", student={"weights": None}, **choices)
 
 
 def kept_gb(work):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import timm
 import torch
@@ -54,13 +55,13 @@ def load_backbone(vit: TokenViT, source: str | Path) -> LoadReport:
     source = str(source)
     known = source.split(".")[0] in timm.list_models() and not Path(source).exists()
     if source == "timm" or known:
-        weights = _hub_weights(vit.config.name if source == "timm" else source)
+        weights = hub_weights(vit.config.name if source == "timm" else source)
     else:
         weights = read_weights(Path(source))
     return fit_weights(vit, weights, source)
 
 
-def _hub_weights(name: str) -> Weights:
+def hub_weights(name: str) -> Weights:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except (RuntimeError, OSError) as error:  # no such tag, no network
@@ -76,6 +77,9 @@ def read_weights(path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        cause = "pickled code or no tensors; nothing but plain tensors is read"
+        raise InputError(f"{path}: not readable as weights ({cause})") from None
     except Exception as error:  # whatever the bytes of a foreign file make a reader stumble over
         raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
     for name in WRAPPERS:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import timm
-import torch
 from torch import Tensor, nn
 
 from pointseg.nets.convnet import ConvBackbone
@@ -21,7 +19,7 @@ from pointseg.nets.location_decoder import (
     rows_of,
 )
 from pointseg.nets.mask_decoder import ClassQueries, MaskDecoder
-from pointseg.nets.vit import IMAGENET_MEAN, IMAGENET_STD
+from pointseg.nets.timm_backbone import IMAGENET, IMAGENET_NETWORK, TimmBackbone
 from pointseg.structures import Classes
 from pointseg.students.panoptic_segformer.merge import MergeRule
 
@@ -31,7 +29,9 @@ class StudentConfig:
     """What the student is made of and how its masks are merged; the defaults are the paper's."""
 
     backbone: str = "resnet50"  # [PSF Sec. 4.1]; "conv" is the small one
-    pretrained: bool = True  # ImageNet weights of a timm backbone [PSF Sec. 4.1]
+    # of a timm backbone: "timm" (its hub's, ImageNet [PSF Sec. 4.1]), "imagenet" (the registry
+    # package's), a file, or None
+    weights: str | None = "timm"
     width: int = 256  # [PSF Sec. 4.1]
     heads: int = 8  # [PSF Sec. 4.1]
     neck: Literal["deformable", "conv"] = "deformable"  # [PSF Sec. 3.2]; "conv" for a CPU
@@ -61,38 +61,9 @@ SMOKE = replace(
     SMALL, width=32, heads=4, queries=12, location_layers=1, thing_layers=1, stuff_layers=1,
     merge=MergeRule(confidence=0.15, candidates=12),
 )  # fmt: skip
-STUDENTS = {"smoke": SMOKE, "small": SMALL, "paper": StudentConfig()}
-
-
-class TimmBackbone(nn.Module):
-    """Any timm backbone; batch norms and the first stage stay as pretrained. [PSF Sec. 4.1]"""
-
-    def __init__(self, name: str, strides: tuple[int, ...], pretrained: bool):
-        super().__init__()
-        any_size = {"strict_img_size": False} if name.startswith("swin") else {}
-        self.body = timm.create_model(name, features_only=True, pretrained=pretrained, **any_size)
-        every = self.body.feature_info.reduction()
-        self.rows = [every.index(s) for s in strides]
-        self.channels = [self.body.feature_info.channels()[row] for row in self.rows]
-        for part, parameter in self.body.named_parameters():
-            if part.startswith(("conv1", "bn1", "layer1", "patch_embed")):
-                parameter.requires_grad_(False)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("deviation", std, persistent=False)
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        every = self.body((images - self.mean) / self.deviation)
-        maps = [every[row] for row in self.rows]
-        channels_last = maps[0].shape[1] != self.channels[0]  # Swin's way
-        return [m.permute(0, 3, 1, 2) if channels_last else m for m in maps]
+# DEVIATION [PSF Sec. 4.1]: EfficientNet-Lite0, whose ImageNet weights a registry package holds
+PHOTOS = replace(SMALL, backbone=IMAGENET_NETWORK, weights=IMAGENET)
+STUDENTS = {"smoke": SMOKE, "small": SMALL, "photos": PHOTOS, "paper": StudentConfig()}
 
 
 @dataclass(frozen=True)
@@ -171,7 +142,7 @@ class PanopticSegFormer(nn.Module):
 def _backbone(a: StudentConfig) -> tuple[nn.Module, list[int]]:
     if a.backbone == "conv":
         return ConvBackbone(a.width, a.strides), [a.width] * len(a.strides)
-    backbone = TimmBackbone(a.backbone, a.strides, a.pretrained)
+    backbone = TimmBackbone(a.backbone, a.strides, a.weights)
     return backbone, backbone.channels
 
 
