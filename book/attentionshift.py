@@ -35,7 +35,7 @@ from pointseg.bookkit import figures
 
 from pointseg.bookkit import equations, report
 from pointseg.data.bestiary import CATEGORIES
-from pointseg.papers.attentionshift.config import SCALES
+from pointseg.papers.attentionshift.config import CONFIGS
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.bookkit.diagnostics.key_points import ShiftStudy
 from pointseg.papers.attentionshift.tokens import token_centres
@@ -298,7 +298,7 @@ display(HTML(report.table(equations.SETTING_HEAD, equations.setting_rows(package
 # printed in the paper was measured with other values.
 
 # %% tags=["remove-input"]
-rows = equations.changed_rows(SCALES["paper"], SCALES["small"])
+rows = equations.changed_rows(CONFIGS["paper"], CONFIGS["small"])
 display(HTML(report.table(["setting", "paper", "small"], rows)))
 
 # %% [markdown]
@@ -526,7 +526,7 @@ for size in ("small", "medium"):
 
 # %% tags=["remove-input"]
 kinds = ("part recall", "purity", "one-token cells", "frozen key-points")
-last = SCALES["small"].iterations
+last = CONFIGS["small"].iterations
 trained = measured.get("label_path", {})
 rows = [[kind, *(f"{trained[f'{kind}, iteration {turn}']:.0f}" for turn in range(last + 1))] for kind in kinds if trained]
 display(HTML(report.table(["percent", *map(str, range(last + 1))], rows)))

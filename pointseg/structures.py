@@ -6,7 +6,7 @@ Boxes are xyxy in pixels, points are (x, y) in pixels, masks are boolean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the command line reads this module first
@@ -217,7 +217,13 @@ class Prediction:
 
 
 def replaced(record: Any, changes: Mapping[str, Any]) -> Any:
-    """A frozen record with changed fields; a mapping changes fields of the record in that field."""
+    """A frozen record with changed fields; a mapping changes fields of the record in that field.
+
+    Names that are none of the record's own are its student's.
+    """
+    own = {each.name for each in fields(record)}
     nested = {name: replaced(getattr(record, name), value) if isinstance(value, Mapping) else value
-              for name, value in changes.items()}  # fmt: skip
-    return replace(record, **nested)
+              for name, value in changes.items() if name in own}  # fmt: skip
+    others = {name: value for name, value in changes.items() if name not in own}
+    changed = replace(record, **nested)
+    return replace(changed, student=replaced(changed.student, others)) if others else changed

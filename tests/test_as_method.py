@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pointseg.nets.start import load_first_stage
-from pointseg.papers.attentionshift.config import SCALES, Config
+from pointseg.papers.attentionshift.config import CONFIGS, Config
 from pointseg.papers.attentionshift.instance_map import InstanceMaps, unit_range
 from pointseg.papers.attentionshift.labeller import label_path
 from pointseg.papers.attentionshift.masks import background_tokens
@@ -293,7 +293,7 @@ def test_first_stage_is_taken_over_and_another_width_is_one_line(tmp_path):
     load_first_stage(reference, path, reference.FIRST_STAGE)
     assert (second.labeller.points.location[0].weight == 0.5).all()
     assert (reference.student.vit.query_tokens == 0.25).all()
-    wider = build(backbone=replace(SCALES["smoke"].student.backbone, dim=48))
+    wider = build(backbone=replace(CONFIGS["smoke"].student.backbone, dim=48))
     with pytest.raises(InputError, match=r"first\.pt: .* is \[.*\], this network's is \["):
         load_first_stage(wider, path, wider.FIRST_STAGE)
     (tmp_path / "junk.pt").write_bytes(b"junk")

@@ -35,7 +35,7 @@ from pointseg.papers.attentionshift.querying import (
 )
 from pointseg.structures import Instances
 from pointseg.students import mask_rcnn
-from pointseg.students.mask_rcnn import SCALES, FullMasks, MaskRCNN, pasted
+from pointseg.students.mask_rcnn import CONFIGS, FullMasks, MaskRCNN, pasted
 
 
 def focal(p, yes, alpha=0.25, gamma=2.0):
@@ -193,7 +193,7 @@ def test_regions_are_read_at_their_pixels():
 def test_regions_of_a_small_canvas_use_more_levels_than_one():
     """Each side twice as long, one level coarser: at 128 pixels 112 is the coarsest, not the
     second."""
-    c = SCALES["small"]
+    c = CONFIGS["small"]
     pool = RegionPool([8 / scale for scale in c.level_scales], c.roi_side, c.samples, 7)
     sides = torch.tensor([10.0, 40.0, 60.0, 100.0, 112.0, 128.0])
     boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
@@ -303,7 +303,7 @@ def test_decoder_heads_start_from_an_mae_file_and_light_ones_do_not(tmp_path, ca
 
 def test_student_takes_an_empty_image():
     torch.manual_seed(0)
-    student = MaskRCNN(2, SCALES["smoke"]).eval()
+    student = MaskRCNN(2, CONFIGS["smoke"]).eval()
     instances = student.predict(torch.zeros(1, 3, 64, 64), [(64, 64)])[0].instances
     assert instances.masks.shape == (len(instances.scores), 64, 64)
     assert len(instances.label) == len(instances.boxes) == len(instances.scores)

@@ -16,7 +16,7 @@ FLOORS = (
 )
 FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}
 # what several papers stand on
-SHARED = {"method", "panoptic_labels"}
+SHARED = {"method", "panoptic_labels", "path_labels"}
 # imports that still point up; each goes with its owner's next piece of the move
 STILL: set[str] = set()
 BANNED = {"utils", "misc", "common", "helpers"}

@@ -20,7 +20,8 @@ from pointseg.ops.point_labels import (
 )
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
 from pointseg.ops.transport import shares
-from pointseg.papers.panoptic_labels import PathEvidence, panoptic_target
+from pointseg.papers.panoptic_labels import panoptic_target
+from pointseg.papers.path_labels import PathEvidence
 from pointseg.papers.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
 from pointseg.structures import IGNORE, Batch, Category, Points, Truth
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pointseg.lab.methods import method_class
 from pointseg.lab.plan import PLAN, rows
-from pointseg.lab.recipe import SCALES, Recipe, Scale, Stage
+from pointseg.lab.recipe import Recipe, Scale, Stage
 from pointseg.lab.run_record import home
 from pointseg.papers.method import Method
 from pointseg.structures import Training
@@ -91,7 +91,7 @@ def _of_stage(
 
 def _config(k: int, stage: Stage, scale: str, given: Given, last: bool) -> Iterator[tuple]:
     cls, changes = method_class(stage.method), dict(stage.config)
-    config = configs_of(cls).get(scale)
+    config = getattr(cls, "CONFIGS", {}).get(scale)
     for field in fields(config) if config else ():
         value = changes.get(field.name, getattr(config, field.name))
         source = _given_to(k, "config", field.name, given, last)
@@ -109,17 +109,6 @@ def _stated(cls: type[Method], name: str, value: Any, default: Any) -> str:
     if value == getattr(default, name):
         return _place(type(default), name)
     return f"method, {_keyword(sys.modules[cls.__module__], name)}"
-
-
-def configs_of(cls: type[Method]) -> dict[str, Any]:
-    """Scale -> Config of a method, wherever its module keeps the table."""
-    for holder in (*cls.__mro__, sys.modules[cls.__module__]):
-        for table in vars(holder).values():
-            known = isinstance(table, dict) and set(table) >= set(SCALES)
-            if known and all(is_dataclass(c) for c in table.values()):
-                if not isinstance(table["small"], Training | Scale):
-                    return table
-    return {}
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> bool:

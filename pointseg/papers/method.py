@@ -16,12 +16,14 @@ from pointseg.structures import (
     Answer,
     Batch,
     Category,
+    Classes,
     Instances,
     Loss,
     Panoptic,
     Points,
     Prediction,
     Training,
+    replaced,
 )
 
 Losses = dict[str, Tensor]  # name -> scalar
@@ -67,10 +69,48 @@ class Student(Protocol):
         """Groups for AdamW; `beside` learns with the student, at its full rate."""
 
 
-class PointSupervised(nn.Module):
+class Configured(nn.Module):
+    """A method for some classes, made from one table: scale -> Config."""
+
+    CONFIGS: ClassVar[Mapping[str, Any]]
+    LOSSES: ClassVar[Mapping[str, Loss]]
+    PROPERTIES: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
+        """The method for a dataset at a scale; `overrides` replace fields of its Config."""
+        return cls(Classes.of(categories), replaced(cls.CONFIGS[scale], overrides))
+
+
+class StudentAlone(Configured):
+    """A student on targets that nobody has to find: the truth, or the bare points."""
+
+    SCORES: ClassVar[tuple[str, ...]] = ("val",)
+    student: nn.Module
+
+    def targets(self, batch: Batch) -> Any:
+        """What the student learns from."""
+        raise NotImplementedError
+
+    def features(self, batch: Batch) -> Any:
+        return self.student.features(batch.images, batch.sizes)
+
+    def losses(self, batch: Batch, step: int) -> Losses:
+        targets, features = self.targets(batch), self.features(batch)
+        return weighted(self.student.losses(features, targets, batch), self.LOSSES, 1.0, targets)
+
+    def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
+        return self.student.predict(images, sizes)
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        return self.student.param_groups(lr, weight_decay)
+
+
+class PointSupervised(Configured):
     """A labeller that answers from points, and the student that it teaches."""
 
-    LOSSES: ClassVar[Mapping[str, Loss]]
+    SUPERVISION: ClassVar[str] = "points"
+    SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
 
     def __init__(self, labeller: nn.Module, student: nn.Module, warmup_steps: int = 0):
         super().__init__()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pointseg.nets.deformable_encoder import Memory
-from pointseg.nets.label_heads import CellClasses, ImageMaps, LabelMaps, QueriedClasses
+from pointseg.nets.label_heads import CellClasses, LabelMaps, QueriedClasses
 from pointseg.ops.colour import rgb_to_lab, shrunken
-from pointseg.ops.point_labels import LabelledImage, SemanticMap
+from pointseg.ops.point_labels import LabelledImage
 from pointseg.ops.semantic_losses import (
     PointMasks,
     PseudoLabel,
@@ -22,8 +20,7 @@ from pointseg.ops.semantic_losses import (
     partial_cross_entropy,
     presence_loss,
 )
-from pointseg.ownership import owner
-from pointseg.structures import IGNORE, Batch, Loss, Panoptic, Points
+from pointseg.structures import IGNORE, Batch, Loss, Panoptic
 from pointseg.students.panoptic_segformer.losses import LOSSES as STUDENT_LOSSES
 from pointseg.students.panoptic_segformer.losses import (
     PanopticTarget,
@@ -80,75 +77,12 @@ def colour_loss(
 
 
 @dataclass(frozen=True)
-class PathEvidence:
-    """Semantic map and cheapest paths of one image."""
-
-    size: tuple[int, int]  # of the image
-    semantic: SemanticMap
-    prices: Tensor  # [8, h, w] of the steps of paths
-    things: Points  # the points of things alone
-    distance: Tensor  # [n, h, w] from each thing's nearest point, on the grid of the prices
-    first: Tensor  # [n] row among `things` of each thing's first point
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return tuple(self.prices.shape[-2:])
-
-    @property
-    def label(self) -> Tensor:
-        """[n] class of each thing."""
-        return self.things.label[self.first]
-
-    @cached_property
-    def fine(self) -> SemanticMap:
-        """The semantic map at the image's size."""
-        return self.semantic.enlarged(self.size)
-
-    def labelled(self, cost: Tensor, price: Tensor, points: Points) -> LabelledImage:
-        """Owners by cost [n, H, W] and price [n]; pixels that prefer stuff are out of reach."""
-        things = owner(cost.masked_fill(self.fine.stuff(), torch.inf), price)
-        return LabelledImage.of(PseudoLabel(things, self.fine.stuff_target()), points)
-
-
-@dataclass(frozen=True)
-class PanopticEvidence:
-    """Maps of a batch, and the paths of each image; None where an image has no point."""
-
-    maps: LabelMaps
-    padding: Tensor | None  # [b, h, w] bool on the maps' grid, True outside the images
-    images: list[PathEvidence | None]
-
-    @classmethod
-    def of(
-        cls, maps: LabelMaps, memory: Memory, batch: Batch,
-        look: Callable[[ImageMaps, Tensor, Points], PathEvidence],
-    ) -> PanopticEvidence:  # fmt: skip
-        """`look` is given the maps, the image [3, h, w] and the points of one image."""
-        images, canvas = [], tuple(batch.images.shape[-2:])
-        for row, ((h, w), points) in enumerate(zip(batch.sizes, batch.points)):
-            given = maps.of_image(row, (h, w), canvas), batch.images[row, :, :h, :w], points
-            images.append(look(*given) if len(points) else None)
-        return cls(maps, memory.padding_of(0), images)
-
-
-@dataclass(frozen=True)
 class PanopticLabels:
     """Which target owns each pixel of a batch of images."""
 
     images: list[LabelledImage]
     canvas: tuple[int, int]
     things: int  # how many classes are things
-
-    @classmethod
-    def of(
-        cls, evidence: PanopticEvidence, batch: Batch, things: int,
-        label: Callable[[PathEvidence, Points], LabelledImage],
-    ) -> PanopticLabels:  # fmt: skip
-        """`label` answers for each image that has a point."""
-        rows = zip(evidence.images, batch.points, batch.sizes)
-        images = [LabelledImage.void(size, points) if one is None else label(one, points)
-                  for one, points, size in rows]  # fmt: skip
-        return cls(images, tuple(batch.images.shape[-2:]), things)
 
     def targets(self, batch: Batch) -> PanopticTargets:
         return PanopticTargets([panoptic_target(i, self.canvas, self.things) for i in self.images])

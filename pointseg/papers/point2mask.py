@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.nets.deformable_encoder import Memory
-from pointseg.nets.label_heads import ImageMaps, LabelMaps, joined_levels, pixel_net
+from pointseg.nets.label_heads import LabelMaps, pixel_net
 from pointseg.nets.vit import IMAGENET_STD
 from pointseg.ops.colour import shrunken, window
 from pointseg.ops.paths import (
@@ -19,21 +18,12 @@ from pointseg.ops.paths import (
     boundary_step,
     grid_cells,
     manifold_step,
-    nearest_of_each,
-    path_grid,
     semantic_step,
     shortest_paths,
     start_cells,
     undirected_steps,
 )
-from pointseg.ops.point_labels import (
-    LabelledImage,
-    SemanticMap,
-    SemanticSize,
-    likely_nearest,
-    point_semantics,
-    resized,
-)
+from pointseg.ops.point_labels import SemanticMap, SemanticSize, likely_nearest, resized
 from pointseg.ops.semantic_losses import boundary_loss, long_range_loss, manifold_loss
 from pointseg.ops.transport import converged_potentials, sinkhorn
 from pointseg.ops.tree import spanning_forest
@@ -42,16 +32,14 @@ from pointseg.papers.method import PointSupervised
 from pointseg.papers.panoptic_labels import (
     LABEL_PROPERTIES,
     STUDENT_PARTS,
-    PanopticEvidence,
     PanopticLabels,
-    PathEvidence,
     SemanticHead,
     colour_loss,
     point_losses,
     ramped_student_losses,
-    semantic_head,
 )
-from pointseg.structures import Answer, Batch, Category, Classes, Loss, Points, Training, replaced
+from pointseg.papers.path_labels import PanopticEvidence, PathEvidence, PathLabeller, Planes
+from pointseg.structures import Answer, Batch, Classes, Loss, Points, Training
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
@@ -93,12 +81,12 @@ CONFIGS = {
 }
 
 
-def pixel_to_point_cost(prob: Tensor, boundary: Tensor, features: Tensor, config: Config) -> Tensor:
+def pixel_to_point_cost(planes: Planes, config: Config) -> Tensor:
     """[8, h, w] price of each step, d(P^s) + beta d(P^b); a path costs its sum. [P2M Eq. 3]"""
     return undirected_steps(
-        (semantic_step, prob, 1.0),
-        (boundary_step, boundary, config.beta),
-        (manifold_step, features, config.manifold_weight),
+        (semantic_step, planes.prob, 1.0),
+        (boundary_step, planes.boundary, config.beta),
+        (manifold_step, planes.features, config.manifold_weight),
     )
 
 
@@ -161,62 +149,26 @@ def tree_loss(maps: LabelMaps, batch: Batch, padding: Tensor | None) -> Tensor:
     return sum(long_range_loss(logits.softmax(1), tree, padding) for logits in maps.logits)
 
 
-class Labeller(nn.Module):
+class Labeller(PathLabeller):
     """Path costs and the prices of transport."""
 
     def __init__(self, student: PanopticStudent, config: Config):
-        super().__init__()
-        network = student.network.config
-        self.config, self.things, self.levels = config, student.classes.things, network.mask_levels
-        self.semantic = semantic_head(student, config.semantic)
-        self.features = pixel_net(network.width, config.feature_width)
-        self.boundary = pixel_net(network.width, 1)
+        super().__init__(student, config)
+        self.boundary = pixel_net(student.network.config.width, 1)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def evidence(self, features: Memory, batch: Batch) -> PanopticEvidence:
-        joined = joined_levels(features, self.levels).detach()
-        maps = replace(
-            self.semantic(features),
-            features=F.normalize(self.features(joined).float(), dim=1),
-            boundary=self.boundary(joined).float().sigmoid(),
-        )
-        return PanopticEvidence.of(maps, features, batch, self.paths)
+    def maps(self, memory: Memory, joined: Tensor) -> LabelMaps:
+        boundary = self.boundary(joined).float().sigmoid()
+        return replace(super().maps(memory, joined), boundary=boundary)
 
-    @torch.no_grad()
-    def paths(self, maps: ImageMaps, image: Tensor, points: Points) -> PathEvidence:
-        """Paths in one image [3, H, W] without padding."""
-        size, c, things = tuple(image.shape[-2:]), self.config, points.things()
-        semantic = point_semantics(
-            maps.logits, points, self.things, size, c.point_side, c.semantic_size
-        )
-        grid = path_grid(size, c.path_stride)
-        features = F.normalize(resized(maps.features, grid), dim=0)
-        prob, boundary = semantic.enlarged(grid).prob, resized(maps.boundary, grid)
-        prices = pixel_to_point_cost(prob, boundary, features, c)
-        cells = start_cells(things.xy, size, grid, c.path_stride, c.start_cell)
-        distance, first = nearest_of_each(shortest_paths(prices, cells), things.target)
-        return PathEvidence(size, semantic, prices, things, distance, first)
-
-    @torch.no_grad()
-    def assign(self, evidence: PanopticEvidence, batch: Batch) -> PanopticLabels:
-        return PanopticLabels.of(evidence, batch, self.things, self.label_paths)
-
-    def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
-        """The pseudo label of one image [3, H, W] without padding, from its maps."""
-        return self.label_paths(self.paths(maps, image, points), points)
-
-    def label_paths(self, paths: PathEvidence, points: Points) -> LabelledImage:
-        return paths.labelled(self.cost(paths), self.price(paths), points)
-
-    def cost(self, paths: PathEvidence) -> Tensor:
-        """[n, H, W] path lengths."""
-        return resized(paths.distance, paths.size)
+    def step_prices(self, planes: Planes, image: Tensor) -> Tensor:
+        return pixel_to_point_cost(planes, self.config)
 
     def price(self, paths: PathEvidence) -> Tensor:
         """[n] of transport; zero in stage A, whose plan is the nearest point's by construction."""
-        (h, w), n = paths.grid, len(paths.distance)
-        nearest = paths.distance.new_zeros(n)
-        if self.step < self.config.transport_from or self.config.solver == "none" or n < 2:
+        (h, w), nearest = paths.grid, super().price(paths)
+        waiting = self.step < self.config.transport_from or self.config.solver == "none"
+        if waiting or len(nearest) < 2:
             return nearest
         counted = paths.semantic.enlarged((COUNT_FINER * h, COUNT_FINER * w))
         demand = F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]
@@ -242,8 +194,7 @@ class Point2Mask(PointSupervised):
 
     KEY: ClassVar[str] = "P2M"
     TASK: ClassVar[str] = "panoptic"
-    SUPERVISION: ClassVar[str] = "points"
-    SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
+    CONFIGS: ClassVar[dict[str, Config]] = CONFIGS
     FIRST_STAGE: ClassVar[tuple[str, ...]] = (*STUDENT_PARTS, "labeller.semantic")
     # UNSTATED [P2M Sec. 3.4]: weights, shares and ramps are the official code's
     LOSSES: ClassVar[dict[str, Loss]] = {
@@ -273,10 +224,6 @@ class Point2Mask(PointSupervised):
             clip=0.1, epochs=24, batch=8,
         ),
     }  # fmt: skip
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        return cls(Classes.of(categories), replaced(CONFIGS[scale], overrides))
 
     def __init__(self, classes: Classes, config: Config):
         student = PanopticStudent(classes, config.student)

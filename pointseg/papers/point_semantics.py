@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from pointseg.ops.weighted_losses import weighted
+from pointseg.papers.method import Configured
 from pointseg.papers.panoptic_labels import (
     STUDENT_PARTS,
     SemanticHead,
     point_losses,
     semantic_head,
 )
-from pointseg.structures import Answer, Batch, Category, Classes, Loss, Training, replaced
+from pointseg.structures import Answer, Batch, Classes, Loss, Training
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
@@ -42,12 +42,13 @@ class Labeller(nn.Module):
         self.semantic = semantic_head(student, config.semantic)
 
 
-class PointSemantics(nn.Module):
+class PointSemantics(Configured):
     """DEVIATION [PSPS]: a stage of its own, so that every row of a table starts from one map."""
 
     KEY: ClassVar[str] = "PSPS"
     TASK: ClassVar[str] = "panoptic"
     SUPERVISION: ClassVar[str] = "points"
+    CONFIGS: ClassVar[dict[str, Config]] = CONFIGS
     SCORES: ClassVar[tuple[str, ...]] = ()
     FIRST_STAGE: ClassVar[tuple[str, ...]] = (*STUDENT_PARTS, "labeller.semantic")
     LOSSES: ClassVar[dict[str, Loss]] = {"point": Loss(1.0), "presence": Loss(2.0)}
@@ -55,14 +56,9 @@ class PointSemantics(nn.Module):
         cost="-", price="-", refusal="-", teachers="points", supervision="1 or 10 points a segment",
         student="-",
     )  # fmt: skip
-    PROPERTIES: ClassVar[tuple[str, ...]] = ()
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=1000, batch=16),
     }
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        return cls(Classes.of(categories), replaced(CONFIGS[scale], overrides))
 
     def __init__(self, classes: Classes, config: Config):
         super().__init__()

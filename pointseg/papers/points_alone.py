@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointseg.ops.point_labels import LabelledImage
-from pointseg.ops.weighted_losses import weighted
+from pointseg.papers.method import StudentAlone
 from pointseg.papers.panoptic_labels import STUDENT_PARTS, panoptic_target
-from pointseg.structures import (
-    IGNORE,
-    Answer,
-    Batch,
-    Category,
-    Classes,
-    Points,
-    Prediction,
-    Training,
-    replaced,
-)
+from pointseg.structures import IGNORE, Answer, Batch, Classes, Loss, Points, Training
 from pointseg.students.panoptic_segformer.losses import LOSSES, PanopticTarget, PanopticTargets
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
@@ -63,20 +52,21 @@ def bare_target(
     return replace(target, boxes=boxes, known=known)
 
 
-class PointsAlone(nn.Module):
+class PointsAlone(StudentAlone):
     """images and points -> panoptic maps, without any pseudo label."""
 
     KEY: ClassVar[str] = "PSF"
     TASK: ClassVar[str] = "panoptic"
     SUPERVISION: ClassVar[str] = "points"
-    SCORES: ClassVar[tuple[str, ...]] = ("val",)
+    CONFIGS: ClassVar[dict[str, Config]] = {
+        name: Config(student=student) for name, student in STUDENTS.items()
+    }
     FIRST_STAGE: ClassVar[tuple[str, ...]] = STUDENT_PARTS
-    LOSSES = LOSSES
+    LOSSES: ClassVar[dict[str, Loss]] = LOSSES
     ANSWER = Answer(
         cost="infinite but at the points", price="0", refusal="all other pixels", teachers="-",
         supervision="1 or 10 points a segment", student="Panoptic SegFormer",
     )  # fmt: skip
-    PROPERTIES: ClassVar[tuple[str, ...]] = ()
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=400, batch=16),
         # UNSTATED [EPLD Tab. 6]: as the other rows of that table
@@ -86,27 +76,14 @@ class PointsAlone(nn.Module):
         ),
     }  # fmt: skip
 
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        config = replaced(Config(student=STUDENTS[scale]), overrides)
-        return cls(Classes.of(categories), config)
-
     def __init__(self, classes: Classes, config: Config):
         super().__init__()
         self.config, self.classes = config, classes
         self.student = PanopticStudent(classes, config.student)
 
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        features = self.student.features(batch.images, batch.sizes)
-        canvas = tuple(batch.images.shape[-2:])
-        targets = PanopticTargets([
-            bare_target(points, size, canvas, self.classes.things, self.config.box_share)
-            for points, size in zip(batch.points, batch.sizes)
-        ])  # fmt: skip
-        return weighted(self.student.losses(features, targets, batch), self.LOSSES, targets=targets)
-
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        return self.student.predict(images, sizes)
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        return self.student.param_groups(lr, weight_decay)
+    def targets(self, batch: Batch) -> PanopticTargets:
+        canvas, share = tuple(batch.images.shape[-2:]), self.config.box_share
+        rows = zip(batch.points, batch.sizes)
+        return PanopticTargets(
+            [bare_target(*row, canvas, self.classes.things, share) for row in rows]
+        )

@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pointseg.nets.deformable_encoder import Memory
-from pointseg.nets.label_heads import ImageMaps, joined_levels, pixel_net
 from pointseg.ops.colour import colour_edges, window
 from pointseg.ops.paths import (
     StartCell,
     entering_steps,
     manifold_step,
-    nearest_of_each,
-    path_grid,
     semantic_step,
-    shortest_paths,
-    start_cells,
     undirected_steps,
 )
-from pointseg.ops.point_labels import (
-    LabelledImage,
-    SemanticSize,
-    likelihood_cost,
-    point_semantics,
-    resized,
-)
+from pointseg.ops.point_labels import SemanticSize, likelihood_cost
 from pointseg.ops.semantic_losses import manifold_loss
 from pointseg.papers.method import PointSupervised
 from pointseg.papers.panoptic_labels import (
     LABEL_PROPERTIES,
     STUDENT_PARTS,
-    PanopticEvidence,
     PanopticLabels,
-    PathEvidence,
     SemanticHead,
     colour_loss,
     point_losses,
     ramped_student_losses,
-    semantic_head,
 )
-from pointseg.structures import Answer, Batch, Category, Classes, Loss, Points, Training, replaced
+from pointseg.papers.path_labels import PanopticEvidence, PathEvidence, PathLabeller, Planes
+from pointseg.structures import Answer, Batch, Classes, Loss, Training
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
@@ -87,56 +70,16 @@ def traversing_cost(prob: Tensor, features: Tensor, edges: Tensor, config: Confi
     return moving + config.edge_weight * entering_steps(edges)
 
 
-class Labeller(nn.Module):
+class Labeller(PathLabeller):
     """Cheapest paths from points, weighted by class likelihood."""
 
-    def __init__(self, student: PanopticStudent, config: Config):
-        super().__init__()
-        network = student.network.config
-        self.config, self.things, self.levels = config, student.classes.things, network.mask_levels
-        self.semantic = semantic_head(student, config.semantic)
-        self.features = pixel_net(network.width, config.feature_width)
-
-    def evidence(self, features: Memory, batch: Batch) -> PanopticEvidence:
-        joined = joined_levels(features, self.levels).detach()
-        manifold = F.normalize(self.features(joined).float(), dim=1)
-        maps = replace(self.semantic(features), features=manifold)
-        return PanopticEvidence.of(maps, features, batch, self.paths)
-
-    @torch.no_grad()
-    def paths(self, maps: ImageMaps, image: Tensor, points: Points) -> PathEvidence:
-        """What there is to see in one image [3, H, W] without padding."""
-        size, c, things = tuple(image.shape[-2:]), self.config, points.things()
-        semantic = point_semantics(
-            maps.logits, points, self.things, size, c.point_side, c.semantic_size
-        )
-        grid = path_grid(size, c.path_stride)
-        features = F.normalize(resized(maps.features, grid), dim=0)
-        edges = colour_edges(image, grid)
-        prices = traversing_cost(semantic.enlarged(grid).prob, features, edges, c)
-        cells = start_cells(things.xy, size, grid, c.path_stride, c.start_cell)
-        distance, first = nearest_of_each(shortest_paths(prices, cells), things.target)
-        return PathEvidence(size, semantic, prices, things, distance, first)
-
-    @torch.no_grad()
-    def assign(self, evidence: PanopticEvidence, batch: Batch) -> PanopticLabels:
-        return PanopticLabels.of(evidence, batch, self.things, self.label_paths)
-
-    def label_image(self, maps: ImageMaps, image: Tensor, points: Points) -> LabelledImage:
-        """The pseudo label of one image [3, H, W] without padding, from its maps."""
-        return self.label_paths(self.paths(maps, image, points), points)
-
-    def label_paths(self, paths: PathEvidence, points: Points) -> LabelledImage:
-        return paths.labelled(self.cost(paths), self.price(paths), points)
+    def step_prices(self, planes: Planes, image: Tensor) -> Tensor:
+        edges = colour_edges(image, tuple(planes.prob.shape[-2:]))
+        return traversing_cost(planes.prob, planes.features, edges, self.config)
 
     def cost(self, paths: PathEvidence) -> Tensor:
         """[n, H, W] path lengths against class likelihood."""
-        distance = resized(paths.distance, paths.size)
-        return likelihood_cost(distance, *paths.fine.likelihood(paths.label))
-
-    def price(self, paths: PathEvidence) -> Tensor:
-        """[n] zero."""
-        return paths.distance.new_zeros(len(paths.distance))
+        return likelihood_cost(super().cost(paths), *paths.fine.likelihood(paths.label))
 
     def losses(
         self, evidence: PanopticEvidence, labels: PanopticLabels, batch: Batch
@@ -154,8 +97,7 @@ class PSPS(PointSupervised):
 
     KEY: ClassVar[str] = "PSPS"
     TASK: ClassVar[str] = "panoptic"
-    SUPERVISION: ClassVar[str] = "points"
-    SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
+    CONFIGS: ClassVar[dict[str, Config]] = CONFIGS
     FIRST_STAGE: ClassVar[tuple[str, ...]] = (*STUDENT_PARTS, "labeller.semantic")
     # UNSTATED [PSPS]: weights, shares and ramps are the official code's; it ramps all losses of the
     # student but the class of a location
@@ -184,10 +126,6 @@ class PSPS(PointSupervised):
             clip=0.1, epochs=20, batch=16,
         ),
     }  # fmt: skip
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        return cls(Classes.of(categories), replaced(CONFIGS[scale], overrides))
 
     def __init__(self, classes: Classes, config: Config):
         student = PanopticStudent(classes, config.student)

@@ -22,9 +22,12 @@ from pointseg.nets.token_levels import TokenLevels
 from pointseg.nets.vit import TokenViT, ViTConfig, ViTOutput, layer_decay_groups
 from pointseg.ops.parameter_groups import decay_groups
 from pointseg.ops.processes import child, draws_of, normaliser, uniform
-from pointseg.structures import Batch, Instances, Prediction
+from pointseg.structures import Batch, Instances, Loss, Prediction
 
 Sizes = list[tuple[int, int]]  # (h, w) of each image without padding
+
+
+LOSSES = {name: Loss() for name in ("rpn_class", "rpn_box", "class", "box", "mask")}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ SMALL = MaskRCNNConfig(
     heads="light", width=192, rpn_before=400, rpn_after=200, rpn_sample=64, rois=32, mask_rois=6,
     samples=1, roi_side=112.0, class_agnostic_masks=True, detections=20,
 )  # fmt: skip
-SCALES = {
+CONFIGS = {
     "paper": MaskRCNNConfig(),
     "small": SMALL,
     "smoke": replace(

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pointseg.ops.components import tight_boxes
-from pointseg.structures import Answer, Batch, Category, InputError, Prediction, Training, Truth
-from pointseg.students.mask_rcnn import SCALES, FullMasks, MaskRCNN, MaskRCNNConfig, Targets
+from pointseg.papers.method import StudentAlone
+from pointseg.structures import Answer, Batch, Classes, InputError, Loss, Training, Truth
+from pointseg.students.mask_rcnn import (
+    CONFIGS,
+    LOSSES,
+    Features,
+    FullMasks,
+    MaskRCNN,
+    MaskRCNNConfig,
+    Targets,
+)
 
 
-class MaskRCNNFull(nn.Module):
+class MaskRCNNFull(StudentAlone):
     """AttentionShift's student on the truths of a batch, so that rows differ in supervision
     alone."""
 
     KEY: ClassVar[str] = "AS"
     TASK: ClassVar[str] = "instances"
     SUPERVISION: ClassVar[str] = "masks"
-    SCORES: ClassVar[tuple[str, ...]] = ("val",)
+    CONFIGS: ClassVar[dict[str, MaskRCNNConfig]] = CONFIGS
+    LOSSES: ClassVar[dict[str, Loss]] = LOSSES
     FIRST_STAGE: ClassVar[tuple[str, ...]] = ("student.vit",)
-    PROPERTIES: ClassVar[tuple[str, ...]] = ()
     ANSWER: ClassVar[Answer] = Answer("ground truth", "-", "-", "-", "masks", "Mask R-CNN")
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
@@ -33,38 +40,24 @@ class MaskRCNNFull(nn.Module):
         ),  # [AS Sec. 5.1]
     }
 
-    def __init__(self, classes: int, config: MaskRCNNConfig):
+    def __init__(self, classes: Classes, config: MaskRCNNConfig):
         super().__init__()
-        self.config, self.classes = config, classes
-        self.student = MaskRCNN(classes, config)
+        self.config, self.classes = config, classes.things
+        self.student = MaskRCNN(classes.things, config)
 
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The method for the thing classes of a dataset; `overrides` replace fields of the
-        Config."""
-        return cls(sum(c.is_thing for c in categories), replace(SCALES[scale], **overrides))
+    def features(self, batch: Batch) -> Features:
+        return self.student.features(batch.images, batch.sizes, trace=False)
 
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Losses of region proposals, boxes and masks."""
+    def targets(self, batch: Batch) -> Targets:
+        """Objects that show at least one pixel."""
         truths = [learnable(truth) for truth in batch.truths]
-        self._check(truths)
-        targets = full_targets(truths, tuple(batch.images.shape[-2:]))
-        features = self.student.features(batch.images, batch.sizes, trace=False)
-        return self.student.losses(features, targets, batch)
-
-    def _check(self, truths: list[Truth]) -> None:
         highest = max((int(truth.label.max()) for truth in truths if len(truth)), default=-1)
         if highest >= self.classes:
             raise InputError(
                 f"masks: class index {highest} is out of range, "
                 f"there are {self.classes} thing classes"
             )
-
-    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Prediction]:
-        return self.student.predict(images, sizes)
-
-    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        return self.student.param_groups(lr, weight_decay)
+        return full_targets(truths, tuple(batch.images.shape[-2:]))
 
     def compiled_parts(self) -> list[nn.Module]:
         return self.student.compiled_parts()

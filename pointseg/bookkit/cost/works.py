@@ -35,7 +35,7 @@ from pointseg.ops.tree import spanning_forest, tree_filter
 from pointseg.papers.attentionshift.shift import shift
 from pointseg.papers.attentionshift.tokens import Region, Tokens
 from pointseg.structures import Batch, Category, Points
-from pointseg.students.mask_rcnn import SCALES
+from pointseg.students.mask_rcnn import CONFIGS
 from pointseg.training.loop import Trainer, uses_bf16
 
 METHODS = ("attentionshift", "psps", "point2mask")  # whose steps are measured
@@ -120,7 +120,7 @@ def survey(extent: Extent, patience: Patience) -> dict[str, Any]:
 def cpu_pieces(extent: Extent) -> Iterator[list[Piece]]:
     """Groups that are measured together."""
     for side in extent.small:
-        yield vit_pieces(starting_backbone(SCALES["small"].backbone, "shipped"), "small ViT", side)
+        yield vit_pieces(starting_backbone(CONFIGS["small"].backbone, "shipped"), "small ViT", side)
     for side in extent.vit_s:
         yield vit_pieces(TokenViT("vit_small_patch16_224", queries=100), "ViT-S/16", side)
     for name in METHODS:

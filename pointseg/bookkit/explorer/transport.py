@@ -19,13 +19,11 @@ from pointseg.ops.paths import (
     boundary_step,
     grid_cells,
     manifold_step,
-    nearest_of_each,
     path_grid,
     semantic_step,
-    shortest_paths,
 )
-from pointseg.ops.point_labels import point_semantics, resized
-from pointseg.papers.panoptic_labels import PathEvidence
+from pointseg.ops.point_labels import point_semantics
+from pointseg.papers.path_labels import PathEvidence, Planes
 from pointseg.papers.point2mask import COUNT_FINER, SMALL, pixel_to_point_cost, unit_numbers
 from pointseg.structures import Category, Classes, Points, Truth
 
@@ -69,29 +67,24 @@ def transport_record(
         maps.logits, points, classes.things, size, SMALL.point_side, SMALL.semantic_size
     )
     grid = path_grid(size, SMALL.path_stride)
-    planes = (
-        semantic.enlarged(grid).prob,
-        resized(maps.boundary, grid),
-        F.normalize(resized(maps.features, grid), dim=0),
-    )
-    prices = pixel_to_point_cost(*planes, SMALL)
-    lengths = shortest_paths(prices, grid_cells(things.xy, size, grid))
-    distance, first = nearest_of_each(lengths, things.target)
+    planes = Planes.of(semantic, maps, grid)
+    paths = PathEvidence.along(pixel_to_point_cost(planes, SMALL), semantic, things, size, SMALL)
     counted = semantic.enlarged((COUNT_FINER * grid[0], COUNT_FINER * grid[1]))
-    paths = PathEvidence(size, semantic, prices, things, distance, first)
     units = unit_numbers(paths, counted, SMALL)
-    steps = zip(
-        ("semantic", "boundary", "manifold"), (semantic_step, boundary_step, manifold_step), planes
-    )
+    steps = {
+        "semantic": half_planes(semantic_step, planes.prob),
+        "boundary": half_planes(boundary_step, planes.boundary),
+        "manifold": half_planes(manifold_step, planes.features),
+    }
+    places = zip(paths.first.tolist(), grid_cells(things.xy, size, grid)[paths.first], units)
     return {
         "title": title, "width": size[1], "height": size[0], "image": picture_url(image),
         "grid": list(grid),
         "stride": size[1] / grid[1], "manifold_weight": SMALL.manifold_weight,
-        "steps": {name: halves(half_planes(rule, plane)) for name, rule, plane in steps},
+        "steps": {name: halves(planes) for name, planes in steps.items()},
         "demand": halves(F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]),
         "things": [{"name": categories[int(things.label[k])].name, "point": things.xy[k].tolist(),
-                    "cell": int(cell), "units": float(number)} for k, cell, number in
-                   zip(first.tolist(), grid_cells(things.xy, size, grid)[first], units)],
+                    "cell": int(cell), "units": float(number)} for k, cell, number in places],
         "truth": truth_record(truth, categories),
     }  # fmt: skip
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from pointseg.students.mask_rcnn import SCALES as STUDENTS
+from pointseg.students.mask_rcnn import CONFIGS as STUDENTS
 from pointseg.students.mask_rcnn import MaskRCNNConfig
 
 
@@ -57,15 +57,8 @@ class Config:
     background_level: float = 0.1  # UNSTATED [AS Sec. 4]: A^I below this is background
     background_share: float = 0.8  # official code: of the largest value of its map in the box
 
-    def changed(self, **overrides: Any) -> Config:
-        """With other values; names that are none of the labeller's are the student's."""
-        ours = {each.name for each in fields(self)}
-        student = {name: overrides.pop(name) for name in set(overrides) - ours}
-        whole = replace(self, **overrides)
-        return replace(whole, student=replace(whole.student, **student))
 
-
-SCALES = {
+CONFIGS = {
     "paper": Config(),
     # DEVIATION [AS Sec. 5.1]: a small ViT with a convolutional stem, light heads and a warm-up from
     # the points' own classes; few images teach a plain ViT-S nothing that key-points could live on

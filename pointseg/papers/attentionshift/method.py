@@ -3,19 +3,18 @@ feature space, own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from pointseg.papers.attentionshift.config import SCALES, Config
+from pointseg.papers.attentionshift.config import CONFIGS, Config
 from pointseg.papers.attentionshift.labeller import Evidence, Labeller, Labels
 from pointseg.papers.attentionshift.masks import detected_at_points, replaced_rows
 from pointseg.papers.attentionshift.token_querying import TokenQuerying
 from pointseg.papers.method import PointSupervised
-from pointseg.structures import Answer, Batch, Category, Instances, Loss, Training
-from pointseg.students.mask_rcnn import MaskRCNN
+from pointseg.structures import Answer, Batch, Classes, Instances, Loss, Training
+from pointseg.students.mask_rcnn import LOSSES, MaskRCNN
 
 
 class AttentionShift(PointSupervised):
@@ -24,8 +23,7 @@ class AttentionShift(PointSupervised):
 
     KEY: ClassVar[str] = "AS"
     TASK: ClassVar[str] = "instances"
-    SUPERVISION: ClassVar[str] = "points"
-    SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
+    CONFIGS: ClassVar[dict[str, Config]] = CONFIGS
     FIRST_STAGE: ClassVar[tuple[str, ...]] = TokenQuerying.FIRST_STAGE
     PROPERTIES: ClassVar[tuple[str, ...]] = (
         "boxes hold their points",
@@ -40,9 +38,7 @@ class AttentionShift(PointSupervised):
         supervision="1 point an object",
         student="Mask R-CNN on a ViT, taught at points; then refined",
     )
-    LOSSES: ClassVar[dict[str, Loss]] = TokenQuerying.LOSSES | {
-        name: Loss() for name in ("mil", "rpn_class", "rpn_box", "class", "box", "mask")
-    }
+    LOSSES: ClassVar[dict[str, Loss]] = {**TokenQuerying.LOSSES, "mil": Loss(), **LOSSES}
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=1e-3, steps=400, batch=12),
@@ -51,16 +47,10 @@ class AttentionShift(PointSupervised):
                           milestones=(8 / 12, 11 / 12), epochs=12, batch=16),
     }  # fmt: skip
 
-    def __init__(self, classes: int, config: Config):
-        student = MaskRCNN(classes, config.student)
-        super().__init__(Labeller(student.vit, classes, config), student)
+    def __init__(self, classes: Classes, config: Config):
+        student = MaskRCNN(classes.things, config.student)
+        super().__init__(Labeller(student.vit, classes.things, config), student)
         self.config = config
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The method for the thing classes of a dataset; `overrides` replace fields of the
-        Config."""
-        return cls(sum(c.is_thing for c in categories), SCALES[scale].changed(**overrides))
 
     @torch.no_grad()
     def explain(self, batch: Batch) -> tuple[Evidence, Labels]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +28,10 @@ from pointseg.structures import (
     IGNORE,
     Answer,
     Batch,
-    Category,
     Classes,
     Loss,
     Panoptic,
     Training,
-    replaced,
 )
 from pointseg.students.panoptic_segformer.losses import LOSSES as STUDENT_LOSSES
 from pointseg.students.panoptic_segformer.losses import (
@@ -181,8 +178,7 @@ class EPLD(PointSupervised):
 
     KEY: ClassVar[str] = "EPLD"
     TASK: ClassVar[str] = "panoptic"
-    SUPERVISION: ClassVar[str] = "points"
-    SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
+    CONFIGS: ClassVar[dict[str, Config]] = CONFIGS
     FIRST_STAGE: ClassVar[tuple[str, ...]] = STUDENT_PARTS
     # All weights are 1 [EPLD Eq. 11-12]. UNSTATED [EPLD Eq. 12]: L_pan has the weights and shares
     # of PSF's official code; L_distance is shared by nobody.
@@ -213,10 +209,6 @@ class EPLD(PointSupervised):
             clip=0.1, epochs=20, batch=16,
         ),
     }  # fmt: skip
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        return cls(Classes.of(categories), replaced(CONFIGS[scale], overrides))
 
     @property
     def notes(self) -> dict[str, Tensor]:
