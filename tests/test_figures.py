@@ -30,10 +30,3 @@ def test_bytes_and_floats_and_both_orders_show_the_same_picture():
 def test_colours_of_neighbours_differ_for_fourteen_things():
     tints = [tuple(np.round(figures.colour(i), 3)) for i in range(14)]
     assert len(set(tints)) == 14
-
-
-def test_principal_colours_separate_two_groups():
-    features = torch.zeros(8, 4)
-    features[:4, 0], features[4:, 0] = 1, -1
-    rgb = figures.principal_colours(features + 1e-3 * torch.randn(8, 4), (2, 4))
-    assert abs(rgb[0, :, 0].mean() - rgb[1, :, 0].mean()) > 0.8

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -117,22 +116,6 @@ def points(
     axis.scatter(
         *xy.T, c=tint or None, marker=marker, s=size, edgecolors="white", linewidths=1.0, zorder=3
     )
-
-
-def trajectories(axis: Axes, paths) -> None:
-    """Ways [steps, k, 2] of k key-points over the picture, ending in a point."""
-    paths = np.asarray(paths, dtype=np.float32)
-    for k in range(paths.shape[1]):
-        axis.plot(*paths[:, k].T, color=colour(k), linewidth=1.2, zorder=2)
-    points(axis, paths[-1], size=18)
-
-
-def principal_colours(features: Tensor, grid: tuple[int, int]) -> np.ndarray:
-    """The three main directions of features [n, d] as red, green and blue, [h, w, 3] in 0..1."""
-    centred = features.float() - features.float().mean(0)
-    main = centred @ torch.linalg.svd(centred, full_matrices=False)[2][:3].T
-    low, high = main.quantile(0.02, dim=0), main.quantile(0.98, dim=0)
-    return ((main - low) / (high - low).clamp_min(1e-9)).clamp(0, 1).reshape(*grid, 3).numpy()
 
 
 def png(figure: Figure) -> bytes:

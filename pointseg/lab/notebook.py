@@ -196,17 +196,8 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
     and say it twice.
     """
     import papermill
-    from jupyter_client import AsyncKernelManager
 
-    started: list[AsyncKernelManager] = []
-
-    class Known(AsyncKernelManager):
-        """Says which kernel was started, so that a signal can be passed on to it."""
-
-        async def start_kernel(self, *words: Any, **options: Any) -> None:
-            await super().start_kernel(*words, **options)
-            started.append(self)
-
+    started: list[Any] = []
     given = {**values, OUT: str(run.folder)} if OUT in source.parameters else dict(values)
     run.scratch.mkdir(parents=True, exist_ok=True)
     executed = run.scratch / "notebook.ipynb"
@@ -216,7 +207,7 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
             papermill.execute_notebook(
                 source.notebook, str(executed), parameters=given, kernel_name=KERNEL,
                 language="python", progress_bar=False, stderr_file=sys.stderr,
-                kernel_manager_class=Known,
+                kernel_manager_class=known_kernels(started),
                 extra_arguments=["--IPKernelApp.log_level=40",
                                  "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
@@ -228,6 +219,18 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
             ) from None
         finally:
             publish(executed, run.folder / "notebook.ipynb")
+
+
+def known_kernels(started: list[Any]) -> type:
+    """A kernel manager that notes whom it has started, so that a signal can be passed on."""
+    from jupyter_client import AsyncKernelManager
+
+    class Known(AsyncKernelManager):
+        async def start_kernel(self, *words: Any, **options: Any) -> None:
+            await super().start_kernel(*words, **options)
+            started.append(self)
+
+    return Known
 
 
 class Forwarded(StopFlag):

@@ -35,7 +35,6 @@ SCALES = {
         1333, None, None, steps=90_000, batch=16, checkpoint_every=1000, first_stage=False
     ),
 }
-TEACHING = ("points", "boxes", "masks")
 CHOICES = {
     "precision": ("auto", "float32", "bf16"),
     "scored_on": ("tune", "val"),

@@ -107,26 +107,27 @@ def _rooted(
     The first pixels of consecutive images are linked, so that one walk visits all of them; their
     affinity is cut.
     """
-    start, end = _grid_edges(shape)
-    length = ((pixels[start] - pixels[end]) ** 2).sum(
-        1
-    ) + 1  # above 0: a stored zero is no edge to scipy
-    if outside is not None:
-        length[outside[start] | outside[end]] += (
-            length.max()
-        )  # a picture's own tree never runs through padding
-    count, area = len(pixels), shape[2] * shape[3]
-    first = np.arange(0, count, area, dtype=np.int32)
-    length = np.concatenate([length, np.ones(len(first) - 1, dtype=length.dtype)])
-    start, end = np.concatenate([start, first[:-1]]), np.concatenate([end, first[1:]])
-    tree = minimum_spanning_tree(csr_array((length, (start, end)), shape=(count, count)))
-    order, above = breadth_first_order(tree, 0, directed=False)
+    count, graph = len(pixels), _linked_grids(pixels, outside, shape)
+    order, above = breadth_first_order(minimum_spanning_tree(graph), 0, directed=False)
     order = order.astype(np.int64)
     rank = np.empty(count, dtype=np.int64)
     rank[order] = np.arange(count)
     parent = rank[np.maximum(above[order], 0)]
     parent[0] = 0
     return order, parent
+
+
+def _linked_grids(pixels: np.ndarray, outside: np.ndarray | None, shape: torch.Size) -> csr_array:
+    """Squared colour differences of neighbours, with a link from image to image."""
+    start, end = _grid_edges(shape)
+    # above 0: a stored zero is no edge to scipy
+    length = ((pixels[start] - pixels[end]) ** 2).sum(1) + 1
+    if outside is not None:  # an image's own tree never runs through padding
+        length[outside[start] | outside[end]] += length.max()
+    first = np.arange(0, len(pixels), shape[2] * shape[3], dtype=np.int32)
+    length = np.concatenate([length, np.ones(len(first) - 1, dtype=length.dtype)])
+    start, end = np.concatenate([start, first[:-1]]), np.concatenate([end, first[1:]])
+    return csr_array((length, (start, end)), shape=(len(pixels), len(pixels)))
 
 
 def path_sums(values: Tensor, tree: Forest) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from pointseg.ops.semantic_losses import (
     partial_cross_entropy,
     presence_loss,
 )
-from pointseg.structures import IGNORE, Batch, Loss, Panoptic
+from pointseg.structures import IGNORE, Answer, Batch, Loss, Panoptic
 from pointseg.students.panoptic_segformer.losses import LOSSES as STUDENT_LOSSES
 from pointseg.students.panoptic_segformer.losses import (
     PanopticTarget,
@@ -30,6 +31,10 @@ from pointseg.students.panoptic_segformer.losses import (
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
 SemanticHead = Literal["queries", "cells"]  # of the official codes, or CellClasses
+# A row of the design table: the labellers differ, the student is one.
+PanopticAnswer = partial(
+    Answer, supervision="1 or 10 points a segment", student="Panoptic SegFormer"
+)
 STUDENT_PARTS = ("student.network.backbone", "student.network.encoder")  # of a first stage
 
 

@@ -32,6 +32,7 @@ from pointseg.papers.method import PointSupervised
 from pointseg.papers.panoptic_labels import (
     LABEL_PROPERTIES,
     STUDENT_PARTS,
+    PanopticAnswer,
     PanopticLabels,
     SemanticHead,
     colour_loss,
@@ -39,7 +40,7 @@ from pointseg.papers.panoptic_labels import (
     ramped_student_losses,
 )
 from pointseg.papers.path_labels import PanopticEvidence, PathEvidence, PathLabeller, Planes
-from pointseg.structures import Answer, Batch, Classes, Loss, Points, Training
+from pointseg.structures import Batch, Classes, Loss, Points, Training
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
@@ -206,13 +207,11 @@ class Point2Mask(PointSupervised):
         "boundary": Loss(1.0, ramped=True),
         **ramped_student_losses(),
     }
-    ANSWER = Answer(
+    ANSWER = PanopticAnswer(
         cost="cheapest path over class and boundary changes",
         price="dual prices of optimal transport",
         refusal="void where no class is sure",
         teachers="points, colour, manifold, tree, boundary",
-        supervision="1 or 10 points a segment",
-        student="Panoptic SegFormer",
     )
     PROPERTIES: ClassVar[tuple[str, ...]] = LABEL_PROPERTIES
     TRAINING: ClassVar[dict[str, Training]] = {

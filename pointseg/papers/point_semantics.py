@@ -11,11 +11,12 @@ from pointseg.ops.weighted_losses import weighted
 from pointseg.papers.method import Configured
 from pointseg.papers.panoptic_labels import (
     STUDENT_PARTS,
+    PanopticAnswer,
     SemanticHead,
     point_losses,
     semantic_head,
 )
-from pointseg.structures import Answer, Batch, Classes, Loss, Training
+from pointseg.structures import Batch, Classes, Loss, Training
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
@@ -52,10 +53,7 @@ class PointSemantics(Configured):
     SCORES: ClassVar[tuple[str, ...]] = ()
     FIRST_STAGE: ClassVar[tuple[str, ...]] = (*STUDENT_PARTS, "labeller.semantic")
     LOSSES: ClassVar[dict[str, Loss]] = {"point": Loss(1.0), "presence": Loss(2.0)}
-    ANSWER = Answer(
-        cost="-", price="-", refusal="-", teachers="points", supervision="1 or 10 points a segment",
-        student="-",
-    )  # fmt: skip
+    ANSWER = PanopticAnswer(cost="-", price="-", refusal="-", teachers="points", student="-")
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=1000, batch=16),
     }

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pointseg.ops.point_labels import LabelledImage
 from pointseg.papers.method import StudentAlone
-from pointseg.papers.panoptic_labels import STUDENT_PARTS, panoptic_target
-from pointseg.structures import IGNORE, Answer, Batch, Classes, Loss, Points, Training
+from pointseg.papers.panoptic_labels import STUDENT_PARTS, PanopticAnswer, panoptic_target
+from pointseg.structures import IGNORE, Batch, Classes, Loss, Points, Training
 from pointseg.students.panoptic_segformer.losses import LOSSES, PanopticTarget, PanopticTargets
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
@@ -63,10 +63,9 @@ class PointsAlone(StudentAlone):
     }
     FIRST_STAGE: ClassVar[tuple[str, ...]] = STUDENT_PARTS
     LOSSES: ClassVar[dict[str, Loss]] = LOSSES
-    ANSWER = Answer(
-        cost="infinite but at the points", price="0", refusal="all other pixels", teachers="-",
-        supervision="1 or 10 points a segment", student="Panoptic SegFormer",
-    )  # fmt: skip
+    ANSWER = PanopticAnswer(
+        cost="infinite but at the points", price="0", refusal="all other pixels", teachers="-"
+    )
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=400, batch=16),
         # UNSTATED [EPLD Tab. 6]: as the other rows of that table

@@ -21,6 +21,7 @@ from pointseg.papers.method import PointSupervised
 from pointseg.papers.panoptic_labels import (
     LABEL_PROPERTIES,
     STUDENT_PARTS,
+    PanopticAnswer,
     PanopticLabels,
     SemanticHead,
     colour_loss,
@@ -28,7 +29,7 @@ from pointseg.papers.panoptic_labels import (
     ramped_student_losses,
 )
 from pointseg.papers.path_labels import PanopticEvidence, PathEvidence, PathLabeller, Planes
-from pointseg.structures import Answer, Batch, Classes, Loss, Training
+from pointseg.structures import Batch, Classes, Loss, Training
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
@@ -108,13 +109,11 @@ class PSPS(PointSupervised):
         "manifold": Loss(1.0),
         **ramped_student_losses(),
     }
-    ANSWER = Answer(
+    ANSWER = PanopticAnswer(
         cost="cheapest path over colour, class and feature changes, weighted by class likelihood",
         price="0",
         refusal="void where no class is sure",
         teachers="points, colour, manifold",
-        supervision="1 or 10 points a segment",
-        student="Panoptic SegFormer",
     )
     PROPERTIES: ClassVar[tuple[str, ...]] = LABEL_PROPERTIES
     TRAINING: ClassVar[dict[str, Training]] = {

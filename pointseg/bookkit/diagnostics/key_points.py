@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.papers.attentionshift.labeller import Labels
+from pointseg.papers.attentionshift.labeller import KeyPoints, Labels
 from pointseg.papers.attentionshift.shift import cells_of
-from pointseg.papers.attentionshift.tokens import Tokens
+from pointseg.papers.attentionshift.tokens import Region, Tokens
 
 SAME = 1e-4  # difference of cosines below which two directions are one
 HALF = 0.5  # share of a map's largest value above which a token counts as found
@@ -40,11 +40,14 @@ class ShiftStudy:
         self.values["key-points on the object"].append(
             share_on_object(keypoints.token, keypoints.valid, share)
         )
-        if keypoints.shifted is None:
-            return
+        if keypoints.shifted is not None:
+            self._add_turns(keypoints, region, part, region.of_tokens(tokens))
+
+    def _add_turns(self, keypoints: KeyPoints, region: Region, part: Tensor, held: Tokens) -> None:
+        """Adds what each iteration does to objects whose parts [n, T] are known."""
         true, known = part.gather(1, region.index), (part > 0).any(1)
-        held, path = region.of_tokens(tokens), keypoints.shifted.path
-        for turn, (points, owner) in enumerate(zip(path, keypoints.shifted.owners)):
+        shifted = keypoints.shifted
+        for turn, (points, owner) in enumerate(zip(shifted.path, shifted.owners)):
             reached, count = part.gather(1, keypoints.turns[turn]), points.shape[1]
             rows = {
                 "part recall": part_recall(reached, part),

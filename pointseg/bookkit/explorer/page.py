@@ -53,19 +53,12 @@ def embed(
     and the text of another explorer made of the same parts.
     """
     state = (STATE if start is None else start) | {
-        "entries": list(entries),
-        "presets": list(presets),
-        "links": True,
-        "kept": [],
-        "preset": "",
-    }
+        "entries": list(entries), "presets": list(presets), "links": True, "kept": [], "preset": "",
+    }  # fmt: skip
     if entries and "start" in entries[0]:
         state["point"] = entries[0]["start"]
-    given = (
-        "const [ID, STATE, FOLDER, MODULE] = "
-        f"{_literal([name, state, folder, module or module_text()])};\n"
-    )
-    script = f"(async () => {{\n{given}{_START}}})();"
+    literal = _literal([name, state, folder, module or module_text()])
+    script = f"(async () => {{\nconst [ID, STATE, FOLDER, MODULE] = {literal};\n{_START}}})();"
     silent = "<noscript>The explorer computes in this page and needs JavaScript for it.</noscript>"
     return (
         f'<div id="{escape(name)}">{silent}</div>\n'

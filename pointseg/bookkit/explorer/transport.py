@@ -57,36 +57,44 @@ def transport_record(
     categories: Sequence[Category],
     title: str,
 ) -> dict[str, Any]:
-    """One picture uint8 [h, w, 3] as JSON.
-
-    What beta multiplies is kept apart, so that a page can price anew.
-    """
-    size, things = tuple(image.shape[:2]), points.things()
-    classes = Classes.of(categories)
+    """One picture uint8 [h, w, 3] as JSON."""
+    size, things, classes = tuple(image.shape[:2]), points.things(), Classes.of(categories)
     semantic = point_semantics(
         maps.logits, points, classes.things, size, SMALL.point_side, SMALL.semantic_size
     )
-    grid = path_grid(size, SMALL.path_stride)
-    planes = Planes.of(semantic, maps, grid)
+    planes = Planes.of(semantic, maps, path_grid(size, SMALL.path_stride))
     paths = PathEvidence.along(pixel_to_point_cost(planes, SMALL), semantic, things, size, SMALL)
-    counted = semantic.enlarged((COUNT_FINER * grid[0], COUNT_FINER * grid[1]))
-    units = unit_numbers(paths, counted, SMALL)
-    steps = {
-        "semantic": half_planes(semantic_step, planes.prob),
-        "boundary": half_planes(boundary_step, planes.boundary),
-        "manifold": half_planes(manifold_step, planes.features),
-    }
-    places = zip(paths.first.tolist(), grid_cells(things.xy, size, grid)[paths.first], units)
+    (h, w), (height, width) = paths.grid, size
+    counted = semantic.enlarged((COUNT_FINER * h, COUNT_FINER * w))
     return {
-        "title": title, "width": size[1], "height": size[0], "image": picture_url(image),
-        "grid": list(grid),
-        "stride": size[1] / grid[1], "manifold_weight": SMALL.manifold_weight,
-        "steps": {name: halves(planes) for name, planes in steps.items()},
+        "title": title, "width": width, "height": height, "image": picture_url(image),
+        "grid": [h, w], "stride": width / w, "manifold_weight": SMALL.manifold_weight,
+        "steps": step_records(planes),
         "demand": halves(F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]),
-        "things": [{"name": categories[int(things.label[k])].name, "point": things.xy[k].tolist(),
-                    "cell": int(cell), "units": float(number)} for k, cell, number in places],
+        "things": thing_records(paths, unit_numbers(paths, counted, SMALL), categories),
         "truth": truth_record(truth, categories),
     }  # fmt: skip
+
+
+def step_records(planes: Planes) -> dict[str, Any]:
+    """What steps cost by each map; what beta multiplies is apart, so that a page can price anew."""
+    rules = {
+        "semantic": (semantic_step, planes.prob),
+        "boundary": (boundary_step, planes.boundary),
+        "manifold": (manifold_step, planes.features),
+    }
+    return {name: halves(half_planes(*rule)) for name, rule in rules.items()}
+
+
+def thing_records(
+    paths: PathEvidence, units: Tensor, categories: Sequence[Category]
+) -> list[dict[str, Any]]:
+    """Name, first point, cell and number of units of each thing."""
+    first = paths.things.pick(paths.first)
+    names = [categories[label].name for label in first.label.tolist()]
+    cells = grid_cells(first.xy, paths.size, paths.grid).tolist()
+    rows = zip(names, first.xy.tolist(), cells, units.tolist())
+    return [dict(zip(("name", "point", "cell", "units"), row)) for row in rows]
 
 
 def half_planes(rule: Any, plane: Tensor) -> Tensor:

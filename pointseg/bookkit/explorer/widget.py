@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED, load_backbone, read_backbone
 from pointseg.structures import Category, InputError, Points, Truth
 
-LARGEST_SIDE = (
-    512  # pixels; larger pictures are shrunk, or their tokens would be too many to move by hand
-)
+# Pixels; larger pictures are shrunk, or their tokens would be too many to move by hand.
+LARGEST_SIDE = 512
 # Numbers of queries and keys that a message may hold; above, maps are asked for point by point.
 MOST_SENT = 800_000
 
@@ -42,7 +42,26 @@ def _unlimited(value: float | None, _widget: Any) -> float:
     return math.inf if value is None else value
 
 
-class KeyPointExplorer(anywidget.AnyWidget):
+# What a reader sets, beside the picture and the point.
+SETTINGS = {
+    **dict.fromkeys(("layer", "head", "depth", "keypoints", "rounds", "step"), traitlets.Int),
+    **dict.fromkeys(
+        ("foreground", "background", "seed_threshold", "box_threshold", "filter_threshold",
+         "merge_threshold", "opacity"), traitlets.Float,
+    ),
+    **dict.fromkeys(("show_paths", "show_box", "show_truth"), traitlets.Bool),
+    "stage": traitlets.Unicode,
+    "map_kind": partial(traitlets.Enum, ["rollout", "attention", "similarity"]),
+    "instance_map": partial(traitlets.Enum, ["released", "printed", "none"]),
+}  # fmt: skip
+Settings = type(
+    "Settings",
+    (anywidget.AnyWidget,),
+    {name: kind(STATE[name]).tag(sync=True) for name, kind in SETTINGS.items()},
+)
+
+
+class KeyPointExplorer(Settings):
     """Click a point, move what follows. Every setting and every answer is a trait.
 
     `images`: paths or arrays uint8 [h, w, 3]; `truths`: what is true of them, where known.
@@ -53,39 +72,14 @@ class KeyPointExplorer(anywidget.AnyWidget):
 
     picture = traitlets.Int(STATE["picture"]).tag(sync=True)
     point = traitlets.List(traitlets.Float(), STATE["point"], minlen=2, maxlen=2).tag(sync=True)
-    map_kind = traitlets.Enum(["rollout", "attention", "similarity"], STATE["map_kind"]).tag(
-        sync=True
-    )
-    layer = traitlets.Int(STATE["layer"]).tag(sync=True)
-    head = traitlets.Int(STATE["head"]).tag(sync=True)
-    depth = traitlets.Int(STATE["depth"]).tag(sync=True)
-    instance_map = traitlets.Enum(["released", "printed", "none"], STATE["instance_map"]).tag(
-        sync=True
-    )
-    foreground = traitlets.Float(STATE["foreground"]).tag(sync=True)
-    background = traitlets.Float(STATE["background"]).tag(sync=True)
-    seed_threshold = traitlets.Float(STATE["seed_threshold"]).tag(sync=True)
-    box_threshold = traitlets.Float(STATE["box_threshold"]).tag(sync=True)
-    keypoints = traitlets.Int(STATE["keypoints"]).tag(sync=True)
-    rounds = traitlets.Int(STATE["rounds"]).tag(sync=True)
-    step = traitlets.Int(STATE["step"]).tag(sync=True)
     alpha = traitlets.Float(STATE["alpha"]).tag(sync=True, to_json=_limit, from_json=_unlimited)
-    filter_threshold = traitlets.Float(STATE["filter_threshold"]).tag(sync=True)
-    merge_threshold = traitlets.Float(STATE["merge_threshold"]).tag(sync=True)
-    stage = traitlets.Unicode(STATE["stage"]).tag(sync=True)
-    opacity = traitlets.Float(STATE["opacity"]).tag(sync=True)
-    show_paths = traitlets.Bool(STATE["show_paths"]).tag(sync=True)
-    show_box = traitlets.Bool(STATE["show_box"]).tag(sync=True)
-    show_truth = traitlets.Bool(STATE["show_truth"]).tag(sync=True)
 
     # answers, written by the page
     key_points = traitlets.List().tag(sync=True)  # [[x, y], ...] after filtering and merging
     box = traitlets.List().tag(sync=True)  # [x0, y0, x1, y1]
     mask = traitlets.List().tag(sync=True)  # one number 0 or 1 a token, row by row
     score = traitlets.Dict().tag(sync=True)  # object, iou, part_recall
-    kept = traitlets.List().tag(
-        sync=True
-    )  # points that the reader kept: {"picture", "point", "name"}
+    kept = traitlets.List().tag(sync=True)  # by the reader: {"picture", "point", "name"}
 
     # what the page needs to know
     entries = traitlets.List().tag(sync=True)

@@ -246,21 +246,17 @@ def key_points(
         return KeyPoints(token, torch.ones_like(token, dtype=torch.bool))
     held, inside = region.of_tokens(tokens), region.inside
     area = foreground.gather(1, region.index)
-    shifted = shift(
-        tokens.features_at(spread_seeds(*seeds)),
-        held,
-        inside,
-        area if c.drawn_by == "foreground" else inside,
-        *(c.alpha, c.iterations, c.owner, c.bandwidth_floor),
-        keep_path,
-    )
-    features, valid, filtered = shifted.features, shifted.cells.any(-1), None
+    start, draws_on = tokens.features_at(spread_seeds(*seeds)), c.drawn_by == "foreground"
+    setting = c.alpha, c.iterations, c.owner, c.bandwidth_floor
+    shifted = shift(start, held, inside, area if draws_on else inside, *setting, keep_path)
+    filtered = None
     if c.filtering:
-        thresholds = c.filter_threshold, c.merge_threshold
-        filtered = filter_keypoints(features, shifted.cells, area, *thresholds)
-        features, valid = filtered.features, filtered.valid
+        levels = c.filter_threshold, c.merge_threshold
+        filtered = filter_keypoints(shifted.features, shifted.cells, area, *levels)
+    valid = shifted.cells.any(-1) if filtered is None else filtered.valid
+    ends = (shifted if filtered is None else filtered).features
     *turns, token = (region.index.gather(1, nearest_tokens(points, held, inside))
-                     for points in (*shifted.path, features))  # fmt: skip
+                     for points in (*shifted.path, ends))  # fmt: skip
     return KeyPoints(token, valid, shifted, filtered, turns)
 
 

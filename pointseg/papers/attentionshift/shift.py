@@ -157,9 +157,7 @@ def shift(
     """Key-points shifted from `seeds` [n, K, D]: tokens inside [n, S] have owners, the foreground
     Phi+ [n, S] draws. [AS Eq. 2], [AS Eq. 5-7], N times."""
     if rule == "softmax" and math.isinf(alpha):
-        raise ValueError(
-            "softmax ownership needs a finite alpha: at inf all key-points score alike"
-        )
+        raise ValueError("softmax ownership needs a finite alpha: at inf all key-points tie")
     points, similarity, cells, path, owners = seeds, tokens.cosines(seeds), None, [], []
     plus = (inside & foreground)[:, None].to(similarity.dtype)
     for turn in range(iterations + 1):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
-
-from torch import nn
+from typing import ClassVar
 
 from pointseg.ops.weighted_losses import weighted
-from pointseg.papers.epld.method import CONFIGS, EPLD, Config, Distance
-from pointseg.papers.method import Losses, PointSupervised
-from pointseg.structures import Batch, Category, Classes, Loss, replaced
+from pointseg.papers.epld.method import EPLD, Config, Distance
+from pointseg.papers.method import Configured, Losses, PointSupervised
+from pointseg.structures import Batch, Classes, Loss
 from pointseg.students.panoptic_segformer.student import PanopticStudent
 
 
-class LearntDistance(nn.Module):
+class LearntDistance(Configured):
     """images and points -> labels; L_distance alone teaches branch, encoder and backbone.
 
     DEVIATION [EPLD Eq. 12]: L_pan is left out, and with it its gradients in encoder and backbone,
@@ -26,6 +23,7 @@ class LearntDistance(nn.Module):
     TASK: ClassVar[str] = "panoptic"
     SUPERVISION: ClassVar[str] = "points"
     SCORES: ClassVar[tuple[str, ...]] = ("labels",)
+    CONFIGS = EPLD.CONFIGS
     FIRST_STAGE = EPLD.FIRST_STAGE
     LOSSES: ClassVar[dict[str, Loss]] = {
         name: EPLD.LOSSES[name] for name in ("partial", "class", "self_training", "colour_prior")
@@ -33,10 +31,6 @@ class LearntDistance(nn.Module):
     ANSWER = replace(EPLD.ANSWER, student="-")
     PROPERTIES = EPLD.PROPERTIES
     TRAINING = EPLD.TRAINING
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        return cls(Classes.of(categories), replaced(CONFIGS[scale], overrides))
 
     def __init__(self, classes: Classes, config: Config):
         super().__init__()

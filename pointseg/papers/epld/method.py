@@ -23,10 +23,9 @@ from pointseg.papers.epld.distance import (
 )
 from pointseg.papers.epld.queries import Targets, class_loss, targets_on_grid
 from pointseg.papers.method import Losses, PointSupervised
-from pointseg.papers.panoptic_labels import STUDENT_PARTS
+from pointseg.papers.panoptic_labels import STUDENT_PARTS, PanopticAnswer
 from pointseg.structures import (
     IGNORE,
-    Answer,
     Batch,
     Classes,
     Loss,
@@ -186,13 +185,11 @@ class EPLD(PointSupervised):
         **{name: Loss() for name in ("partial", "class", "self_training", "colour_prior")},
         **{name: replace(loss, ramped=True) for name, loss in STUDENT_LOSSES.items()},
     }
-    ANSWER = Answer(
+    ANSWER = PanopticAnswer(
         cost="1 - softmax over targets of learnt cross-attention, six rounds",
         price="0",
         refusal="none",
         teachers="points, colour, own labels, class",
-        supervision="1 or 10 points a segment",
-        student="Panoptic SegFormer",
     )
     PROPERTIES: ClassVar[tuple[str, ...]] = (
         "points keep their own pixel",
