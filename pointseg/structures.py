@@ -221,9 +221,11 @@ def replaced(record: Any, changes: Mapping[str, Any]) -> Any:
 
     Names that are none of the record's own are its student's.
     """
-    own = {each.name for each in fields(record)}
+    own = [each.name for each in fields(record)]
     nested = {name: replaced(getattr(record, name), value) if isinstance(value, Mapping) else value
               for name, value in changes.items() if name in own}  # fmt: skip
     others = {name: value for name, value in changes.items() if name not in own}
+    if others and not hasattr(record, "student"):
+        raise InputError(f"config: there is no '{next(iter(others))}'; there are {', '.join(own)}")
     changed = replace(record, **nested)
     return replace(changed, student=replaced(changed.student, others)) if others else changed

@@ -81,7 +81,7 @@ def trained(name, device, precision):
     """Losses of three steps, and what the method is scored on: predictions of val, its labels."""
     recipe = recipes.make(name, scale="smoke", precision=precision)
     corpus = open_corpus(recipe)
-    weak = method_class(name).SUPERVISION == "points"
+    weak = method_class(name).SUPERVISION != "masks"
     dataset = corpus.marked() if weak else MaskDataset(corpus.train, None, 0)
     torch.manual_seed(0)
     method = recipe.build(dataset.categories)

@@ -8,8 +8,9 @@ import torch
 
 from pointseg.ops.extreme_points import clicked_objects
 from pointseg.papers.exits.losses import point_loss
-from pointseg.papers.exits.method import EXITS, SimilarityWarmup
+from pointseg.papers.exits.method import EXITS
 from pointseg.papers.exits.retrieval import Retrieved, Seeds
+from pointseg.papers.exits.warmup import SimilarityWarmup
 from pointseg.papers.mal import MAL
 from pointseg.structures import Batch, Category, InputError, Points
 from pointseg.students.mask_generator import chosen_objects, rank_in_image

@@ -20,6 +20,8 @@ METHODS = {
     "psps": "panoptic",
     "point2mask": "panoptic",
     "attentionshift": "coco",
+    "exits": "coco",
+    "mal": "coco",
 }
 
 
@@ -33,6 +35,9 @@ def bestiary(tmp_path_factory):
         points = sample_points(open_dataset(folder / "coco", "train", layout), "uniform", 1, 0)
         files[layout] = folder / f"{layout}.json"
         write_points(files[layout], points)
+    files["extreme"] = folder / "extreme.json"
+    train = open_dataset(folder / "coco", "train", "coco")
+    write_points(files["extreme"], sample_points(train, "extreme"))
     return folder / "coco", files
 
 
@@ -47,10 +52,11 @@ def saved(name, layout, bestiary, tmp_path):
     return path
 
 
-def export(name, model, bestiary, layout, out):
+def export(name, model, bestiary, layout, out, points=None):
     data, files = bestiary
+    points = points or ("extreme" if name in ("exits", "mal") else layout)
     return main(["labels", name, "--run", str(model), "--data", str(data), "--layout", layout,
-                 "--points", str(files[layout]), "--out", str(out)])  # fmt: skip
+                 "--points", str(files[points]), "--out", str(out)])  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -81,6 +87,14 @@ def test_a_panoptic_method_s_things_are_the_same_in_both_files(bestiary, tmp_pat
         assert not panoptic.void.any(), "every pixel has an owner"
     ids = json.loads((out / "annotations" / "instances_train2017.json").read_text())["annotations"]
     assert [entry["id"] for entry in ids] == list(range(1, len(ids) + 1))
+
+
+def test_points_that_are_no_extremes_name_the_command_that_makes_them(bestiary, tmp_path, capsys):
+    for name in ("exits", "mal"):
+        model = saved(name, "coco", bestiary, tmp_path)
+        assert export(name, model, bestiary, "coco", tmp_path / name, points="coco") == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "expected its four extremes" in line and "--kind extreme" in line
 
 
 def test_what_does_not_fit_is_one_clear_line(bestiary, tmp_path, capsys):

@@ -70,6 +70,7 @@ def test_a_method_alone_gets_the_first_stage_of_its_task_where_the_scale_has_one
     ({"precision": "fp8"}, "precision: there is no 'fp8'"),
     ({"scored_on": "test"}, "scored_on: there is no 'test'; there are tune, val"),
     ({"depth": 3}, "recipe: there is no 'depth'"),
+    ({"method": "exits", "points": {"kind": "centre"}}, "similarity_warmup needs extreme points"),
     ({"compile": True}, "compile: tiny has no part to compile"),
     ({"stages": [{"training": {}}]}, "stage 0: it names no method"),
     ({"stages": [{"method": "tiny", "student": "x"}]}, "stage 0: there is no 'student'"),
@@ -135,6 +136,25 @@ def test_every_value_of_a_recipe_names_its_source(root, monkeypatch):
     assert {name for name in place if "." not in name} == {
         field.name for field in dataclasses.fields(recipe)
     } - {"stages", "points"}
+
+
+def test_records_in_a_config_are_listed_setting_by_setting_and_changed_by_name():
+    place = origins("exits", {"config": {"walk": {"hops": math.inf}}}, scale="small")
+    assert place["1 exits.config.walk.hops"] == "given"
+    assert "[EXITS Tab. a2]" in place["0 similarity_warmup.config.walk.hops"]
+    assert place["1 exits.config.generator.side"].startswith("method, students/mask_generator.py:")
+    assert place["points.kind"] == "the methods' own kind of points"
+    chosen = plan.recipe_for("exits", config={"walk": {"hops": math.inf}})
+    assert recipes.Recipe.from_json(json.dumps(strict(json.loads(chosen.to_json())))) == chosen
+    assert chosen.build([]).config.walk.hops == math.inf
+    with pytest.raises(InputError, match="config: there is no 'hop'; there are vit, weights"):
+        plan.recipe_for("exits", config={"walk": {"hop": 2}}).build([])
+
+
+def test_a_stage_of_its_own_goes_before_at_the_paper_s_size_too():
+    stages = recipes.make("exits", scale="paper").stages
+    assert [s.method for s in stages] == ["similarity_warmup", "exits"]
+    assert [s.training.epochs for s in stages] == [8, 10]
 
 
 # --- the plan

@@ -13,7 +13,7 @@ from pointseg.data.augment import Augment
 from pointseg.data.image_cache import ImageCache
 from pointseg.data.point_file import as_points
 from pointseg.data.points import sample_points
-from pointseg.data.supervision import MaskDataset, PointDataset, collate
+from pointseg.data.supervision import BoxDataset, MaskDataset, PointDataset, collate
 from pointseg.data.truth_cache import TruthCache
 from pointseg.structures import Category, InputError
 
@@ -120,6 +120,26 @@ def test_masks_come_by_name_only(dataset, points):
     assert len(MaskDataset(dataset)) == len(dataset)
     with pytest.raises(InputError, match="no images"):
         MaskDataset(MemoryDataset(0))
+
+
+def test_boxes_are_the_masks_own_and_tell_nothing_of_where_the_extremes_lie(dataset):
+    training = BoxDataset(dataset, sample_points(dataset, "extreme"))
+    for index in range(len(training)):
+        truth, points = dataset.truth(index), training[index].points
+        things = truth.pick(truth.is_thing & ~truth.is_crowd)
+        assert points.is_thing.all() and points.target.view(-1, 4)[:, 0].tolist() == (
+            things.target.tolist()
+        )
+        for mask, xy in zip(things.masks, points.xy.view(-1, 4, 2)):
+            rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+            low, high = xy.amin(0).floor(), xy.amax(0).floor()
+            assert low.tolist() == [columns[0], rows[0]] and high.tolist() == [
+                columns[-1],
+                rows[-1],
+            ]
+            middle = (xy.amin(0) + xy.amax(0)) / 2
+            assert xy[[0, 2], 0].tolist() == [middle[0]] * 2
+            assert xy[[1, 3], 1].tolist() == [middle[1]] * 2
 
 
 def test_a_batch_is_padded_right_and_below(dataset, points):

@@ -4,6 +4,7 @@ truth."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils import data
 from pointseg.data.image_cache import ImageCache
 from pointseg.data.point_file import PointFile
 from pointseg.data.truth_cache import TruthCache
+from pointseg.ops.extreme_points import boxed
 from pointseg.structures import Batch, Category, InputError, Sample
 
 Augmentation = Callable[[Sample, Generator], Sample]
@@ -81,6 +83,17 @@ class PointDataset(ImageDataset):
     def plain(self, row: int) -> Sample:
         sample = super().plain(row)
         return Sample(sample.image_id, sample.image, points=self.points.for_image(sample.image_id))
+
+
+class BoxDataset(PointDataset):
+    """Images with the boxes of their things, each as the middles of its sides.
+
+    A box is the hull of an object's extreme points; where on its sides they lie is not handed on.
+    """
+
+    def plain(self, row: int) -> Sample:
+        sample = super().plain(row)
+        return replace(sample, points=boxed(sample.points, sample.image_id))
 
 
 class MaskDataset(ImageDataset):

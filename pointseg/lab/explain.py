@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +15,7 @@ from pointseg.lab.methods import method_class
 from pointseg.lab.plan import PLAN, rows
 from pointseg.lab.recipe import Recipe, Scale, Stage
 from pointseg.lab.run_record import home
-from pointseg.papers.method import Method
-from pointseg.structures import Training
+from pointseg.structures import Training, replaced
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -65,7 +64,10 @@ def _common(recipe: Recipe, given: Given) -> Iterator[tuple[str, Any, str]]:
         if name in dial and not given.source(name):
             source = f"scale {recipe.scale}, {_keyword(sys.modules[Scale.__module__], 'SCALES')}"
         for part in fields(value) if is_dataclass(value) else ():
-            origin = given.source(name, part.name) or _place(type(value), part.name)
+            origin = given.source(name, part.name)
+            if not origin and getattr(value, part.name) != part.default:
+                origin = "the methods' own kind of points"
+            origin = origin or _place(type(value), part.name)
             yield f"{name}.{part.name}", getattr(value, part.name), origin
         if not is_dataclass(value):
             yield name, value, source
@@ -81,10 +83,10 @@ def _of_stage(
     stated = getattr(cls, "TRAINING", {}).get(scale, Training())
     for field in fields(Training):
         value = getattr(stage.training, field.name)
-        source = _given_to(k, "training", field.name, given, last)
+        source = _given_to(k, ("training", field.name), given, last)
         if not source and value != getattr(stated, field.name):
             source = f"scale {scale}, {_keyword(sys.modules[Scale.__module__], 'SCALES')}"
-        source = source or _stated(cls, field.name, value, Training())
+        source = source or _stated((cls,), field.name, value, Training())
         yield f"{label}.training.{field.name}", value, source
     yield from _config(k, stage, scale, given, last)
 
@@ -92,23 +94,39 @@ def _of_stage(
 def _config(k: int, stage: Stage, scale: str, given: Given, last: bool) -> Iterator[tuple]:
     cls, changes = method_class(stage.method), dict(stage.config)
     config = getattr(cls, "CONFIGS", {}).get(scale)
-    for field in fields(config) if config else ():
-        value = changes.get(field.name, getattr(config, field.name))
-        source = _given_to(k, "config", field.name, given, last)
-        source = source or _stated(cls, field.name, value, type(config)())
-        yield f"{k} {stage.method}.config.{field.name}", value, source
+    for path, record, value in _settings(replaced(config, changes)) if config else ():
+        source = _given_to(k, ("config", *path), given, last)
+        source = source or _given_to(k, ("config", path[-1]), given, last)  # a student's, by itself
+        homes = (cls, type(config), type(record))
+        source = source or _stated(homes, path[-1], value, type(record)())
+        yield f"{k} {stage.method}.config.{'.'.join(path)}", value, source
 
 
-def _given_to(k: int, part: str, name: str, given: Given, last: bool) -> str | None:
-    by_hand = given.source(part, name) if last else None
-    return by_hand or given.source("stages", k, part, name)
+def _settings(record: Any, path: tuple[str, ...] = ()) -> Iterator[tuple]:
+    """(names that lead to it, the record that holds it, value) of each setting, records in records
+    included."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if is_dataclass(value):
+            yield from _settings(value, (*path, field.name))
+        else:
+            yield (*path, field.name), record, value
 
 
-def _stated(cls: type[Method], name: str, value: Any, default: Any) -> str:
-    """The place of a method's own value, or that of the default, with what is cited there."""
+def _given_to(k: int, path: tuple[str, ...], given: Given, last: bool) -> str | None:
+    by_hand = given.source(*path) if last else None
+    return by_hand or given.source("stages", k, *path)
+
+
+def _stated(homes: Sequence[type], name: str, value: Any, default: Any) -> str:
+    """The place of a method's own value, or that of the default, with what is cited there.
+
+    A method states values in its own module, or where one of the classes of its Config stands.
+    """
     if value == getattr(default, name):
         return _place(type(default), name)
-    return f"method, {_keyword(sys.modules[cls.__module__], name)}"
+    origins = [_keyword(sys.modules[home.__module__], name) for home in homes]
+    return f"method, {next((each for each in origins if ':' in each), origins[0])}"
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> bool:

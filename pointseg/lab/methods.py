@@ -17,17 +17,21 @@ METHODS = {
     "points_alone": "pointseg.papers.points_alone:PointsAlone",
     "epld": "pointseg.papers.epld.method:EPLD",
     "learnt_distance": "pointseg.papers.epld.alone:LearntDistance",
+    "exits": "pointseg.papers.exits.method:EXITS",
+    "similarity_warmup": "pointseg.papers.exits.warmup:SimilarityWarmup",
+    "mal": "pointseg.papers.mal:MAL",
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }
-# What a method's chain begins with at the scales that have a first stage: points alone teach
-# features.
+# What a method's chain begins with at the scales that have a first stage, or that this stage states
+# a training for: points alone teach features.
 FIRST = {
     "attentionshift": "token_querying",
     "mask_rcnn": "token_querying",
     "psps": "point_semantics",
     "point2mask": "point_semantics",
     "points_alone": "point_semantics",
+    "exits": "similarity_warmup",
     "panoptic_full": "point_semantics",
 }
 

@@ -159,13 +159,14 @@ def make(
     given = [dict(each) for each in stages or usual_chain(method, scale)]
     given[-1]["training"] = {**given[-1].get("training", {}), **(training or {})}
     given[-1]["config"] = {**given[-1].get("config", {}), **(config or {})}
+    resolved = tuple(_resolved(k, each, scale) for k, each in enumerate(given))
     recipe = Recipe(
-        stages=tuple(_resolved(k, each, scale) for k, each in enumerate(given)),
+        stages=resolved,
         data="bestiary",
         layout="auto",
         scale=scale,
         seed=0,
-        points=_replaced("points", PointChoice(), points or {}),
+        points=_replaced("points", points_of(resolved), points or {}),
         image_size=dial.image_size,
         images=dial.images,
         scored_images=dial.scored_images,
@@ -177,9 +178,16 @@ def make(
 def usual_chain(method: str, scale: str) -> list[dict[str, Any]]:
     """A method, behind the first stage of its task where the scale has one."""
     method_class(method)  # refuses an unknown name
-    if method not in FIRST or not scale_of(scale).first_stage:
-        return [{"method": method}]
-    return [{"method": FIRST[method]}, {"method": method, "starts_from": 0}]
+    first = FIRST.get(method)
+    if first and (scale_of(scale).first_stage or scale in method_class(first).TRAINING):
+        return [{"method": first}, {"method": method, "starts_from": 0}]
+    return [{"method": method}]
+
+
+def points_of(stages: Sequence[Stage]) -> PointChoice:
+    """The points that a chain learns from where nothing else is said: its methods' own."""
+    stated = (getattr(method_class(stage.method), "POINTS", None) for stage in stages)
+    return PointChoice(**next(filter(None, stated), {}))
 
 
 def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
@@ -212,6 +220,9 @@ def _checked(recipe: Recipe) -> Recipe:
         _one_of(name, getattr(recipe, name), allowed)
     for k, stage in enumerate(recipe.stages):
         _check_links(k, stage, recipe.stages)
+        stated = getattr(method_class(stage.method), "POINTS", {}).get("kind", recipe.points.kind)
+        if recipe.points.kind != stated:
+            raise InputError(f"points kind: {stage.method} needs {stated} points")
         if recipe.compile and not hasattr(method_class(stage.method), "compiled_parts"):
             raise InputError(f"compile: {stage.method} has no part to compile")
     return recipe
@@ -254,6 +265,8 @@ def _hashable(value: Any) -> Any:
     """JSON knows no tuples and no infinity, frozen values no lists."""
     if isinstance(value, list):
         return tuple(value)
+    if isinstance(value, Mapping):
+        return {name: _hashable(each) for name, each in value.items()}
     return float(value) if value in ("inf", "-inf") else value
 
 

@@ -17,11 +17,11 @@ from pointseg.data.dataset import Dataset
 from pointseg.data.layouts import open_dataset, splits_of
 from pointseg.data.point_file import PointFile, read_points, write_points
 from pointseg.data.points import sample_points
-from pointseg.data.supervision import ImageDataset, MaskDataset, PointDataset
+from pointseg.data.supervision import BoxDataset, ImageDataset, MaskDataset, PointDataset
 from pointseg.lab.methods import method_class
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_record import home
-from pointseg.structures import Category, InputError
+from pointseg.structures import Category
 
 BESTIARY_SEED = 0  # one embedded benchmark for everybody; a run's own seed does not touch it
 
@@ -63,16 +63,18 @@ class Corpus:
 
     def supervision(self) -> ImageDataset:
         """What the last stage trains on where it does not learn from another one's labels."""
-        source, augment = self.recipe.stage.learns_from, augmentation(self.recipe)
-        if source == "points":
-            return PointDataset(self.train, self.points, augment, self.recipe.seed)
-        if source == "masks":
-            return MaskDataset(self.train, augment, self.recipe.seed)
-        raise InputError(f"learns_from: there is no data set that gives {source}")
+        if self.recipe.stage.learns_from == "masks":
+            return MaskDataset(self.train, augmentation(self.recipe), self.recipe.seed)
+        return self._weak(augmentation(self.recipe))
 
     def marked(self) -> PointDataset:
         """The training images with their points, as `pseudo_labels` is shown them."""
-        return PointDataset(self.train, self.points, viewing(self.recipe), self.recipe.seed)
+        return self._weak(viewing(self.recipe))
+
+    def _weak(self, augment: Augment) -> PointDataset:
+        boxes = method_class(self.recipe.stage.method).SUPERVISION == "boxes"
+        dataset = BoxDataset if boxes else PointDataset
+        return dataset(self.train, self.points, augment, self.recipe.seed)
 
     def unmarked(self, count: int | None = None) -> ImageDataset:
         """The images to be scored, alone; of all of them or of the first ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from pointseg.structures import Batch, InputError, Points
 
 CLICKS = 4  # top, left, bottom, right; their order plays no part
+EXTREME = {"kind": "extreme", "n": CLICKS}  # the choice of points of methods that learn from them
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,26 @@ def clicked_objects(batch: Batch) -> ClickedObjects:
     image = rows.repeat_interleave(torch.tensor(counts, device=points.device))
     label = torch.cat([clicks.label[::CLICKS] for clicks in each])
     target = torch.cat([clicks.target[::CLICKS] for clicks in each])
-    box = torch.cat([points.amin(1).floor(), points.amax(1).floor() + 1], 1)
-    return ClickedObjects(points, box, image, label, target, counts)
+    return ClickedObjects(points, hulls(points), image, label, target, counts)
+
+
+def hulls(points: Tensor) -> Tensor:
+    """[n, 4] xyxy of the pixels that hold points [n, 4, 2]."""
+    return torch.cat([points.amin(1).floor(), points.amax(1).floor() + 1], 1)
+
+
+def side_middles(boxes: Tensor) -> Tensor:
+    """[n, 4, 2] points whose hull is the box [n, 4], in the middles of its outer pixels."""
+    (left, top), (right, bottom) = (boxes[:, :2] + 0.5).unbind(1), (boxes[:, 2:] - 0.5).unbind(1)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return torch.stack([x, top, left, y, x, bottom, right, y], 1).view(-1, CLICKS, 2)
+
+
+def boxed(points: Points, name: int | str) -> Points:
+    """The things of an image, their extreme points moved to the middles of their box's sides."""
+    clicks = clicks_of(points.things(), name)
+    middles = side_middles(hulls(clicks.xy.view(-1, CLICKS, 2)))
+    return replace(clicks, xy=middles.flatten(0, 1))
 
 
 def clicks_of(points: Points, name: int | str) -> Points:

@@ -6,15 +6,17 @@ itself: its mask is brought to agreement among neighbours of like colour, and le
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pointseg.papers.method import ramp, weighted
-from pointseg.structures import Answer, Batch, Category, Instances, Loss, Training
+from pointseg.ops.extreme_points import EXTREME
+from pointseg.papers.method import Configured, ramp, weighted
+from pointseg.structures import Answer, Batch, Classes, Instances, Loss, Training
 from pointseg.students.mask_generator import (
+    LABEL_PROPERTIES,
     SMALL,
     SMOKE,
     Autolabeller,
@@ -36,14 +38,16 @@ CONFIGS = {
 }
 
 
-class MAL(nn.Module):
+class MAL(Configured):
     """images and boxes -> masks of these boxes."""
 
     KEY: ClassVar[str] = "MAL"
     TASK: ClassVar[str] = "instances"
-    SUPERVISION: ClassVar[str] = "points"  # extreme points, of which only the hull is used
+    SUPERVISION: ClassVar[str] = "boxes"
     SCORES: ClassVar[tuple[str, ...]] = ("labels",)
+    POINTS: ClassVar[Mapping[str, Any]] = EXTREME  # whose hulls are the boxes
     FIRST_STAGE: ClassVar[tuple[str, ...]] = ("auto.generator.vit",)
+    CONFIGS: ClassVar[dict[str, Config]] = CONFIGS
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=5e-4, steps=600, batch=12),
@@ -62,16 +66,12 @@ class MAL(nn.Module):
         supervision="boxes",
         student="class-agnostic mask generator, then any segmenter",
     )
-    PROPERTIES: ClassVar[tuple[str, ...]] = ()
+    PROPERTIES: ClassVar[tuple[str, ...]] = LABEL_PROPERTIES
 
-    def __init__(self, config: Config):
+    def __init__(self, classes: Classes, config: Config):
+        """`classes` play no part: the generator knows none."""
         super().__init__()
         self.config, self.auto = config, Autolabeller(config.generator)
-
-    @classmethod
-    def build(cls, categories: Sequence[Category], scale: str, **overrides: Any) -> Self:
-        """The generator at a scale; it knows no classes."""
-        return cls(replace(CONFIGS[scale], **overrides))
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         self.auto.follow()

@@ -153,6 +153,7 @@ class Method(Protocol):
     TASK: ClassVar[str]  # "instances" or "panoptic": what `predict` fills in
     SUPERVISION: ClassVar[str]  # "points", "boxes" or "masks": what the batches of `losses` carry
     SCORES: ClassVar[tuple[str, ...]]  # of "val" and "labels": what an evaluation can score
+    POINTS: ClassVar[Mapping[str, Any]]  # fields of a PointChoice, where not any points will do
     TRAINING: ClassVar[dict[str, Training]]  # scale -> how; a missing scale takes Training()
     FIRST_STAGE: ClassVar[tuple[str, ...]]  # the parts that a first stage gives to others
     ANSWER: ClassVar[Answer]  # its row of the design table

@@ -33,6 +33,9 @@ from pointseg.ops.parameter_groups import decay_groups
 from pointseg.ops.processes import child, draws_of, uniform, world_mean
 from pointseg.structures import Batch, Instances
 
+LABEL_PROPERTIES = ("boxes hold their points", "labels use only the points' classes",
+                    "masks lie in their boxes")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:

@@ -20,12 +20,8 @@ from pointseg.training.loop import Settings, Trainer
 from pointseg.training.pretraining.mae import MAEConfig
 from pointseg.training.pretraining.pretraining import MaskedPretraining, Pretraining
 
-MODULES = METHODS | {
-    "mal": "pointseg.papers.mal:MAL",
-    "exits_warmup": "pointseg.papers.exits.method:SimilarityWarmup",
-    "exits": "pointseg.papers.exits.method:EXITS",
-}
-EXTREME = ("mal", "exits_warmup", "exits")  # these learn from four extreme points
+MODULES = dict(METHODS)
+EXTREME = ("mal", "similarity_warmup", "exits")  # these learn from four extreme points
 BATCHES = {"things everywhere": (3, 2, 2, 1), "things in one share": (3, 2, 0, 0)}
 STEPS, SIDE = 2, 64
 
