@@ -50,9 +50,12 @@ def distance_map(probability: Tensor) -> Tensor:
     return 1 - probability
 
 
-def pseudo_label(distance: Tensor) -> Tensor:
-    """[..., h, w] row of the nearest target, the lowest where two are. [EPLD Eq. 7]"""
-    return owner(distance, dim=-3)
+def pseudo_label(distance: Tensor, price: Tensor | None = None) -> Tensor:
+    """[..., h, w] row of the nearest target, the lowest where two are. [EPLD Eq. 7]
+
+    The paper's price is zero; others, [..., N], stand in crossings.py.
+    """
+    return owner(distance, price, dim=-3)
 
 
 def partial_loss(log_prob: Tensor, targets: Targets) -> Tensor:

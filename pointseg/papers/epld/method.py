@@ -13,6 +13,7 @@ from pointseg.nets.deformable_encoder import Memory
 from pointseg.ops.colour import rgb_to_lab, shrunken, window
 from pointseg.ownership import NOBODY
 from pointseg.papers.epld.branch import DistanceBranch, Estimate, layer_notes
+from pointseg.papers.epld.crossings import path_costs, transport_prices
 from pointseg.papers.epld.distance import (
     affinities,
     colour_prior_loss_fast,
@@ -59,6 +60,8 @@ class Config:
     colour_radius: int = 2  # UNSTATED [EPLD Eq. 9]: 5 x 5, PSPS's official code
     colour_dilation: int = 2  # UNSTATED [EPLD Eq. 9]: PSPS's official code
     colour_threshold: float = 0.3  # UNSTATED [EPLD Eq. 9]: tau of PSPS's official code
+    cost: Literal["learnt", "path"] = "learnt"  # of the student's labels; see crossings.py
+    price: Literal["none", "transport"] = "none"  # the same
     heads: int | None = None  # of the decoder layers; None: as many as the student's
     # UNSTATED [EPLD Sec. 3.5]: L_pan grows from 0 over the first epoch, as in PSPS's official code;
     # VOC's 10,582 images make 662 steps of 16
@@ -139,8 +142,8 @@ class Distance(nn.Module):
         before the nearest is taken. In a cell that two targets claim the nearest stays.
         """
         targets, canvas = evidence.targets, batch.images.shape[-2:]
-        X = distance_map(evidence.estimate.log_prob[-1].exp())
-        owner = pseudo_label(enlarged(X, canvas, mode="bilinear", align_corners=False))
+        X, u = self.net_cost(evidence, batch)
+        owner = pseudo_label(enlarged(X, canvas, mode="bilinear", align_corners=False), u)
         claimed = torch.where(targets.labelled, targets.points.int().argmax(1), NOBODY)
         claimed = enlarged(claimed[:, None].float(), canvas)[:, 0].long()
         owner = torch.where(claimed == NOBODY, owner, claimed)
@@ -148,6 +151,14 @@ class Distance(nn.Module):
         return EstimatedLabels(
             targets, owner.masked_fill(outside, NOBODY), batch.sizes, self.things
         )
+
+    def net_cost(self, evidence: Evidence, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Cost [b, N, h, w] on the grid and price [b, N] of the student's labels."""
+        M = evidence.estimate.log_prob[-1].exp()
+        paths = self.config.cost == "path"
+        X = path_costs(M, evidence.targets, batch.images) if paths else distance_map(M)
+        priced = self.config.price == "transport"
+        return X, transport_prices(X, M, evidence.targets) if priced else None
 
     def losses(self, evidence: Evidence, labels: EstimatedLabels, batch: Batch) -> Losses:
         """L_distance: four terms, each a sum over layers. [EPLD Eq. 11]

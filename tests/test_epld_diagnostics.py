@@ -1,0 +1,81 @@
+"""What the book draws of EPLD: labels by layer, overlap by depth, agreement of labellers."""
+
+import numpy as np
+import pytest
+import torch
+from test_epld_method import CANVAS, SCENE, batch_of, method
+
+from pointseg.bookkit.diagnostics.agreement import agreement, overlap_by_agreement
+from pointseg.bookkit.diagnostics.epld import (
+    by_depth,
+    evidence_of,
+    labels_by_layer,
+    tables_by_layer,
+    up_to,
+)
+from pointseg.metrics.pseudo import ObjectTable
+from pointseg.structures import Points, Truth
+
+
+def test_the_last_layer_s_label_is_the_method_s_and_each_is_its_own_layer_s():
+    whole, batch = method(layers=3), batch_of(SCENE)
+    layers = labels_by_layer(whole, batch)
+    assert len(layers) == 3
+    assert torch.equal(layers[-1][0].segments, whole.pseudo_labels(batch)[0].segments)
+    evidence = evidence_of(whole, batch)
+    for k in range(3):
+        assert torch.equal(up_to(evidence, k + 1).estimate.label[-1], evidence.estimate.label[k])
+
+
+def truth_of(*masks, label, is_thing):
+    n, size = len(masks), masks[0].shape
+    label, is_thing = torch.tensor(label), torch.tensor(is_thing)
+    return Truth(torch.stack(masks), label, torch.arange(1, n + 1), is_thing,
+                 torch.zeros(n).bool(), torch.zeros(size).bool())  # fmt: skip
+
+
+def test_each_row_of_a_layer_s_label_meets_the_truth_of_its_own_target():
+    """Stuff stands first in the truth and last in the labels; overlaps are those of the masks."""
+    left = torch.zeros(CANVAS, dtype=torch.bool)
+    left[:, :32] = True
+    truth = truth_of(~left, left, label=[2, 0], is_thing=[False, True])
+    points = Points(
+        torch.tensor([[50.0, 30], [10.0, 30]]), truth.label, truth.target, truth.is_thing
+    )
+    whole, batch = method(layers=2), batch_of(points)
+    batch = type(batch)(**{**vars(batch), "truths": [truth]})
+    tables = tables_by_layer(whole, batch)
+    for table, (label,) in zip(tables, labels_by_layer(whole, batch)):
+        assert label.label.tolist() == [0, 2]
+        for row, (mask, segment) in enumerate(((~left, 2), (left, 1))):
+            mine = label.segments == segment
+            expected = float((mask & mine).sum() / (mask | mine).sum())
+            assert table.iou[row] == pytest.approx(expected)
+    assert tables[0].depth == pytest.approx(np.array([14 / 16, 11 / 16]))
+
+
+def test_overlap_by_depth_is_the_mean_of_each_third_with_its_interval():
+    """By hand: two points near the border, none between, one deep inside."""
+    filler = np.zeros(3)
+    table = ObjectTable(np.array([0.2, 0.4, 0.9]), filler, filler, filler,
+                        np.array([0.1, 0.3, 1.0]), filler)  # fmt: skip
+    ((near, middle, deep),) = by_depth([table])
+    assert near == pytest.approx([30, 196 * np.sqrt(0.02) / np.sqrt(2)])
+    assert np.isnan(middle).all() and deep[0] == pytest.approx(90) and np.isnan(deep[1])
+
+
+def test_agreement_is_the_mean_overlap_of_all_pairs():
+    """By hand: three labellers, two targets on four pixels."""
+    masks = torch.tensor([
+        [[[1, 1, 0, 0]], [[0, 0, 1, 1]]],
+        [[[1, 0, 0, 0]], [[0, 0, 1, 1]]],
+        [[[1, 1, 1, 1]], [[0, 0, 0, 0]]],
+    ])  # fmt: skip
+    assert agreement(masks).tolist() == pytest.approx([(1 / 2 + 1 / 2 + 1 / 4) / 3, 1 / 3])
+    assert torch.equal(agreement(masks[[0, 0]]), torch.ones(2))
+
+
+def test_targets_are_grouped_from_the_least_agreed_on_to_the_most():
+    confidence, iou = torch.tensor([0.9, 0.1, 0.5, 0.2]), torch.tensor([0.8, 0.2, 0.4, 0.0])
+    rows = overlap_by_agreement(confidence, iou, groups=2)
+    np.testing.assert_allclose(rows, [[0.15, 0.1, 2], [0.7, 0.6, 2]], rtol=1e-6)
