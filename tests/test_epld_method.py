@@ -6,7 +6,6 @@ import pytest
 import torch
 from support.grid_targets import points_of
 
-from pointseg.papers.epld.alone import LearntDistance
 from pointseg.papers.epld.method import EPLD
 from pointseg.structures import IGNORE, Batch, Category
 from pointseg.students.panoptic_full import PanopticFull
@@ -133,23 +132,6 @@ def test_a_loss_switched_off_changes_no_label_and_no_other_loss(choice, term):
     left = net.losses(*full, batch)
     del left[term]
     assert other.losses(*without, batch) == left
-
-
-def test_the_branch_alone_has_epld_s_labels_and_losses_and_teaches_what_they_reach():
-    """[EPLD Eq. 12] Without L_pan: branch, encoder and backbone learn, the student's heads rest."""
-    whole, batch = method(), batch_of(SCENE)
-    alone = LearntDistance.build(CATEGORIES, "smoke")
-    alone.load_state_dict(whole.state_dict())
-    losses, both = alone.losses(batch, 5), whole.losses(batch, 5)
-    assert losses == {name: both[name] for name in TERMS}
-    answers = [m.pseudo_labels(batch)[0].segments for m in (alone, whole)]
-    assert torch.equal(*answers)
-    sum(losses.values()).backward()
-    network = alone.student.network.named_parameters()
-    assert {name.split(".")[0] for name, p in network if p.grad is not None} == {
-        "backbone",
-        "encoder",
-    }
 
 
 def test_eq11_each_term_is_the_sum_of_its_layers():

@@ -16,7 +16,6 @@ METHODS = {
     "point2mask": "pointseg.papers.point2mask:Point2Mask",
     "points_alone": "pointseg.papers.points_alone:PointsAlone",
     "epld": "pointseg.papers.epld.method:EPLD",
-    "learnt_distance": "pointseg.papers.epld.alone:LearntDistance",
     "exits": "pointseg.papers.exits.method:EXITS",
     "similarity_warmup": "pointseg.papers.exits.warmup:SimilarityWarmup",
     "mal": "pointseg.papers.mal:MAL",

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pointseg.metrics.pseudo import DEPTHS, ObjectTable, object_table
-from pointseg.papers.epld.alone import LearntDistance
 from pointseg.papers.epld.branch import Estimate
 from pointseg.papers.epld.method import EPLD, Evidence
 from pointseg.papers.method import targets_of
@@ -20,7 +19,7 @@ DEPTH_NAMES = ("near the border", "between", "deep inside")  # thirds of the dee
 
 
 @torch.no_grad()
-def evidence_of(method: EPLD | LearntDistance, batch: Batch) -> Evidence:
+def evidence_of(method: EPLD, batch: Batch) -> Evidence:
     return method.labeller.evidence(method.student.features(batch.images, batch.sizes), batch)
 
 
@@ -31,7 +30,7 @@ def up_to(evidence: Evidence, layers: int) -> Evidence:
 
 
 @torch.no_grad()
-def labels_by_layer(method: EPLD | LearntDistance, batch: Batch) -> list[list[Panoptic]]:
+def labels_by_layer(method: EPLD, batch: Batch) -> list[list[Panoptic]]:
     """[L] labels of a batch as if each layer were the last one."""
     evidence = evidence_of(method, batch)
     count = len(evidence.estimate.label)
@@ -39,7 +38,7 @@ def labels_by_layer(method: EPLD | LearntDistance, batch: Batch) -> list[list[Pa
     return [method.labeller.assign(one, batch).pseudo_labels() for one in cut]
 
 
-def tables_by_layer(method: EPLD | LearntDistance, batch: Batch) -> list[ObjectTable]:
+def tables_by_layer(method: EPLD, batch: Batch) -> list[ObjectTable]:
     """[L] overlap with the truth and depth of the point, one row a target of the batch."""
     targets = [targets_of(points) for points in batch.points]
     rows = zip(batch.truths, targets, strict=True)
