@@ -73,6 +73,7 @@ SMALL = MaskRCNNConfig(
 CONFIGS = {
     "paper": MaskRCNNConfig(),
     "small": SMALL,
+    "photos": replace(SMALL, weights=None),
     "smoke": replace(
         SMALL, backbone=ViTConfig("small", dim=32, depth=2, heads=2, image_size=64, queries=6),
         weights=None, layer_decay=0.75, levels=(1, 1, 1), channels=16, width=32, rpn_before=50,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pointseg.nets.timm_backbone import IMAGENET, IMAGENET_NETWORK
 from pointseg.students.mask_rcnn import CONFIGS as STUDENTS
 from pointseg.students.mask_rcnn import MaskRCNNConfig
 
@@ -20,6 +21,10 @@ class Config:
     student: MaskRCNNConfig = field(
         default_factory=lambda: with_queries(STUDENTS["paper"], 100)  # [AS Sec. 5.1]
     )
+    # DEVIATION [AS Sec. 3.1]: "frozen" compares features of a pretrained network, see frozen.py
+    features: Literal["vit", "frozen"] = "vit"
+    frozen_network: str = IMAGENET_NETWORK
+    frozen_weights: str | None = IMAGENET  # or "timm", a file, None
     # token querying
     depths: int = 7  # UNSTATED [AS Sec. 3.1]: roll-outs offered to the MIL head, official code
     depth: int | None = None  # None: the MIL head chooses (official code); d: always d + 1 blocks
@@ -63,5 +68,7 @@ CONFIGS = {
     # DEVIATION [AS Sec. 5.1]: a small ViT with a convolutional stem, light heads and a warm-up from
     # the points' own classes; few images teach a plain ViT-S nothing that key-points could live on
     "small": Config(student=STUDENTS["small"], depths=4, warmup=True),
+    # a likeness is high on more of an image than an attention is
+    "photos": Config(student=STUDENTS["photos"], features="frozen", foreground=0.6, background=0.4),
     "smoke": Config(student=STUDENTS["smoke"], warmup=True, keypoints=6, iterations=3),
 }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pointseg.papers.attentionshift.config import CONFIGS, Config
+from pointseg.papers.attentionshift.frozen import FrozenLabeller
 from pointseg.papers.attentionshift.labeller import Evidence, Labeller, Labels
 from pointseg.papers.attentionshift.masks import detected_at_points, replaced_rows
 from pointseg.papers.attentionshift.token_querying import TokenQuerying
@@ -49,23 +50,27 @@ class AttentionShift(PointSupervised):
 
     def __init__(self, classes: Classes, config: Config):
         student = MaskRCNN(classes.things, config.student)
-        super().__init__(Labeller(student.vit, classes.things, config), student)
+        frozen = FrozenLabeller(config) if config.features == "frozen" else None
+        super().__init__(frozen or Labeller(student.vit, classes.things, config), student)
         self.config = config
 
     @torch.no_grad()
     def explain(self, batch: Batch) -> tuple[Evidence, Labels]:
         """What the label path starts from and what it finds in a batch with points, turn by
         turn."""
-        features = self.student.features(batch.images, batch.sizes)
-        evidence = self.labeller.evidence(features, batch)
+        evidence = self.evidence(batch)
         return evidence, self.labeller.assign(evidence, batch, keep_path=True)
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """What the label path starts from; a frozen labeller has features of its own."""
+        frozen = self.config.features == "frozen"
+        features = None if frozen else self.student.features(batch.images, batch.sizes)
+        return self.labeller.evidence(features, batch)
 
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> list[Instances]:
         """Masks and boxes of the label path, a row an object in the order of the points."""
-        features = self.student.features(batch.images, batch.sizes)
-        labels = self.labeller.assign(self.labeller.evidence(features, batch), batch)
-        return labels.instances(batch.sizes)
+        return self.labeller.assign(self.evidence(batch), batch).instances(batch.sizes)
 
     @torch.no_grad()
     def student_labels(self, batch: Batch) -> list[Instances]:
