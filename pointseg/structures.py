@@ -221,11 +221,13 @@ def replaced(record: Any, changes: Mapping[str, Any]) -> Any:
 
     Names that are none of the record's own are its student's.
     """
-    own = [each.name for each in fields(record)]
+    known = [each.name for each in fields(record)]
     nested = {name: replaced(getattr(record, name), value) if isinstance(value, Mapping) else value
-              for name, value in changes.items() if name in own}  # fmt: skip
-    others = {name: value for name, value in changes.items() if name not in own}
+              for name, value in changes.items() if name in known}  # fmt: skip
+    others = {name: value for name, value in changes.items() if name not in known}
     if others and not hasattr(record, "student"):
-        raise InputError(f"config: there is no '{next(iter(others))}'; there are {', '.join(own)}")
+        raise InputError(
+            f"config: there is no '{next(iter(others))}'; there are {', '.join(known)}"
+        )
     changed = replace(record, **nested)
     return replace(changed, student=replaced(changed.student, others)) if others else changed

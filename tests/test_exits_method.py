@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pointseg.ops.crops import crops_of
 from pointseg.ops.extreme_points import clicked_objects
 from pointseg.papers.exits.losses import point_loss
 from pointseg.papers.exits.method import EXITS
-from pointseg.papers.exits.retrieval import Retrieved, Seeds
+from pointseg.papers.exits.retrieval import Levels, Retrieved, Seeds
 from pointseg.papers.exits.warmup import SimilarityWarmup
 from pointseg.papers.mal import MAL
 from pointseg.structures import Batch, Category, InputError, Points
-from pointseg.students.mask_generator import chosen_objects, rank_in_image
+from pointseg.students.mask_generator import ObjectCrops, chosen_objects, rank_in_image
 
 CLASSES = [Category(1, "a"), Category(2, "b"), Category(3, "ground", is_thing=False)]
 METHODS = (MAL, EXITS, SimilarityWarmup)
@@ -103,12 +104,42 @@ def test_multiple_instances_count_only_where_nothing_was_retrieved():
     for level, gated in ((1e9, None), (0.0, False)):
         exits = build(EXITS, walk=replace(walk, foreground=level, background=level))
         view = exits.auto.view(b)
-        seeds = exits.extractor.seeds(view.objects, view.crops)
+        seeds = exits.extractor.seeds(view)
         nothing = exits.extractor.points(view.pixels, seeds).nothing
         expected = torch.ones_like(nothing) if gated is None else ~seeds.background.any(1)
         assert torch.equal(nothing, expected) and (gated is None or not nothing.all())
         by_hand = 10 * (exits.auto.box_loss(view) * nothing).mean()
         assert torch.allclose(exits.losses(b, 3)["mil"], by_hand, rtol=0.02)
+
+
+def test_levels_are_found_on_training_crops_where_the_config_leaves_them_open():
+    exits, b = build(EXITS), batch(*[clicks(*USUAL)] * 8)
+    before = exits.extractor.levels
+    exits.prepare(iter([b]))
+    assert exits.extractor.levels != before
+    again = build(EXITS)
+    again.load_state_dict(exits.state_dict())
+    assert again.extractor.levels == exits.extractor.levels, "they are kept with the weights"
+    exits.losses(b, 3)
+    assert exits.notes["level foreground"] == exits.extractor.levels.foreground
+    stated = build(EXITS, walk={"foreground": 0.3, "background": 0.2})
+    stated.prepare(never())
+    assert stated.extractor.levels == Levels(0.3, 0.2)
+    half = build(EXITS, walk={"background": 0.2})
+    half.prepare(iter([b]))
+    assert half.extractor.levels == Levels(exits.extractor.levels.foreground, 0.2)
+
+
+def never():
+    raise AssertionError("nobody should look")
+    yield
+
+
+def test_without_clicks_to_judge_by_the_levels_stay():
+    exits = build(EXITS)
+    before = exits.extractor.levels
+    exits.prepare(iter([batch(clicks(), clicks())]))
+    assert exits.extractor.levels == before
 
 
 def test_the_extractor_does_not_learn_with_the_generator():
@@ -163,10 +194,42 @@ def test_neighbours_clicks_are_ground_for_a_crop_that_shows_them():
     fine = {"generator": replace(build(EXITS).config.generator, side=128)}
     exits, b = build(EXITS, walk=walk, **fine), batch(clicks((4, 4, 28, 28), (14, 14, 36, 36)))
     view = exits.auto.view(b)
-    without = build(EXITS, **fine).extractor.seeds(view.objects, view.crops)
-    seeds = exits.extractor.seeds(view.objects, view.crops)
+    without = build(EXITS, **fine).extractor.seeds(view)
+    seeds = exits.extractor.seeds(view)
     assert (seeds.background & without.inside & ~without.background).any(1).all()
     assert torch.equal(seeds.foreground, without.foreground)
+
+
+def test_a_neighbour_s_click_is_ground_where_it_lies_in_its_own_box():
+    """By hand: 48 pixels, the left object's box is columns 0..31, the right one's 16..47.
+
+    The crop of the left object shows the right one's left click at column 16, pushed 3 pixels of
+    the crop toward that box's middle at 32.
+    """
+    walk = replace(build(EXITS).config.walk, neighbours=True, delta=3.0)
+    fine = {"generator": replace(build(EXITS).config.generator, side=128)}
+    exits = build(EXITS, walk=walk, **fine)
+    objects = clicked_objects(batch(clicks((0, 0, 32, 48), (16, 0, 48, 48))))
+    left = objects.pick(torch.tensor([0]))
+    crops = crops_of(left.box, left.image, torch.tensor([[0.5, 0.0, 0.5, 0.0]]), 128)
+    view = ObjectCrops(objects, left, crops, torch.zeros(1, 3, 128, 128))
+    token, crop = exits.extractor.others(view)
+    cell, grid = 128 / exits.extractor.grid, exits.extractor.grid
+    scale = 128 / 48  # the window is 48 wide and high, from -8 on
+    column = int(((16.5 + 8) * scale + 3) // cell)
+    assert column + grid * int((24.5 * scale) // cell) in token.tolist()
+    assert crop.tolist() == [0] * len(token) and 2 <= len(token) <= 4
+    alone = exits.extractor.others(replace(view, everyone=left))
+    assert not len(alone[0]), "an object is no neighbour of its own"
+
+
+def test_an_object_too_small_for_a_crop_is_a_neighbour_all_the_same():
+    walk = replace(build(EXITS).config.walk, neighbours=True)
+    config = replace(build(EXITS).config.generator, side=128, crops_per_image=1)
+    exits = build(EXITS, walk=walk, generator=config)
+    view = exits.auto.view(batch(clicks((4, 4, 40, 40), (20, 20, 22, 22))))
+    assert len(view.objects) == 1 and len(view.everyone) == 2
+    assert len(exits.extractor.others(view)[0])
 
 
 def sides(foreground, background, n=6):

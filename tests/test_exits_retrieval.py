@@ -6,8 +6,6 @@ import torch
 from pointseg.papers.exits.retrieval import (
     Levels,
     Seeds,
-    calibrated,
-    equally_precise,
     pushed_inward,
     retrieved,
     scores,
@@ -109,25 +107,6 @@ def test_nothing_is_said_of_a_crop_without_pseudo_points():
         *(t.repeat(2, 1) for t in (seeds().foreground, seeds().background, seeds().inside))
     )
     assert retrieved(score, both, Levels(1.0, 1.0)).nothing.tolist() == [True, False]
-
-
-def test_calibrated_levels_leave_the_wanted_share_empty():
-    rng = torch.Generator().manual_seed(1)
-    n = 400
-    both = Seeds(
-        *(t.repeat(n, 1) for t in (seeds().foreground, seeds().background, seeds().inside))
-    )
-    score = torch.randn(n, 64, generator=rng) * torch.rand(n, 1, generator=rng)
-    positive, negative = (torch.randn(500, generator=rng) + m for m in (1.0, -1.0))
-    levels = calibrated(score, both, positive, negative)
-    share = retrieved(score, both, levels).nothing.float().mean()
-    assert 0.04 <= share <= 0.07 + 1e-6
-
-
-def test_mirrored_evidence_gives_mirrored_levels():
-    """If hidden points and near tokens are mirror images, equal precision is the same level."""
-    positive = torch.linspace(-1, 3, 81)
-    assert equally_precise(0.5, positive, -positive) == pytest.approx(0.5, abs=0.06)
 
 
 def test_neighbours_points_add_background_and_leave_ones_own():

@@ -12,15 +12,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch.utils.data import Subset
 
 from pointseg.data.supervision import ImageDataset, MaskDataset, collate
 from pointseg.lab.fingerprint import library_hash
-from pointseg.lab.labels import Labelled, label_train
+from pointseg.lab.labels import Labelled, batches, label_train
 from pointseg.lab.methods import method_class
 from pointseg.lab.models import load_model, save_model
 from pointseg.lab.progress import Progress, read_log
@@ -28,12 +29,14 @@ from pointseg.lab.recipe import Recipe, Stage
 from pointseg.lab.run_data import Corpus, augmentation
 from pointseg.lab.run_record import Interrupted, StopFlag
 from pointseg.nets.start import load_first_stage
-from pointseg.ops.processes import in_world, rank
+from pointseg.ops.processes import in_world, rank, row_draws
 from pointseg.papers.method import Method
+from pointseg.structures import Batch
 from pointseg.training.loader import Feed, loaders
 from pointseg.training.loop import default_device, fit, seed_all
 
 BEFORE_STEPS = 2**31  # the "step" whose seed draws the first weights
+LOOKED_AT = 240  # images
 COMMON = ("data", "layout", "scale", "seed", "points", "image_size", "images", "train",
           "precision", "compile")  # fmt: skip
 
@@ -171,7 +174,17 @@ class StageTraining:
         if start is not None:
             parts = method_class(self.stage.method).FIRST_STAGE
             load_first_stage(method, Path(start), parts)
+        if hasattr(method, "prepare"):
+            method.to(default_device()).prepare(self.looked_at(dataset))
         return method
+
+    def looked_at(self, dataset: ImageDataset) -> Iterator[Batch]:
+        """The first training images, for a method that looks at some before its first step."""
+        first = Subset(dataset, range(min(LOOKED_AT, len(dataset))))
+        draws = row_draws(self.recipe.seed, BEFORE_STEPS, 0, len(first))
+        for batch in batches(first, self.stage.training.batch):
+            rows, draws = draws[: len(batch)], draws[len(batch) :]
+            yield replace(batch, draws=rows).to(default_device())
 
     def feed(self, dataset: ImageDataset) -> Feed:
         processes = loaders(self.recipe.workers, default_device())

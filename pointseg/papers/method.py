@@ -191,6 +191,13 @@ class HasParamGroups(Protocol):
         """Groups for AdamW, each with its own `lr` and `weight_decay`."""
 
 
+class HasPreparation(Protocol):
+    """A method may look at training images once before its first step."""
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """`batches` show what `losses` is shown; they come one by one, when asked for."""
+
+
 class HasNotes(Protocol):
     """A method may note numbers of its last step, which are logged beside the losses."""
 

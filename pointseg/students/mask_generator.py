@@ -83,12 +83,19 @@ class MaskGenerator(nn.Module):
 
 
 @dataclass(frozen=True)
-class View:
-    """What a batch shows of its objects: n crops, and what student and teacher make of them."""
+class ObjectCrops:
+    """What a batch shows of its objects in n crops."""
 
-    objects: ClickedObjects
+    everyone: ClickedObjects  # all that were clicked
+    objects: ClickedObjects  # the n among them that have crops
     crops: Crops
     pixels: Tensor  # [n, 3, s, s] in 0..1
+
+
+@dataclass(frozen=True)
+class View(ObjectCrops):
+    """Crops, and what student and teacher make of them."""
+
     prob: Tensor  # [n, m, m] the student's
     mean_prob: Tensor  # [n, m, m] mean of the student's and the teacher's, without gradient
     box: Tensor  # [n, m, m] bool
@@ -110,15 +117,13 @@ class Autolabeller(nn.Module):
             old.lerp_(new.to(old.dtype), 1 - self.config.momentum)
 
     def view(self, batch: Batch) -> View:
-        """Crops of a training step, drawn by the seeds of the batch's rows."""
-        objects = chosen_objects(clicked_objects(batch), batch, self.config)
-        margins = random_margins(uniform(child(object_draws(objects, batch), 1), 6))
-        crops = crops_of(objects.box, objects.image, margins, self.config.side)
-        pixels = crop_images(crops, batch.images, batch.sizes)
-        prob = on_crops(self.generator, pixels).sigmoid()
+        """Crops of a training step, and their masks so far."""
+        shown = training_crops(batch, self.config)
+        prob = on_crops(self.generator, shown.pixels).sigmoid()
         with torch.no_grad():
-            mean_prob = (prob + on_crops(self.teacher, pixels).sigmoid()) / 2
-        return View(objects, crops, pixels, prob, mean_prob, crops.box_map(prob.shape[-1]))
+            mean_prob = (prob + on_crops(self.teacher, shown.pixels).sigmoid()) / 2
+        return View(**vars(shown), prob=prob, mean_prob=mean_prob,
+                    box=shown.crops.box_map(prob.shape[-1]))  # fmt: skip
 
     def box_loss(self, view: View) -> Tensor:
         """[n] what the box says of each crop's mask."""
@@ -148,6 +153,15 @@ class Autolabeller(nn.Module):
     def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """The generator's; the teacher learns from nobody."""
         return decay_groups(self.generator.parameters(), lr, weight_decay)
+
+
+def training_crops(batch: Batch, config: GeneratorConfig) -> ObjectCrops:
+    """Crops of a training step, drawn by the seeds of the batch's rows."""
+    everyone = clicked_objects(batch)
+    objects = chosen_objects(everyone, batch, config)
+    margins = random_margins(uniform(child(object_draws(objects, batch), 1), 6))
+    crops = crops_of(objects.box, objects.image, margins, config.side)
+    return ObjectCrops(everyone, objects, crops, crop_images(crops, batch.images, batch.sizes))
 
 
 def on_crops(network: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:

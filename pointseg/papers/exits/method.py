@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from pointseg.nets.vit import ViTConfig
 from pointseg.ops.extreme_points import EXTREME
 from pointseg.papers.exits.extractor import Extractor, WalkConfig
 from pointseg.papers.exits.losses import point_loss, token_values
-from pointseg.papers.exits.retrieval import Retrieved, Seeds
+from pointseg.papers.exits.retrieval import Levels, Retrieved, Seeds
 from pointseg.papers.method import Configured, ramp, weighted
 from pointseg.structures import Answer, Batch, Classes, Instances, Loss, Training
 from pointseg.students.mask_generator import (
@@ -23,6 +23,7 @@ from pointseg.students.mask_generator import (
     GeneratorConfig,
     View,
     mean_over_world,
+    training_crops,
 )
 
 
@@ -80,12 +81,19 @@ class EXITS(Configured):
         self.config, self.auto = config, Autolabeller(config.generator)
         self.extractor = Extractor(config.walk, config.generator.side).requires_grad_(False)
 
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Finds the levels of retrieval that the config leaves open, on training crops."""
+        if None in (self.config.walk.foreground, self.config.walk.background):
+            crops = (training_crops(batch, self.config.generator) for batch in batches)
+            self.extractor.calibrate(crops)
+
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """L of [EXITS Sec. B]: multiple instances only where nothing was retrieved in the box."""
         self.auto.follow()
         view = self.auto.view(batch)
-        seeds = self.extractor.seeds(view.objects, view.crops)
+        seeds = self.extractor.seeds(view)
         points = self.extractor.points(view.pixels, seeds)
+        self.notes = notes_of(self.extractor.levels, seeds, points)
         terms = {
             "mil": self.auto.box_loss(view) * points.nothing,
             "point": self.point_loss(view, seeds, points),
@@ -105,3 +113,15 @@ class EXITS(Configured):
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
         return self.auto.param_groups(lr, weight_decay)
+
+
+def notes_of(levels: Levels, seeds: Seeds, points: Retrieved) -> dict[str, Tensor]:
+    """Levels, the share of crops in which nothing is retrieved, and those of tokens that are."""
+    inside = seeds.inside.float().sum().clamp(min=1)
+    return {
+        "level foreground": inside.new_tensor(levels.foreground),
+        "level background": inside.new_tensor(levels.background),
+        "nothing": points.nothing.sum() / max(1, len(points.nothing)),
+        "foreground": points.foreground.sum() / inside,
+        "background": points.background.sum() / inside,
+    }

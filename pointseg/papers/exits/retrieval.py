@@ -77,8 +77,13 @@ def seeds_of(points: Tensor, box: Tensor, grid: int, side: int) -> Seeds:
 
 def seed_columns(seeds: Seeds) -> Tensor:
     """[n, N, 2] mean over E and mean over O, times N: 1 is what a walk from everywhere gives."""
-    both = torch.stack([seeds.foreground, seeds.background], -1).float()
-    return both.shape[1] * both / both.sum(1, keepdim=True).clamp(min=1)
+    return means(torch.stack([seeds.foreground, seeds.background], -1))
+
+
+def means(sides: Tensor) -> Tensor:
+    """[n, N, k] N over the number of tokens at the tokens of each side [n, N, k], else 0."""
+    sides = sides.float()
+    return sides.shape[1] * sides / sides.sum(1, keepdim=True).clamp(min=1)
 
 
 def scores(walks: Tensor, rule: Score = "difference") -> Tensor:
@@ -116,44 +121,6 @@ def candidates_of(seeds: Seeds) -> Tensor:
     return (seeds.inside & ~seeds.foreground & ~seeds.background) & seeds.background.any(
         1, keepdim=True
     )
-
-
-def calibrated(
-    score: Tensor, seeds: Seeds, positive: Tensor, negative: Tensor, empty: float = 0.07
-) -> Levels:
-    """Levels at which a share `empty` of the crops retrieves nothing, both sides equally precise.
-
-    positive [p]: scores at extreme points that were hidden from the walk; negative [q]: scores of
-    tokens outside the box beside it. UNSTATED [EXITS Sec. D]: the values of the levels; the share
-    is the text's 7 % [EXITS Sec. B], equal precision is our second equation, and neither needs a
-    mask.
-    """
-    candidates = candidates_of(seeds)
-    highest = score.masked_fill(~candidates, -torch.inf).amax(1)
-    lowest = score.masked_fill(~candidates, torch.inf).amin(1)
-    best = Levels(0.0, 0.0)
-    for share in torch.linspace(0, 1, 201).tolist():
-        level = float(torch.quantile(highest.clamp(min=0), share))
-        both = Levels(level, equally_precise(level, positive, negative))
-        nothing = (highest < both.foreground) & (lowest > -both.background)
-        if nothing.float().mean() > empty:
-            break
-        best = both
-    return best
-
-
-def equally_precise(level: float, positive: Tensor, negative: Tensor) -> float:
-    """The level of the background whose precision on the hidden points equals that of `level`.
-
-    Precision of a side is its share of right tokens over both shares beyond the level.
-    """
-    right, wrong = (positive > level).float().mean(), (negative > level).float().mean()
-    wanted = right / (right + wrong).clamp(min=1e-9)
-    candidates = (-negative).clamp(min=0).unique()
-    true = (negative[None] < -candidates[:, None]).float().mean(1)
-    false = (positive[None] < -candidates[:, None]).float().mean(1)
-    gap = (true / (true + false).clamp(min=1e-9) - wanted).abs()
-    return float(candidates[gap.argmin()])
 
 
 def with_neighbours(seeds: Seeds, token: Tensor, crop: Tensor) -> Seeds:

@@ -9,22 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.ops.box_losses import mil_loss
-from pointseg.ops.crops import crop_images, crops_of, random_margins
-from pointseg.ops.extreme_points import EXTREME, clicked_objects
+from pointseg.ops.extreme_points import EXTREME
 from pointseg.ops.parameter_groups import decay_groups
-from pointseg.ops.processes import child, uniform
 from pointseg.papers.exits.extractor import Extractor
 from pointseg.papers.exits.losses import point_loss
 from pointseg.papers.exits.method import CONFIGS, Config
 from pointseg.papers.exits.retrieval import Retrieved
 from pointseg.papers.method import Configured, weighted
 from pointseg.structures import Batch, Classes, Loss, Training
-from pointseg.students.mask_generator import (
-    chosen_objects,
-    mean_over_world,
-    object_draws,
-    on_crops,
-)
+from pointseg.students.mask_generator import mean_over_world, on_crops, training_crops
 
 
 class SimilarityWarmup(Configured):
@@ -57,16 +50,12 @@ class SimilarityWarmup(Configured):
         self.classifier = nn.Linear(self.extractor.vit.dim, 1)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        c, grid = self.config.generator, self.extractor.grid
-        objects = chosen_objects(clicked_objects(batch), batch, c)
-        margins = random_margins(uniform(child(object_draws(objects, batch), 1), 6))
-        crops = crops_of(objects.box, objects.image, margins, c.side)
-        prob = on_crops(self.prob, crop_images(crops, batch.images, batch.sizes))
-        seeds = self.extractor.seeds(objects, crops)
+        view, grid = training_crops(batch, self.config.generator), self.extractor.grid
+        prob, seeds = on_crops(self.prob, view.pixels), self.extractor.seeds(view)
         nothing = torch.zeros_like(seeds.inside)
         terms = {
             "seed": point_loss(prob, seeds, Retrieved(nothing, nothing)),
-            "mil": mil_loss(prob.unflatten(1, (grid, grid)), crops.box_map(grid)),
+            "mil": mil_loss(prob.unflatten(1, (grid, grid)), view.crops.box_map(grid)),
         }
         return weighted({k: mean_over_world(v) for k, v in terms.items()}, self.LOSSES)
 
