@@ -91,7 +91,10 @@ def run(options) -> None:
 
 
 def train(options) -> None:
-    print(f"train {options.name}", flush=True)  # before the library is loaded, which takes seconds
+    from pointseg.lab.announced import announced
+
+    plan = options.notebook.parent / "plan.yml"
+    print(announced(options.name, named(options), plan), flush=True)  # torch takes seconds to load
     from pointseg.lab.reproduce import trained
 
     trained(options.notebook, named(options), options.force, options.runs)

@@ -73,7 +73,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of one image. Training code of weak methods never holds one."""
+    """Ground truth of one image. Training code of weak methods never holds one.
+
+    Tensors, or arrays where a dataset's `arrays` are asked for.
+    """
 
     masks: Tensor  # [n, h, w] bool
     label: Tensor  # [n] int64, index into the dataset's categories
@@ -81,9 +84,7 @@ class Truth:
     is_thing: Tensor  # [n] bool
     is_crowd: Tensor  # [n] bool
     void: Tensor  # [h, w] bool: pixels that count for nobody
-    parts: Tensor | None = (
-        None  # [h, w] uint8, 0 = no part, else 1 + part id inside its own instance
-    )
+    parts: Tensor | None = None  # [h, w] uint8, 0 = none, else 1 + part id inside its instance
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -179,6 +180,15 @@ class Batch:
         draws = None if self.draws is None else self.draws.to(device)
         return replace(self, images=self.images.to(device, non_blocking=True), draws=draws,
                        points=move(self.points), truths=move(self.truths))  # fmt: skip
+
+
+def tensors(record: Any) -> Any:
+    """A record of arrays as one of tensors: readers that need no torch keep arrays."""
+    import torch
+
+    maps = {name: torch.as_tensor(value) for name, value in vars(record).items()
+            if value is not None}  # fmt: skip
+    return replace(record, **maps)
 
 
 def padding_mask(sizes: Sequence[tuple[int, int]], images: Tensor) -> Tensor:

@@ -136,3 +136,26 @@ def test_scoring_files_imports_no_torch(bestiary, tmp_path):
     panoptic = ["--gt", truth, "--gt-dir", masks, "--dt", truth, "--dt-dir", masks]
     assert "torch" not in modules_after(["evaluate", "instances", *instances])
     assert "torch" not in modules_after(["evaluate", "panoptic", *panoptic])
+
+
+@pytest.mark.parametrize("words", [
+    "data make {out}/made --images 2 --val 2 --tune 2 --size 64",
+    "data check {bestiary}",
+    "data gauge {bestiary} --images 2",
+    "points {bestiary} --out {out}/points.json",
+])  # fmt: skip
+def test_data_and_points_need_no_torch(words, bestiary, tmp_path):
+    given = [word.format(bestiary=bestiary, out=tmp_path) for word in words.split()]
+    assert "torch" not in modules_after(given)
+
+
+def test_training_says_what_it_will_do_before_torch_is_loaded(root):
+    program = (
+        "import sys\nsys.modules['torch'] = None\n"  # importing it fails from here on
+        "from pointseg.cli import main\n"
+        "main(['train', 'as-tab3-shift', '--seed', '2'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
+    assert "torch" in done.stderr.splitlines()[-1]
+    assert done.stdout.startswith("train as-tab3-shift: a row of book/plan.yml; ")
+    assert "token_querying > attentionshift" in done.stdout and "seed=2" in done.stdout

@@ -55,6 +55,10 @@ class Poisoned:
     def truth(self, i):
         return noise_for(self.source.truth(i), i)
 
+    def arrays(self, i):
+        kept = {name: value for name, value in vars(self.truth(i)).items() if value is not None}
+        return Truth(**{name: value.numpy() for name, value in kept.items()})
+
 
 def noise_for(truth: Truth, i: int) -> Truth:
     """Same shapes and classes, but which pixel is whose is drawn by lot."""

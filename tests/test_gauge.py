@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pointseg.cli import main
@@ -28,24 +27,23 @@ class Drawn:
     def __len__(self) -> int:
         return self.images
 
-    def masks(self) -> torch.Tensor:
-        masks = torch.zeros(3, 32, 32, dtype=torch.bool)
+    def masks(self) -> np.ndarray:
+        masks = np.zeros((3, 32, 32), bool)
         masks[0, 0:16, 0:16] = masks[1, 0:16, 17:25] = masks[2, 24:32, 0:8] = True
         if self.full:
             masks[2] |= ~masks.any(0)
         return masks
 
-    def truth(self, i: int) -> Truth:
+    def arrays(self, i: int) -> Truth:
         masks = self.masks()
-        parts = torch.zeros(32, 32, dtype=torch.uint8)
+        parts = np.zeros((32, 32), np.uint8)
         parts[0:8, 0:25], parts[8:16, 0:25], parts[24:32, 0:8] = 1, 2, 3
-        flags = torch.zeros(3, dtype=torch.bool)
-        return Truth(masks, torch.tensor([0, 0, 1]), torch.arange(1, 4), ~flags, flags,
-                     torch.zeros(32, 32, dtype=torch.bool),
-                     parts if self.with_parts else None)  # fmt: skip
+        flags = np.zeros(3, bool)
+        return Truth(masks, np.array([0, 0, 1]), np.arange(1, 4), ~flags, flags,
+                     np.zeros((32, 32), bool), parts if self.with_parts else None)  # fmt: skip
 
     def image(self, i: int) -> np.ndarray:
-        thing = self.masks().any(0).numpy()
+        thing = self.masks().any(0)
         return np.where(thing[..., None] & (not self.alike), 200, 50).astype(np.uint8).repeat(3, 2)
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import torch
 
 from pointseg.data.files import read_bytes
 from pointseg.data.images import named, read_image, read_index_mask, read_size
-from pointseg.structures import Category, InputError, Truth
+from pointseg.structures import Category, InputError, Truth, tensors
 
 OnFault = Callable[[InputError], None]  # loaders raise at the first fault, the doctor collects them
 
@@ -88,27 +87,31 @@ class Dataset:
 
     def truth(self, i: int) -> Truth:
         """Ground truth of image i; without any object its tensors have no rows."""
+        return tensors(self.arrays(i))
+
+    def arrays(self, i: int) -> Truth:
+        """The same without torch."""
         if not self.has_truth:
             raise InputError(f"{self.root}: split {self.split!r} has no ground truth, only images")
         rows, void = self.rows(i)
         masks = np.stack([row.mask for row in rows]) if rows else np.zeros((0, *self.size(i)), bool)
-        label = torch.tensor([self.label_of[row.category_id] for row in rows], dtype=torch.int64)
+        label = np.array([self.label_of[row.category_id] for row in rows], dtype=np.int64)
         return Truth(
-            masks=torch.from_numpy(masks),
+            masks=masks,
             label=label,
-            target=torch.tensor([row.target for row in rows], dtype=torch.int64),
-            is_thing=torch.tensor([c.is_thing for c in self.categories], dtype=torch.bool)[label],
-            is_crowd=torch.tensor([row.is_crowd for row in rows], dtype=torch.bool),
-            void=torch.from_numpy(void),
+            target=np.array([row.target for row in rows], dtype=np.int64),
+            is_thing=np.array([c.is_thing for c in self.categories], dtype=bool)[label],
+            is_crowd=np.array([row.is_crowd for row in rows], dtype=bool),
+            void=void,
             parts=self.parts(i),
         )
 
-    def parts(self, i: int) -> torch.Tensor | None:
+    def parts(self, i: int) -> np.ndarray | None:
         """[h, w] uint8 from the side file, None where there is none."""
         name = f"{Path(self.path(i).name).stem}.png"
         for folder in self._part_folders:
             if (folder / name).is_file():
-                return torch.from_numpy(read_index_mask(folder / name, self.size(i)))
+                return read_index_mask(folder / name, self.size(i))
         return None
 
     def content_hash(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
 from tqdm import tqdm
 
 from pointseg.data.coco import CocoDataset
@@ -123,7 +123,7 @@ def _examine_image(dataset: Dataset, i: int, report: Report) -> None:
 
 def _examine_truth(dataset: Dataset, i: int, name: str, report: Report) -> None:
     try:
-        truth = dataset.truth(i)
+        truth = dataset.arrays(i)
     except InputError as fault:
         report.fault(fault)
         return
@@ -140,14 +140,13 @@ def _audit(dataset: Dataset, i: int, name: str, truth: Truth, report: Report) ->
         "crowd regions": int(truth.is_crowd.sum()),
         "images without any segment": int(not len(truth)),
         "void pixels": int(truth.void.sum()),
-        "pixels": truth.void.numel(),
+        "pixels": truth.void.size,
         "images with parts": int(truth.parts is not None),
     }
     report.counts.update({f"{name}: {what}": count for what, count in counts.items()})
     if isinstance(dataset, VocDataset):
         _audit_pair(dataset, i, report)
-    empty = truth.target[~truth.masks.flatten(1).any(1)] if len(truth) else torch.zeros(0)
-    for target in empty.tolist():
+    for target in truth.target[~np.any(truth.masks, (1, 2))].tolist():
         report.note(f"{dataset.path(i)}: target {target} has no pixel")
 
 

@@ -16,7 +16,7 @@ from pointseg.structures import Truth
 
 def area_faults(dataset: Dataset, i: int, truth: Truth) -> Iterator[str]:
     """One line for every segment whose `area` is not its mask's."""
-    masks = dict(zip(truth.target.tolist(), truth.masks.numpy()))
+    masks = dict(zip(truth.target.tolist(), truth.masks))
     if isinstance(dataset, PanopticDataset):
         file, entries = dataset.mask_file(i), dataset.entry(i)["segments_info"]
     elif isinstance(dataset, CocoDataset):

@@ -74,7 +74,7 @@ def _image_faults(
 ) -> Iterator[Finding]:
     try:
         size = dataset.size(i)
-        truth = dataset.truth(i) if dataset.has_truth else None
+        truth = dataset.arrays(i) if dataset.has_truth else None
     except InputError:  # the file is at fault and already named
         return
     if (image.height, image.width) != size:

@@ -124,12 +124,12 @@ def size_mix(areas: np.ndarray) -> dict[str, float] | None:
 
 
 def read_image(dataset: Dataset, row: int, stride: int) -> Reading:
-    truth = dataset.truth(row)
+    truth = dataset.arrays(row)
     keep = truth.is_thing & ~truth.is_crowd
-    masks, labels = truth.masks[keep].numpy(), truth.label[keep].tolist()
-    parts = [] if truth.parts is None else [visible_parts(m, truth.parts.numpy()) for m in masks]
-    thing = truth.masks[truth.is_thing].any(0).numpy()
-    chosen = sampled(~truth.void.numpy().ravel(), row)
+    masks, labels = truth.masks[keep], truth.label[keep].tolist()
+    parts = [] if truth.parts is None else [visible_parts(m, truth.parts) for m in masks]
+    thing = truth.masks[truth.is_thing].any(0)
+    chosen = sampled(~truth.void.ravel(), row)
     return Reading(
         [covered_tokens(mask, stride) for mask in masks],
         [int(mask.sum()) for mask in masks],

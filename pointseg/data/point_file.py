@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pointseg.data.files import is_whole, read_json, shown, write_text
-from pointseg.structures import POINT_KINDS, Category, InputError, Points
+from pointseg.structures import POINT_KINDS, Category, InputError, Points, tensors
 
 FORMAT = "pointseg points"
 VERSION = 1
@@ -37,7 +36,7 @@ class ImagePoints:
 
     height: int
     width: int
-    points: Points
+    points: Points  # in arrays
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,16 @@ class PointFile:
         return sum(len(image.points) for image in self.images.values())
 
     def for_image(self, image_id: int | str) -> Points:
-        """The points of one image."""
+        """The points of one image, in tensors."""
         if image_id not in self.images:
             raise InputError(f"points file ({self.kind}): has no image {image_id!r}")
-        return self.images[image_id].points
+        if image_id not in self._given:
+            self._given[image_id] = tensors(self.images[image_id].points)
+        return self._given[image_id]
+
+    @cached_property
+    def _given(self) -> dict[int | str, Points]:
+        return {}
 
     @cached_property
     def content_hash(self) -> str:
@@ -125,7 +130,7 @@ def category_records(categories: Iterable[Category], flag: type = int) -> list[d
 
 def _target_records(points: Points, categories: tuple[Category, ...]) -> list[dict]:
     # float(str(float32)) is the shortest decimal that reads back as the same float32
-    xy = [[float(str(x)), float(str(y))] for x, y in points.xy.numpy().astype(np.float32)]
+    xy = [[float(str(x)), float(str(y))] for x, y in np.asarray(points.xy, dtype=np.float32)]
     targets: dict[int, dict] = {}
     for target, label, point in zip(points.target.tolist(), points.label.tolist(), xy):
         empty = {"id": target, "category_id": categories[label].id, "points": []}
@@ -136,12 +141,12 @@ def _target_records(points: Points, categories: tuple[Category, ...]) -> list[di
 def as_points(
     rows: Iterable[tuple[float, float, int, int]], categories: tuple[Category, ...]
 ) -> Points:
-    """Rows of (x, y, label, target) to Points."""
+    """Rows of (x, y, label, target) to Points, in arrays."""
     rows = list(rows)
-    label = torch.tensor([row[2] for row in rows], dtype=torch.int64)
-    things = torch.tensor([category.is_thing for category in categories], dtype=torch.bool)
-    xy = torch.tensor([row[:2] for row in rows], dtype=torch.float32).reshape(-1, 2)
-    target = torch.tensor([row[3] for row in rows], dtype=torch.int64)
+    label = np.array([row[2] for row in rows], dtype=np.int64)
+    things = np.array([category.is_thing for category in categories], dtype=bool)
+    xy = np.array([row[:2] for row in rows], dtype=np.float32).reshape(-1, 2)
+    target = np.array([row[3] for row in rows], dtype=np.int64)
     return Points(xy, label, target, things[label])
 
 

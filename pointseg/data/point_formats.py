@@ -113,8 +113,8 @@ def _first_rows(points: Points) -> list[int]:
 
 def _segment(points: Points, row: int, categories: tuple[Category, ...]) -> dict:
     target, category = int(points.target[row]), categories[int(points.label[row])]
-    xy = points.xy[points.target == target].floor().int()
-    (left, top), (right, bottom) = xy.amin(0).tolist(), xy.amax(0).tolist()
+    xy = np.floor(points.xy[points.target == target]).astype(int)
+    (left, top), (right, bottom) = xy.min(0).tolist(), xy.max(0).tolist()
     box = [left, top, right - left + 1, bottom - top + 1]
     return {"id": target, "category_id": category.id, "iscrowd": 0, "bbox": box, "area": len(xy)}
 

@@ -50,7 +50,7 @@ def sample_points(
         range(len(dataset)), desc=f"points: {kind}", unit="image", disable=None, leave=False
     ):
         image_id, (height, width) = dataset.ids[index], dataset.size(index)
-        rows = target_rows(dataset.truth(index), image_id, kind, n, seed, jitter)
+        rows = target_rows(dataset.arrays(index), image_id, kind, n, seed, jitter)
         images[image_id] = ImagePoints(int(height), int(width), as_points(rows, dataset.categories))
     return PointFile(
         kind, n, seed, dataset.content_hash(), tuple(dataset.categories), images, jitter
@@ -62,9 +62,8 @@ def target_rows(
 ) -> list[tuple[float, float, int, int]]:
     """Rows (x, y, label, target) of one image."""
     rows = []
-    for mask, label, target, crowd in zip(
-        truth.masks.numpy(), truth.label.tolist(), truth.target.tolist(), truth.is_crowd.tolist()
-    ):
+    columns = (truth.label.tolist(), truth.target.tolist(), truth.is_crowd.tolist())
+    for mask, label, target, crowd in zip(truth.masks, *columns):
         if crowd or not mask.any():
             continue
         rng = generator_for(seed, kind, image_id, target)

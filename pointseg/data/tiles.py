@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from pointseg.data.dataset import Dataset
@@ -54,7 +53,7 @@ def tiles_of(datasets: Sequence[Dataset], folder: Path, side: int) -> dict:
     images, annotations = [], []
     pairs = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
     for dataset, index in tqdm(pairs, desc="tiles", unit="image", disable=None, leave=False):
-        truth, whole = dataset.truth(index), dataset.image(index)
+        truth, whole = dataset.arrays(index), dataset.image(index)
         for top, left in corners(whole.shape[:2], side):
             number = len(images) + 1
             tile = whole[top : top + side, left : left + side]
@@ -80,12 +79,12 @@ def corners(size: tuple[int, int], side: int) -> Iterator[tuple[int, int]]:
     return ((top, left) for top in tops for left in lefts)
 
 
-def large_enough(masks: Tensor) -> list[int]:
+def large_enough(masks: np.ndarray) -> list[int]:
     """Rows of masks [n, h, w] of which enough is left."""
-    return (masks.flatten(1).sum(1) >= LEAST_PIXELS).nonzero()[:, 0].tolist()
+    return np.flatnonzero(masks.sum((1, 2)) >= LEAST_PIXELS).tolist()
 
 
-def shape_of(mask: Tensor) -> dict:
+def shape_of(mask: np.ndarray) -> dict:
     """What a COCO annotation says of a mask."""
     code = rle.encode(mask[None])[0]
     return {"area": rle.area(code), "bbox": rle.box(code), "segmentation": rle.as_json(code)}

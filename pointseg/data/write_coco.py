@@ -47,11 +47,11 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 def instance_annotations(number: int, truth: Truth, categories: Sequence[Category]) -> list[dict]:
     """Things; crowds as plain run lengths, as in COCO."""
     entries = []
-    for row in truth.is_thing.nonzero()[:, 0].tolist():
+    for row in np.flatnonzero(truth.is_thing).tolist():
         code, crowd = rle.encode(truth.masks[row][None])[0], bool(truth.is_crowd[row])
         shape = rle.as_json(code)
         if crowd:
-            shape["counts"] = run_lengths(truth.masks[row].numpy())
+            shape["counts"] = run_lengths(np.asarray(truth.masks[row]))
         entry = {"id": number * 100 + row + 1, "image_id": number}
         entry["category_id"] = categories[int(truth.label[row])].id
         measured = {"area": rle.area(code), "bbox": rle.box(code), "iscrowd": int(crowd)}
@@ -65,9 +65,8 @@ def panoptic_annotation(
     """The JSON entry, and the segment ids [h, w] of its PNG."""
     ids = np.full(truth.void.shape, VOID_SEGMENT, np.int64)
     segments = []
-    for row, (mask, label, crowd) in enumerate(
-        zip(truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist())
-    ):
+    columns = np.asarray(truth.masks), truth.label.tolist(), truth.is_crowd.tolist()
+    for row, (mask, label, crowd) in enumerate(zip(*columns)):
         ids[mask] = segment_id(row)
         left, top, right, bottom = box_of(mask)
         entry = {"id": segment_id(row), "category_id": categories[label].id, "iscrowd": int(crowd)}
@@ -82,12 +81,13 @@ def write_coco(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes)
     (folder / COCO / f"{split}2017" / f"{stem}.jpg").write_bytes(jpeg)
     if split == "pretrain":
         return {}
-    entry, ids = panoptic_annotation(number, stem, scene.truth, CATEGORIES)
+    truth = scene.arrays()
+    entry, ids = panoptic_annotation(number, stem, truth, CATEGORIES)
     target = folder / COCO / "annotations" / f"panoptic_{split}2017" / f"{stem}.png"
     target.write_bytes(segment_png(ids))
-    h, w = scene.truth.void.shape
+    h, w = truth.void.shape
     image = {"id": number, "file_name": f"{stem}.jpg", "height": h, "width": w, "license": 1}
-    instances = instance_annotations(number, scene.truth, CATEGORIES)
+    instances = instance_annotations(number, truth, CATEGORIES)
     return {"image": image, "instances": instances, "panoptic": entry}
 
 

@@ -44,17 +44,15 @@ def voc_maps(truth: Truth) -> tuple[np.ndarray, np.ndarray, list[int]]:
     objects = np.zeros(truth.void.shape, np.uint8)
     classes = np.zeros(truth.void.shape, np.uint8)
     labels = []
-    for mask, label, crowd in zip(
-        truth.masks.numpy(), truth.label.tolist(), truth.is_crowd.tolist()
-    ):
+    for mask, label, crowd in zip(truth.masks, truth.label.tolist(), truth.is_crowd.tolist()):
         if label >= len(THINGS):
             continue
         if not crowd:
             labels.append(label)
         objects[mask] = IGNORE if crowd else len(labels)
         classes[mask] = IGNORE if crowd else label + 1
-    objects[truth.void.numpy()] = IGNORE
-    classes[truth.void.numpy()] = IGNORE
+    objects[truth.void] = IGNORE
+    classes[truth.void] = IGNORE
     return objects, classes, labels
 
 
@@ -118,13 +116,13 @@ def write_sbd(folder: Path, name: str, truth: Truth) -> None:
 
 def write_voc(folder: Path, name: str, scene: Scene, jpeg: bytes) -> Truth:
     """All VOC and SBD files of one image; the truth that VOC tells."""
-    truth = scene.truth_with(border=True)
+    truth = scene.arrays(border=True)
     objects, classes, labels = voc_maps(truth)
     (folder / VOC / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg)
     (folder / VOC / "SegmentationObject" / f"{name}.png").write_bytes(palette_png(objects))
     (folder / VOC / "SegmentationClass" / f"{name}.png").write_bytes(palette_png(classes))
     (folder / VOC / "Annotations" / f"{name}.xml").write_text(annotation_xml(name, objects, labels))
-    write_sbd(folder, name, scene.truth_with(border=False))
+    write_sbd(folder, name, scene.arrays(border=False))
     return truth
 
 

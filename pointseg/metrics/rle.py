@@ -39,12 +39,15 @@ def decoded(segmentation: Any, height: int, width: int) -> np.ndarray:
     return coco_mask.decode(checked(segmentation, height, width)).astype(bool, order="C")
 
 
-def encode(masks: Tensor) -> list[dict]:
+def encode(masks: Tensor | np.ndarray) -> list[dict]:
     """n RLEs of masks [n, h, w] bool."""
     if len(masks) == 0:
         return []
-    columns_first = masks.detach().cpu().bool().transpose(1, 2).contiguous().numpy().view(np.uint8)
-    return coco_mask.encode(columns_first.transpose(2, 1, 0))
+    if isinstance(masks, np.ndarray):
+        columns_first = np.ascontiguousarray(masks.swapaxes(1, 2))
+    else:
+        columns_first = masks.detach().cpu().bool().transpose(1, 2).contiguous().numpy()
+    return coco_mask.encode(columns_first.view(np.uint8).transpose(2, 1, 0))
 
 
 def as_json(code: dict) -> dict:

@@ -4,6 +4,7 @@ Rectangles and ellipses, two thing and two stuff classes.
 """
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,6 +42,10 @@ class MemoryDataset:
 
     def truth(self, i):
         return self.scenes[i][1]
+
+    def arrays(self, i):
+        truth = self.truth(i)
+        return replace(truth, **{name: value.numpy() for name, value in vars(truth).items()})
 
     def content_hash(self):
         return hashlib.sha256(repr(self.ids).encode()).hexdigest()

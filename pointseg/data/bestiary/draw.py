@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
 
 from pointseg.data.bestiary.arith import SPLIT_CODES
 from pointseg.data.bestiary.edition import edition_of
@@ -13,7 +13,7 @@ from pointseg.data.bestiary.ground import STUFF_NAMES
 from pointseg.data.bestiary.plan import Plan
 from pointseg.data.bestiary.scene import Canvas, paint_scene
 from pointseg.data.bestiary.species import SPECIES
-from pointseg.structures import Category, InputError, Truth
+from pointseg.structures import Category, InputError, Truth, tensors
 
 THINGS = tuple(Category(k + 1, species.name, True) for k, species in enumerate(SPECIES))
 STUFF = tuple(Category(len(THINGS) + k + 1, name, False) for k, name in enumerate(STUFF_NAMES))
@@ -27,13 +27,21 @@ class Scene:
     """One image and all that is true of it."""
 
     image: np.ndarray  # [h, w, 3] uint8
-    truth: Truth  # things back to front, then stuff; targets are 1, 2, ...
     canvas: Canvas
     plan: Plan
 
+    @cached_property
+    def truth(self) -> Truth:
+        """Things back to front, then stuff; targets are 1, 2, ..."""
+        return self.truth_with(self.plan.void)
+
     def truth_with(self, border: bool) -> Truth:
         """The truth with or without void lines around things, whatever the plan says."""
-        return gather_truth(self.canvas, self.plan, border)
+        return tensors(self.arrays(border))
+
+    def arrays(self, border: bool | None = None) -> Truth:
+        """The same without torch; by default the plan says."""
+        return gather_truth(self.canvas, self.plan, self.plan.void if border is None else border)
 
 
 def check_request(seed: int, split: str, index: int, size: int) -> None:
@@ -81,17 +89,17 @@ def gather_truth(canvas: Canvas, plan: Plan, border: bool) -> Truth:
     kept = [(mask & ~void, label, crowd) for mask, label, crowd in rows]
     kept = [row for row in kept if np.count_nonzero(row[0]) >= least]
     masks = np.stack([mask for mask, _, _ in kept])
-    label = torch.tensor([label for _, label, _ in kept])
+    label = np.array([label for _, label, _ in kept], dtype=np.int64)
     covered = masks.any(0)
     parts = np.where(covered & (canvas.owner > 0), canvas.parts, 0).astype(np.uint8)
     return Truth(
-        masks=torch.from_numpy(masks),
+        masks=masks,
         label=label,
-        target=torch.arange(1, len(kept) + 1),
+        target=np.arange(1, len(kept) + 1),
         is_thing=label < len(THINGS),
-        is_crowd=torch.tensor([crowd for _, _, crowd in kept]),
-        void=torch.from_numpy(~covered),
-        parts=torch.from_numpy(parts),
+        is_crowd=np.array([crowd for _, _, crowd in kept]),
+        void=~covered,
+        parts=parts,
     )
 
 
@@ -100,5 +108,4 @@ def draw(seed: int, split: str, index: int, size: int | None = None, edition: in
     chosen = edition_of(edition)
     size = chosen.size if size is None else size
     check_request(seed, split, index, size)
-    image, canvas, plan = paint_scene(seed, split, index, size, chosen)
-    return Scene(image, gather_truth(canvas, plan, plan.void), canvas, plan)
+    return Scene(*paint_scene(seed, split, index, size, chosen))

@@ -186,7 +186,7 @@ def write_image(folder: Path, request: Request, job: tuple[str, int]) -> dict:
     if request.has("coco"):
         record.update(write_coco(folder, split, number, scene, jpeg))
         if split != "pretrain":
-            write_parts(folder, split, f"{number:012d}", scene.truth)
+            write_parts(folder, split, f"{number:012d}", scene.arrays())
     return record
 
 
@@ -209,15 +209,15 @@ def jpeg_bytes(image: np.ndarray) -> bytes:
 
 
 def write_parts(folder: Path, split: str, stem: str, truth: Truth) -> None:
-    Image.fromarray(truth.parts.numpy()).save(folder / "parts" / split / f"{stem}.png")
+    Image.fromarray(truth.parts).save(folder / "parts" / split / f"{stem}.png")
 
 
 def hash_of(scene: Scene) -> str:
     """sha256 over the arrays, so that neither JPEG nor PNG libraries matter."""
     total = hashlib.sha256(scene.image.tobytes())
-    truth = scene.truth
+    truth = scene.arrays()
     for array in (truth.masks, truth.label, truth.is_crowd, truth.void, truth.parts):
-        total.update(np.ascontiguousarray(array.numpy()).tobytes())
+        total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 
 
