@@ -37,7 +37,7 @@ from pointseg.bookkit import equations, report
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.papers.attentionshift.config import CONFIGS
 from pointseg.papers.attentionshift.method import AttentionShift
-from pointseg.bookkit.diagnostics.key_points import ShiftStudy
+from pointseg.lab.key_points import ShiftStudy
 from pointseg.papers.attentionshift.tokens import token_centres
 from pointseg.lab.pretrain import Pretraining, probe_image
 from pointseg.structures import Batch, Points

@@ -106,7 +106,7 @@ metrics["views"]
 marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
 parts = method.explain(batch)[1]
-labels, scene, keypoints, region = parts.instances(batch.sizes), parts.objects, parts.keypoints, parts.region
+labels, scene, keypoints, region = parts.pseudo_labels(), parts.objects, parts.keypoints, parts.region
 with torch.no_grad():
     answers = method.student_labels(batch)
 grid, stride = scene.grid, scene.stride

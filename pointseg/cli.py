@@ -159,6 +159,33 @@ def reproduce(options) -> None:
     reproduce(options.tier, runs=options.runs)
 
 
+def bench(options) -> None:
+    from pointseg.lab.bench import bench
+
+    given = {"scale": options.scale, "data": options.data, "scored_images": options.images}
+    changes = {name: value for name, value in given.items() if value is not None}
+    changes |= {"scored_on": "val"} if options.val else {}
+    lines = bench(options.paper, words_of(options.rows), numbers_of(options.seeds),
+                  options.runs, options.force, **changes)  # fmt: skip
+    for line in lines:
+        print(line, flush=True)
+
+
+def words_of(text: str | None) -> list[str]:
+    return [word for word in (text or "").split(",") if word]
+
+
+def numbers_of(text: str | None) -> list[int] | None:
+    """0-4 or 0,2,7 as numbers."""
+    if text is None:
+        return None
+    try:
+        spans = [[int(end) for end in span.split("-")] for span in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds: expected numbers such as 0-4 or 0,2, got {text!r}") from None
+    return [seed for span in spans for seed in range(span[0], span[-1] + 1)]
+
+
 def index(options) -> None:
     from pointseg.lab.run_index import write_index
 
@@ -288,6 +315,17 @@ COMMANDS: dict[str, Command] = {
     )),
     "reproduce": Command(reproduce, "run every experiment of a tier that has not run yet", (
         Argument("tier", choices=("smoke", "small", "nuclei")), RUNS,
+    )),
+    "bench": Command(bench, "score labels of rows on tune images, object by object", (
+        Argument("paper", help="a paper's folder, what its beds' names begin with, or one bed"),
+        Argument("--rows", help="names with commas between them (all of the bed)"),
+        Argument("--seeds", help="such as 0-4 (the bed's); a seed draws the points too"),
+        Argument("--data", help="another dataset"),
+        Argument("--scale", help="another scale"),
+        number("--images", None, "at most so many"),
+        Argument("--val", action="store_true", help="on val, for rows that are finished on tune"),
+        Argument("--force", action="store_true", help="again even where the scores exist"),
+        RUNS,
     )),
     "index": Command(index, "write runs/index.csv and runs/README.md anew", (RUNS,)),
     "verdicts": Command(verdicts, "hold the papers' claims against runs/", (

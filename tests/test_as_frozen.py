@@ -64,7 +64,7 @@ def test_nothing_of_it_learns(method):
 
 
 def test_the_labelled_token_is_most_like_itself(method):
-    evidence = method.evidence(batch())
+    evidence = method.explain(batch())[0]
     objects, likeness = evidence.objects, evidence.attention
     at = token_at(objects.xy, objects.grid, objects.stride)
     assert torch.equal(likeness.argmax(1), at)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pointseg.bookkit.diagnostics.key_points import (
+from pointseg.lab.key_points import (
     ShiftStudy,
     covers_half,
     frozen_share,

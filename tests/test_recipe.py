@@ -73,7 +73,7 @@ def test_a_method_alone_gets_the_first_stage_of_its_task_where_the_scale_has_one
     ({"method": "exits", "points": {"kind": "centre"}}, "similarity_warmup needs extreme points"),
     ({"compile": True}, "compile: tiny has no part to compile"),
     ({"stages": [{"training": {}}]}, "stage 0: it names no method"),
-    ({"stages": [{"method": "tiny", "student": "x"}]}, "stage 0: there is no 'student'"),
+    ({"stages": [{"method": "tiny", "teacher": "x"}]}, "stage 0: there is no 'teacher'"),
     ({"stages": [{"method": "tiny", "learns_from": "masks"}]}, "tiny cannot learn from masks"),
     ({"stages": [{"method": "tiny", "starts_from": 0}]},
      "stage 0: starts_from: there is no earlier"),

@@ -140,6 +140,15 @@ class StageTraining:
     def run(self) -> None:
         dataset, folder = self.dataset(), self.chain.folder(self.k)
         method, steps = self.started(dataset), self.stage.steps_for(len(dataset))
+        if steps:
+            self.train(method, dataset, steps)
+        if rank() == 0:
+            save_model(folder / "model.pt", method, self.recipe, dataset.categories)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        _wait_for_all()
+
+    def train(self, method: Method, dataset: ImageDataset, steps: int) -> None:
+        folder = self.chain.folder(self.k)
         feed = self.feed(dataset)
         progress = Progress(steps, folder, title=f"stage {self.k} {self.stage.method}")
         settings = self.recipe.loop_settings(len(dataset))
@@ -152,10 +161,6 @@ class StageTraining:
                     break
         if stop.raised and record.step + 1 < steps:
             raise Interrupted(f"stopped after step {record.step}, resumable")
-        if rank() == 0:
-            save_model(folder / "model.pt", method, self.recipe, dataset.categories)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        _wait_for_all()
 
     def dataset(self) -> ImageDataset:
         source, corpus = self.stage.learns_from, self.chain.corpus.at(self.k)
@@ -165,14 +170,18 @@ class StageTraining:
         return corpus.supervision()
 
     def started(self, dataset: ImageDataset) -> Method:
-        """The method before its first step, with the parts that its start gives."""
-        start = self.stage.starts_from
+        """The method before its first step, with what its start gives: the parts of a first stage,
+        all parts of the same method with other settings."""
+        start, name = self.stage.starts_from, self.stage.method
+        parts, stages = getattr(method_class(name), "FIRST_STAGE", ()), self.recipe.stages
         if isinstance(start, int):
+            parts = ("",) if stages[start].method == name else parts
             start = self.chain.model(start)
         seed_all(self.recipe.seed, BEFORE_STEPS)
         method = self.recipe.build(dataset.categories)
+        if not self.stage.student:
+            method.student_learns = False
         if start is not None:
-            parts = method_class(self.stage.method).FIRST_STAGE
             load_first_stage(method, Path(start), parts)
         if hasattr(method, "prepare"):
             method.to(default_device()).prepare(self.looked_at(dataset))

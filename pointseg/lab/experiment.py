@@ -67,7 +67,7 @@ def scores(chain: Chain, teachers: dict[int, Labelled]) -> tuple[dict[str, Any],
     first few of both."""
     recipe, corpus = chain.recipe, chain.corpus
     last, metrics, shown = len(recipe.stages) - 1, {"stages": chain.record()}, {}
-    if "val" in scored_on(recipe.stage.method):
+    if "val" in scored_on(recipe.stage.method) and recipe.stage.student:
         few: list[Prediction] = []
         predicted = predictions(chain.method(last), recipe, corpus)
         metrics[recipe.scored_on] = score_predictions(_noting(predicted, few), recipe, corpus)

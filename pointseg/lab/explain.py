@@ -77,7 +77,7 @@ def _of_stage(
     k: int, stage: Stage, scale: str, given: Given, last: bool
 ) -> Iterator[tuple[str, Any, str]]:
     label, cls = f"{k} {stage.method}", method_class(stage.method)
-    for name in ("learns_from", "starts_from"):
+    for name in ("learns_from", "starts_from", "student"):
         source = given.source("stages", k, name) or "the method's usual chain"
         yield f"{label}.{name}", getattr(stage, name), source
     stated = getattr(cls, "TRAINING", {}).get(scale, Training())

@@ -1,9 +1,11 @@
-"""book/plan.yml: the rows that we measure, by name, and the folder that each run belongs to."""
+"""book/plan.yml: the rows that we measure, by name, the beds of the label bench that score them,
+and the folder that each run belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,58 @@ class Row:
         return make(**self.given)
 
 
+@dataclass(frozen=True)
+class Bed:
+    """Where the labels of rows are scored: data, what their chains begin with, and settings that
+    all of them have here."""
+
+    name: str
+    paper: str
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    first: tuple[dict[str, Any], ...]  # the stages before the one that labels
+    steps: int  # of that one, whose student never learns
+    config: dict[str, Any]  # of that one, where a row does not state it
+    given: dict[str, Any]  # what else `make` receives
+
+    def recipe(self, row: Row, seed: int, **changes: Any) -> Recipe:
+        """The chain that labels the tune images; the seed draws the points too."""
+        last = (row.given.get("stages") or [{"method": row.given.get("method")}])[-1]
+        if isinstance(last.get("learns_from"), int):
+            raise InputError(f"bench: {row.name} learns from labels, it makes none of its own")
+        last = last | {
+            "starts_from": len(self.first) - 1 if self.first else None,
+            "config": self.config | last.get("config", {}),
+            "training": last.get("training", {}) | {"steps": self.steps},
+            "student": False,
+        }
+        given, first = {"scored_on": "tune", **self.given, **changes}, self.first
+        if given.get("scale") == SMOKE:  # as short as the scale says
+            first = [{**stage, "training": {}} for stage in first]
+        points = {**given.pop("points", {}), "seed": seed}
+        return make(stages=[*first, last], seed=seed, points=points, **given)
+
+    def folder(self, row: str, recipe: Recipe) -> Path:
+        """bench-<bed>/<row>/s<seed> below runs/; elsewhere where the recipe is not the bed's."""
+        seed = f"s{recipe.seed}"
+        if recipe.scale == SMOKE:
+            return Path(SMOKE) / f"bench-{row}-{recipe.sha8}" / seed
+        if recipe != self.recipe(rows()[row], recipe.seed, scored_on=recipe.scored_on):
+            return Path("tried") / f"bench-{row}-{recipe.sha8}" / seed
+        return Path(f"bench-{self.name}" + "-val" * (recipe.scored_on == "val")) / row / seed
+
+
 def rows(path: Path | None = None) -> dict[str, Row]:
     """The rows of a plan by name; none where there is no plan."""
+    return _plan(path).get("rows", {})
+
+
+def beds(path: Path | None = None) -> dict[str, Bed]:
+    """The beds of the label bench by name."""
+    return _plan(path).get("beds", {})
+
+
+def _plan(path: Path | None) -> dict[str, Any]:
     path = path or home() / PLAN
     try:
         return _read(path, path.stat().st_mtime_ns) if path.exists() else {}
@@ -44,13 +96,31 @@ def rows(path: Path | None = None) -> dict[str, Row]:
 
 
 @cache
-def _read(path: Path, stamp: int) -> dict[str, Row]:
+def _read(path: Path, stamp: int) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text())
-    return {
+    planned = {
         name: _row(name, paper, entry)
         for paper, entries in content["rows"].items()
         for name, entry in entries.items()
     }
+    benches = {
+        name: _bed(name, paper, dict(entry), planned)
+        for paper, entries in content.get("bench", {}).items()
+        for name, entry in entries.items()
+    }
+    return {"rows": planned, "beds": benches}
+
+
+def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row]) -> Bed:
+    patterns = entry.pop("rows")
+    scored = [row for row in planned if any(fnmatch(row, pattern) for pattern in patterns)]
+    taken = {
+        "seeds": tuple(entry.pop("seeds", [0])),
+        "first": tuple(entry.pop("first", ())),
+        "steps": entry.pop("steps", 0),
+        "config": entry.pop("config", {}),
+    }
+    return Bed(name, paper, tuple(scored), **taken, given=entry)
 
 
 def _row(name: str, paper: str, entry: Mapping[str, Any]) -> Row:

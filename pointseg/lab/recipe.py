@@ -61,11 +61,14 @@ class Stage:
     starts_from: int | str | None  # a stage, or a file of weights, that gives its first parts
     training: Training
     config: tuple[tuple[str, Any], ...]  # fields of the method's Config that differ, by name
+    student: bool = True  # whether a student learns beside the labeller
 
     def steps_for(self, images: int) -> int:
-        """Optimiser steps on that many training images."""
+        """Optimiser steps on that many training images; none of a stage that is only started."""
         wanted = self.training
-        return wanted.steps or max(1, math.ceil(wanted.epochs * images / wanted.batch))
+        if wanted.steps is not None:
+            return wanted.steps
+        return max(1, math.ceil(wanted.epochs * images / wanted.batch))
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
     cls, dial = method_class(given["method"]), scale_of(scale)
     stated = getattr(cls, "TRAINING", {}).get(scale, Training())
     training = _replaced(f"stage {k}: training", stated, given.get("training", {}))
-    if not training.steps and not training.epochs:
+    if training.steps is None and not training.epochs:
         training = replace(training, steps=dial.steps)
     stage = Stage(
         method=given["method"],
@@ -208,6 +211,7 @@ def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
         starts_from=given.get("starts_from"),
         training=replace(training, batch=training.batch or dial.batch),
         config=_frozen(given.get("config", {})),
+        student=given.get("student", True),
     )
     if training.schedule not in ("cosine", "step", "constant", "trapezoid"):
         raise InputError(f"stage {k}: schedule: there is no '{training.schedule}'")

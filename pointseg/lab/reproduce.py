@@ -54,7 +54,7 @@ def summary(recipe: Recipe) -> list[str]:
         what += f" ({points.n} {points.kind} a target)" if source == "points" else ""
         start = "" if stage.starts_from is None else f", starts from {stage.starts_from}"
         steps, epochs = stage.training.steps, stage.training.epochs
-        long = f"{steps} steps" if steps else f"{epochs:g} epochs"
+        long = f"{steps} steps" if steps is not None else f"{epochs:g} epochs"
         size = f"{long} of {stage.training.batch} images"
         lines.append(f"stage {k}: {stage.method} learns from {what}{start}, {size}")
     return [

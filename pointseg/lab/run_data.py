@@ -19,7 +19,7 @@ from pointseg.data.point_file import PointFile, read_points, write_points
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import BoxDataset, ImageDataset, MaskDataset, PointDataset
 from pointseg.lab.methods import method_class
-from pointseg.lab.recipe import Recipe
+from pointseg.lab.recipe import PointChoice, Recipe
 from pointseg.lab.run_record import home
 from pointseg.structures import Category
 
@@ -46,16 +46,7 @@ class Corpus:
     @cached_property
     def points(self) -> PointFile:
         """The points file of the recipe's choice, sampled once for all methods and runs."""
-        chosen = self.recipe.points
-        noise = f"-{chosen.jitter_px:g}px" if chosen.kind == "jitter" else ""
-        images = self.train.content_hash()[:16]
-        path = cache() / "points" / f"{images}-{chosen.kind}{noise}-{chosen.n}-s{chosen.seed}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            jitter = chosen.jitter_px
-            made = sample_points(self.train, chosen.kind, chosen.n, chosen.seed, jitter_px=jitter)
-            write_points(path, made)
-        return read_points(path)
+        return points_on(self.train, self.recipe.points)
 
     def at(self, k: int) -> Corpus:
         """The same images, seen as stage k of the recipe sees them."""
@@ -76,6 +67,11 @@ class Corpus:
         dataset = BoxDataset if boxes else PointDataset
         return dataset(self.train, self.points, augment, self.recipe.seed)
 
+    def judged(self) -> PointDataset:
+        """The scored images with points of the same choice, for labels that are judged on them."""
+        points = points_on(self.scored, self.recipe.points)
+        return PointDataset(self.scored, points, viewing(self.recipe), self.recipe.seed)
+
     def unmarked(self, count: int | None = None) -> ImageDataset:
         """The images to be scored, alone; of all of them or of the first ones."""
         rows = list(range(len(self.scored)))[:count]
@@ -90,6 +86,19 @@ class Corpus:
             "scored": _facts_of(self.scored),
             "points": None if supervised else self.points.content_hash,
         }
+
+
+def points_on(dataset: Dataset, chosen: PointChoice) -> PointFile:
+    """The points of a choice on a dataset, sampled where they do not lie there yet."""
+    noise = f"-{chosen.jitter_px:g}px" if chosen.kind == "jitter" else ""
+    images = dataset.content_hash()[:16]
+    path = cache() / "points" / f"{images}-{chosen.kind}{noise}-{chosen.n}-s{chosen.seed}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        jitter = chosen.jitter_px
+        made = sample_points(dataset, chosen.kind, chosen.n, chosen.seed, jitter_px=jitter)
+        write_points(path, made)
+    return read_points(path)
 
 
 def _facts_of(dataset: Dataset) -> dict[str, Any]:

@@ -41,9 +41,11 @@ def start_heads(detector: nn.Module, weights: str) -> None:
 
 
 def load_first_stage(method: nn.Module, path: Path, parts: Sequence[str]) -> None:
-    """Gives the named parts of a method the weights that they have in a saved model."""
+    """Gives the named parts of a method the weights that they have in a saved model; the part ""
+    is the whole."""
     stored, state = read_weights(path), method.state_dict()
-    names = [name for name in state if name.startswith(tuple(f"{part}." for part in parts))]
+    prefixes = tuple(f"{part}." if part else "" for part in parts)
+    names = [name for name in state if name.startswith(prefixes)]
     missing = [name for name in names if name not in stored]
     if missing:
         raise InputError(f"{path}: no first stage of this method, it has no {missing[0]}")

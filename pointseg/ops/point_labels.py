@@ -135,9 +135,10 @@ class LabelledImage:
         return cls.of(PseudoLabel(*planes), points)
 
     def as_panoptic(self) -> Panoptic:
-        """Things first, then one segment a stuff class."""
+        """Things first, then one segment a stuff class, both in the order of first points."""
         segments, n = self.label.things + 1, len(self.thing_label)
-        classes = [c for c in self.label.stuff.unique().tolist() if c != IGNORE]
+        held = [c for c in self.label.stuff.unique().tolist() if c != IGNORE]
+        classes = list(dict.fromkeys([*self.stuff_label.tolist(), *held]))
         for k, c in enumerate(classes):
             segments[(self.label.stuff == c) & (self.label.things < 0)] = n + 1 + k
         return Panoptic(

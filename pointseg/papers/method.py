@@ -41,7 +41,11 @@ class Labels(Protocol):
 
 
 class Labeller(Protocol):
-    """Which pixels does a point own? Three verbs, in the order in which a paper explains itself."""
+    """Which pixels does a point own? Three verbs, in the order in which a paper explains itself.
+
+    It may name in `ASSIGNING` the settings that `evidence` never reads: rows that differ in these
+    alone are judged on one evidence.
+    """
 
     def evidence(self, features: Any, batch: Batch) -> Any:
         """What the paper looks at, cost maps above all. Points are in the batch."""
@@ -111,10 +115,15 @@ class PointSupervised(Configured):
 
     SUPERVISION: ClassVar[str] = "points"
     SCORES: ClassVar[tuple[str, ...]] = ("val", "labels")
+    student_learns = True  # not where labels alone are wanted
 
     def __init__(self, labeller: nn.Module, student: nn.Module, warmup_steps: int = 0):
         super().__init__()
         self.labeller, self.student, self.warmup_steps = labeller, student, warmup_steps
+
+    def evidence_features(self, batch: Batch) -> Any:
+        """What the evidence is read from: the student's features, unless a method says other."""
+        return self.student.features(batch.images, batch.sizes)
 
     def losses(self, batch: Batch, step: int) -> Losses:
         """Of labeller and student, weighted; their sum is the total. [EPLD Eq. 12]"""
@@ -123,13 +132,13 @@ class PointSupervised(Configured):
         labels = self.labeller.assign(evidence, batch)
         targets = labels.targets(batch)
         teaching = self.labeller.losses(evidence, labels, batch)
-        learning = self.student.losses(features, targets, batch)
+        learning = self.student.losses(features, targets, batch) if self.student_learns else {}
         return weighted(teaching | learning, self.LOSSES, ramp(step, self.warmup_steps), targets)
 
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> list[Instances | Panoptic]:
         """The labeller's answers alone."""
-        evidence = self.labeller.evidence(self.student.features(batch.images, batch.sizes), batch)
+        evidence = self.labeller.evidence(self.evidence_features(batch), batch)
         return self.labeller.assign(evidence, batch).pseudo_labels()
 
     def predict(self, images: Tensor, sizes: Sizes) -> list[Prediction]:
@@ -211,5 +220,10 @@ class HasCompiledParts(Protocol):
 
 
 def targets_of(points: Points) -> Tensor:
-    """[k] int64: the targets that own the points, in the order of their first point."""
-    return torch.tensor(list(dict.fromkeys(points.target.tolist())), dtype=torch.int64)
+    """[k] int64: the targets that own the points: things in the order of their first point, then
+    one a stuff class likewise."""
+    thing, target = points.is_thing, points.target.tolist()
+    stuff = dict(reversed(list(zip(points.label.tolist(), target))))
+    classes = dict.fromkeys(points.label[~thing].tolist())
+    things = dict.fromkeys(points.target[thing].tolist())
+    return torch.tensor([*things, *(stuff[c] for c in classes)], dtype=torch.int64)

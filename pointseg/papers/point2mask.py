@@ -153,6 +153,8 @@ def tree_loss(maps: LabelMaps, batch: Batch, padding: Tensor | None) -> Tensor:
 class Labeller(PathLabeller):
     """Path costs and the prices of transport."""
 
+    ASSIGNING: ClassVar[tuple[str, ...]] = ("solver", "epsilon", "rounds", "transport_from")
+
     def __init__(self, student: PanopticStudent, config: Config):
         super().__init__(student, config)
         self.boundary = pixel_net(student.network.config.width, 1)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointseg.bookkit.diagnostics.key_points import (
+from pointseg.lab.key_points import (
     HALF,
     ShiftStudy,
     covers_half,
+    mask_shares,
     share_on_object,
     token_truth,
 )
@@ -126,15 +127,6 @@ def mask_study(
         name: dict(zip(("of the object covered", "of the mask on it", "IoU"), row))
         for name, row in means.items()
     }
-
-
-def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
-    """[n, 3] of masks and true masks [n, H, W].
-
-    Share of the object covered, of the mask on it (NaN if empty), IoU.
-    """
-    common, mask, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
-    return torch.stack([common / true, common / mask, common / (mask + true - common)], -1)
 
 
 def reset(method: AttentionShift, changes: Mapping[str, Any]) -> AttentionShift:

@@ -116,7 +116,7 @@ def masks_from_points(vit: TokenViT, image: np.ndarray, clicks: Tensor) -> Tenso
     tokens = Tokens.of(outputs.tokens.float(), objects.counts)
     attention, draws = unit_range(attention, objects.valid), torch.zeros(1, dtype=torch.long)
     labels = label_path(tokens, objects, attention, config, draws)
-    return labels.instances([size])[0].masks
+    return labels.pseudo_labels()[0].masks
 
 
 def strengths(

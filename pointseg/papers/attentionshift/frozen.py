@@ -15,7 +15,7 @@ from pointseg.nets.timm_backbone import TimmBackbone
 from pointseg.ops.processes import draws_of
 from pointseg.papers.attentionshift.config import Config
 from pointseg.papers.attentionshift.instance_map import unit_range
-from pointseg.papers.attentionshift.labeller import Evidence, Labels, label_path
+from pointseg.papers.attentionshift.labeller import Evidence, Labeller, Labels, label_path
 from pointseg.papers.attentionshift.querying import Objects, Queried, point_maps
 from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import Batch
@@ -74,6 +74,8 @@ class FrozenLabeller(nn.Module):
     DEVIATION [AS Sec. 3.1]: the likeness of every token to the labelled one stands for the
     self-attention map A^S of a matched query token, so there is no token querying and no MIL head.
     """
+
+    ASSIGNING = (*Labeller.ASSIGNING, "foreground", "box_rule")
 
     def __init__(self, config: Config):
         super().__init__()

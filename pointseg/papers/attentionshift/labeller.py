@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -108,12 +109,11 @@ class Labels:
         owned = self.region.on_grid(cells, self.foreground.shape[1])
         return torch.where(owned.any(1, keepdim=True), owned, self.foreground)
 
-    def instances(self, sizes: list[tuple[int, int]]) -> list[Instances]:
+    def pseudo_labels(self) -> list[Instances]:
         """Masks and boxes in pixels, a row an object in the order of the points."""
         objects = self.objects
-        coarse = self.masks().unflatten(1, objects.grid)[:, None].float()
-        fine = F.interpolate(coarse, scale_factor=objects.stride, mode="bilinear")[:, 0] > 0.5
-        rows = zip(*map(objects.split, (fine, self.boxes, objects.label)), sizes)
+        fine = objects.on_pixels(self.masks())
+        rows = zip(*map(objects.split, (fine, self.boxes, objects.label)), objects.sizes)
         return [Instances(mask[:, :h, :w], torch.ones(len(mask), device=mask.device), label, boxes)
                 for mask, boxes, label, (h, w) in rows]  # fmt: skip
 
@@ -130,6 +130,14 @@ class Labels:
 
 class Labeller(PointBranch):
     """Points and attention in, pseudo boxes and key-points out. [AS Sec. 3]"""
+
+    ASSIGNING: ClassVar[tuple[str, ...]] = (
+        "instance_map", "background", "refine_rounds", "refine_share", "compete", "shift",
+        "keypoints", "iterations", "drawn_by", "alpha", "owner", "bandwidth_floor",
+        "seed_threshold", "filtering", "filter_threshold", "merge_threshold",
+        "keypoints_as_points", "box_threshold", "background_points", "background_rule",
+        "background_level", "background_share",
+    )  # fmt: skip
 
     def __init__(self, vit: TokenViT, classes: int, config: Config):
         super().__init__(vit, classes, config.place_weight, config.warmup)

@@ -15,7 +15,7 @@ from pointseg.papers.attentionshift.masks import detected_at_points, replaced_ro
 from pointseg.papers.attentionshift.token_querying import TokenQuerying
 from pointseg.papers.method import PointSupervised
 from pointseg.structures import Answer, Batch, Classes, Instances, Loss, Training
-from pointseg.students.mask_rcnn import LOSSES, MaskRCNN
+from pointseg.students.mask_rcnn import LOSSES, Features, MaskRCNN
 
 
 class AttentionShift(PointSupervised):
@@ -58,19 +58,12 @@ class AttentionShift(PointSupervised):
     def explain(self, batch: Batch) -> tuple[Evidence, Labels]:
         """What the label path starts from and what it finds in a batch with points, turn by
         turn."""
-        evidence = self.evidence(batch)
+        evidence = self.labeller.evidence(self.evidence_features(batch), batch)
         return evidence, self.labeller.assign(evidence, batch, keep_path=True)
 
-    def evidence(self, batch: Batch) -> Evidence:
-        """What the label path starts from; a frozen labeller has features of its own."""
-        frozen = self.config.features == "frozen"
-        features = None if frozen else self.student.features(batch.images, batch.sizes)
-        return self.labeller.evidence(features, batch)
-
-    @torch.no_grad()
-    def pseudo_labels(self, batch: Batch) -> list[Instances]:
-        """Masks and boxes of the label path, a row an object in the order of the points."""
-        return self.labeller.assign(self.evidence(batch), batch).instances(batch.sizes)
+    def evidence_features(self, batch: Batch) -> Features | None:
+        """The student's; a frozen labeller has some of its own."""
+        return None if self.config.features == "frozen" else super().evidence_features(batch)
 
     @torch.no_grad()
     def student_labels(self, batch: Batch) -> list[Instances]:
@@ -81,7 +74,7 @@ class AttentionShift(PointSupervised):
         detections = self.student.detections(features, batch.images, batch.sizes)
         xy = labels.objects.split(labels.objects.xy)
         return [replaced_rows(known, ours, detected_at_points(ours, at, known.label))
-                for known, ours, at in zip(labels.instances(batch.sizes), detections, xy)
+                for known, ours, at in zip(labels.pseudo_labels(), detections, xy)
                 ]  # fmt: skip
 
     def compiled_parts(self) -> list[nn.Module]:

@@ -60,6 +60,7 @@ class Objects:
     owner: Tensor  # [p] object of each point
     grid: tuple[int, int]
     stride: int
+    sizes: list[tuple[int, int]]  # (h, w) of each image
 
     @classmethod
     def of(
@@ -81,7 +82,7 @@ class Objects:
         valid = valid_tokens(sizes, grid, stride, device)[row]
         limit = torch.tensor(sizes, device=device, dtype=xy.dtype)[row].flip(1)
         return cls(row, targets.label[first], xy, token_at(xy, grid, stride), valid, limit,
-                   counts, targets, owner, grid, stride)  # fmt: skip
+                   counts, targets, owner, grid, stride, sizes)  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.image)
@@ -95,6 +96,11 @@ class Objects:
         total = values.new_zeros(len(self), *values.shape[1:]).index_add(0, self.owner, values)
         count = torch.bincount(self.owner, minlength=len(self)).clamp(min=1)
         return total / count.view(-1, *[1] * (values.ndim - 1))
+
+    def on_pixels(self, cells: Tensor) -> Tensor:
+        """[n, H, W] bool: sets of tokens [n, T] enlarged to the pixels of the padded image."""
+        coarse = cells.unflatten(1, self.grid)[:, None].float()
+        return F.interpolate(coarse, scale_factor=self.stride, mode="bilinear")[:, 0] > 0.5
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Rows [n, ...] as one tensor an image."""

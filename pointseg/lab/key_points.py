@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pointseg.papers.attentionshift.labeller import KeyPoints, Labels
 from pointseg.papers.attentionshift.shift import cells_of
-from pointseg.papers.attentionshift.tokens import Region, Tokens
+from pointseg.papers.attentionshift.tokens import Region, Tokens, token_at
 
 SAME = 1e-4  # difference of cosines below which two directions are one
 HALF = 0.5  # share of a map's largest value above which a token counts as found
@@ -63,12 +63,14 @@ class ShiftStudy:
         return {name: 100 * float(rows.nanmean()) for name, rows in joined.items()}
 
 
-def token_truth(masks: Tensor, part_maps: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+def token_truth(masks: Tensor, part_maps: Tensor | None, tokens: int) -> tuple[Tensor, Tensor]:
     """Share of every token that is object [n, T], and a part for every token [n, T].
 
-    It is the part that most of its object's pixels show, 0 = none.
+    It is the part that most of its object's pixels show, 0 = none, as everywhere without parts.
     """
     stride = int((masks[0].numel() / tokens) ** 0.5)
+    if part_maps is None:
+        part_maps = torch.zeros_like(masks, dtype=torch.long)
     inside_parts = part_maps * masks
     kinds = F.one_hot(inside_parts.long(), int(inside_parts.max()) + 1).permute(0, 3, 1, 2).float()
     shares = F.avg_pool2d(kinds, stride).flatten(2)[:, 1:]
@@ -131,3 +133,52 @@ def frozen_share(points: Tensor, tokens: Tokens, inside: Tensor) -> Tensor:
     """
     near = tokens.cosines(points).masked_fill(~inside[:, None], -1)
     return (near.amax(-1) > 1 - SAME).float().mean(1)
+
+
+def path_scores(
+    labels: Labels, tokens: Tokens, masks: Tensor, parts: Tensor | None
+) -> dict[str, Tensor]:
+    """Score -> [n] of the label path of n objects, with their true masks [n, H, W] on the padded
+    images and, where they are known, the parts [n, H, W]."""
+    share, part = token_truth(masks, parts, labels.attention.shape[1])
+    keypoints, high = labels.keypoints, labels.instance_map >= HALF
+    on_object = (high * share).sum(1)
+    scores = {
+        "keypoints_on": share_on_object(keypoints.token, keypoints.valid, share),
+        "keypoints": keypoints.valid.sum(1).double(),
+        "attention_covers": covers_half(labels.attention >= HALF, share),
+        "map_covers": covers_half(high, share),
+        "map_precision": on_object / high.sum(1),
+        "map_recall": on_object / share.sum(1),
+        "proxy": mask_shares(labels.objects.on_pixels(proxy(labels, tokens)), masks)[:, 2],
+    }
+    if parts is not None:
+        reached = part.gather(1, keypoints.token).where(keypoints.valid, 0)
+        scores["keypoint_parts"] = part_recall(reached, part)
+        if keypoints.shifted is not None:
+            true, owner = part.gather(1, labels.region.index), keypoints.shifted.owner
+            scores["purity"] = purity(owner, keypoints.shifted.features.shape[1], true)
+    return scores
+
+
+def proxy(labels: Labels, tokens: Tokens) -> Tensor:
+    """[n, T] bool: tokens of the box that look more like the object's points than like the
+    ground's, which is what a student learns from them, without the student."""
+    points, objects = labels.mask_points, labels.objects
+    at = token_at(points.xy, objects.grid, objects.stride)
+    alike = tokens.cosines(tokens.features_at(at))
+    foreground, ground = (
+        alike.masked_fill(~(points.known & kind)[..., None], -torch.inf).amax(1)
+        for kind in (points.foreground, ~points.foreground)
+    )
+    inside = labels.region.on_grid(labels.region.inside, alike.shape[2])
+    return (foreground >= ground) & inside
+
+
+def mask_shares(masks: Tensor, truth: Tensor) -> Tensor:
+    """[n, 3] of masks and true masks [n, H, W].
+
+    Share of the object covered, of the mask on it (NaN if empty), IoU.
+    """
+    common, mask, true = ((m.flatten(1).sum(1)).float() for m in (masks & truth, masks, truth))
+    return torch.stack([common / true, common / mask, common / (mask + true - common)], -1)
