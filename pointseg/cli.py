@@ -144,7 +144,7 @@ def pretrain(options) -> None:
 def predict(options) -> None:
     from pointseg.lab.predict import predict_images
 
-    predict_images(options.checkpoint, options.images, options.out)
+    predict_images(**arguments_of(options))
 
 
 def labels(options) -> None:
@@ -306,6 +306,7 @@ COMMANDS: dict[str, Command] = {
     )),
     "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
         path("checkpoint"), path("images"), OUT,
+        Argument("--points", type=Path, help="points or boxes to segment, in any form of file"),
     )),
     "labels": Command(labels, "a trained method's labels of images with points, as COCO", (
         Argument("method"),

@@ -65,13 +65,13 @@ def read_point_pngs(
 ) -> PointFile:
     """Each coloured pixel is a point at its centre; segments without one, and crowds, give none."""
     record = read_json(json_path)
-    categories, images = _read_frame(record, str(json_path))
+    categories, images = read_frame(record, str(json_path))
     label_of = {category.id: label for label, category in enumerate(categories)}
     rows = {}
-    for annotation in _listed(record, "annotations", str(json_path)):
-        image_id = _image_of(annotation, images, f"{json_path}: annotation")
+    for annotation in listed(record, "annotations", str(json_path)):
+        image_id = image_of(annotation, images, f"{json_path}: annotation")
         rows[image_id] = _png_rows(annotation, images[image_id], label_of, json_path, folder)
-    return _point_file((kind, seed, jitter), categories, images, rows, str(json_path))
+    return point_file_of((kind, seed, jitter), categories, images, rows, str(json_path))
 
 
 def make_folder(folder: Path) -> None:
@@ -127,8 +127,8 @@ def _png_rows(
         raise InputError(f"{json_path}: file_name: expected a name, got {shown(file_name)}")
     path = inside(folder, file_name)
     ids = read_segment_ids(path, size)
-    listed = _listed(annotation, "segments_info", str(json_path))
-    segments = {segment["id"]: segment for segment in listed if is_whole(segment.get("id"))}
+    every = listed(annotation, "segments_info", str(json_path))
+    segments = {segment["id"]: segment for segment in every if is_whole(segment.get("id"))}
     rows = []
     for y, x in zip(*np.nonzero(ids)):
         segment = segments.get(int(ids[y, x]))
@@ -176,14 +176,14 @@ def read_coco_points(
     """Annotations without a point, and crowds, give none. A target is `target_id`, else the
     annotation's id."""
     record = read_json(path)
-    categories, images = _read_frame(record, str(path))
+    categories, images = read_frame(record, str(path))
     label_of = {category.id: label for label, category in enumerate(categories)}
     rows = defaultdict(list)
-    for annotation in _listed(record, "annotations", str(path)):
+    for annotation in listed(record, "annotations", str(path)):
         where = f"{path}: annotation {shown(annotation.get('id'))}"
-        image_id = _image_of(annotation, images, where)
+        image_id = image_of(annotation, images, where)
         rows[image_id] += _coco_rows(annotation, images[image_id], label_of, where)
-    return _point_file((kind, seed, jitter), categories, images, rows, str(path))
+    return point_file_of((kind, seed, jitter), categories, images, rows, str(path))
 
 
 def _coco_rows(
@@ -191,17 +191,30 @@ def _coco_rows(
 ) -> list:
     several = annotation.get("extreme_points", annotation.get("points"))
     points = [annotation["point"]] if several is None and "point" in annotation else several or []
-    target = annotation.get("target_id", annotation.get("id"))
-    if not isinstance(points, list) or not is_whole(target):
-        raise InputError(f"{where}: expected an integer id and a list of points")
+    if not isinstance(points, list):
+        raise InputError(f"{where}: expected a list of points")
+    target = target_of(annotation, where)
     if annotation.get("iscrowd") or not points:
         return []
-    if not _names(annotation.get("category_id"), label_of):
-        raise InputError(f"{where}: unknown category {shown(annotation.get('category_id'))}")
+    label = label_in(annotation, label_of, where)
     for xy in points:
         if not _is_inside(xy, size):
             raise InputError(f"{where}: point {shown(xy)} is not in the image ({named(size)})")
-    return [(*xy, label_of[annotation["category_id"]], target) for xy in points]
+    return [(*xy, label, target) for xy in points]
+
+
+def target_of(annotation: dict, where: str) -> int:
+    """A COCO annotation's `target_id`, else its id."""
+    target = annotation.get("target_id", annotation.get("id"))
+    if not is_whole(target):
+        raise InputError(f"{where}: expected an integer id")
+    return target
+
+
+def label_in(annotation: dict, label_of: dict[int, int], where: str) -> int:
+    if not _names(annotation.get("category_id"), label_of):
+        raise InputError(f"{where}: unknown category {shown(annotation.get('category_id'))}")
+    return label_of[annotation["category_id"]]
 
 
 def _is_inside(xy: Any, size: tuple[int, int]) -> bool:
@@ -228,7 +241,7 @@ def _frame(point_file: PointFile, names: Names | None) -> dict:
     return {"images": images, "categories": category_records(point_file.categories)}
 
 
-def _image_of(annotation: dict, images: Mapping, where: str) -> int | str:
+def image_of(annotation: dict, images: Mapping, where: str) -> int | str:
     if not _names(annotation.get("image_id"), images):
         raise InputError(f"{where}: unknown image {shown(annotation.get('image_id'))}")
     return annotation["image_id"]
@@ -238,7 +251,7 @@ def _names(value: Any, known: Mapping) -> bool:
     return type(value) in (int, str) and value in known
 
 
-def _listed(record: Any, name: str, where: str) -> list[dict]:
+def listed(record: Any, name: str, where: str) -> list[dict]:
     """A field that should be a list of objects."""
     items = record.get(name) if isinstance(record, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -246,13 +259,13 @@ def _listed(record: Any, name: str, where: str) -> list[dict]:
     return items
 
 
-def _read_frame(
+def read_frame(
     record: Any, where: str
 ) -> tuple[tuple[Category, ...], dict[int | str, tuple[int, int]]]:
     """(categories, things first; image id -> (h, w))."""
-    categories = [_category(item, where) for item in _listed(record, "categories", where)]
+    categories = [_category(item, where) for item in listed(record, "categories", where)]
     images: dict[int | str, tuple[int, int]] = {}
-    for item in _listed(record, "images", where):
+    for item in listed(record, "images", where):
         key, size = item.get("id"), (item.get("height"), item.get("width"))
         if not (is_whole(key) or is_name(key)) or key in images:
             raise InputError(f"{where}: image id {shown(key)} is missing, wrong or stands twice")
@@ -270,7 +283,7 @@ def _category(item: dict, where: str) -> Category:
     return Category(item["id"], item["name"], bool(item.get("isthing", True)))
 
 
-def _point_file(origin: tuple, categories, images, rows, where: str) -> PointFile:
+def point_file_of(origin: tuple, categories, images, rows, where: str) -> PointFile:
     """A PointFile of rows by image, of origin (kind, seed, jitter); n is the most points a target
     has."""
     kind, seed, jitter = origin

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pointseg.data.layouts import open_dataset
-from pointseg.data.point_file import read_points
+from pointseg.data.marked_images import read_marks
 from pointseg.data.supervision import PointDataset
 from pointseg.data.write_coco import (
     instance_annotations,
@@ -37,7 +37,9 @@ def export_labels(
         raise InputError(f"{run}: holds a trained {recipe.stage.method}, not {method}")
     if not hasattr(model, "pseudo_labels"):
         raise InputError(f"{method}: makes no labels from points")
-    marked = PointDataset(open_dataset(data, split, layout), read_points(points), viewing(recipe))
+    marked = PointDataset(
+        open_dataset(data, split, layout), read_marks(points).points, viewing(recipe)
+    )
     if tuple(marked.categories) != categories:
         raise InputError(f"{points}: has other categories than {run} was trained on")
     labelled = label_images(model.to(default_device()), marked, recipe, teaching=True)

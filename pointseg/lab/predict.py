@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pointseg.data.files import write_text
 from pointseg.data.images import SUFFIXES, read_image, segment_colours
+from pointseg.data.marked_images import Marks, read_marks
 from pointseg.data.point_file import category_records
 from pointseg.data.supervision import collate
 from pointseg.lab.labels import at_size, autocast
@@ -22,7 +23,8 @@ from pointseg.lab.models import load_model
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import viewing
 from pointseg.metrics import rle
-from pointseg.structures import Category, InputError, Prediction, Sample
+from pointseg.papers.method import Method
+from pointseg.structures import Category, InputError, Panoptic, Prediction, Sample
 from pointseg.training.loop import default_device
 
 SHOWN_SCORE = 0.5
@@ -30,17 +32,23 @@ VEIL = 0.5  # opacity of a segment's colour
 GOLDEN = 0.618034  # steps of hue that keep neighbours in the list apart
 
 
-def predict_images(checkpoint: Path, images: Path, out: Path) -> None:
+def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | None = None) -> None:
     """Segments one image or every image of a folder into `out`: instances.json or panoptic.json,
-    and overlays."""
+    and overlays.
+
+    With `points`, a file of points or boxes, what the method makes of them in the images that have
+    some.
+    """
     paths = image_paths(images)
     method, recipe, categories = load_model(checkpoint)
+    marks = marks_for(method, recipe, categories, points)
+    categories = marks.categories if marks else categories
     method.to(default_device())
-    segments, entries = [], []
-    out.mkdir(parents=True, exist_ok=True)
-    for number, path in zip(image_ids(paths), tqdm(paths, desc="predict", disable=None)):
-        image = torch.from_numpy(read_image(path)).permute(2, 0, 1)
-        prediction = predict_one(method, recipe, Sample(number, image))
+    samples, segments, entries = samples_of(paths, marks), [], []
+    for path, sample in tqdm(samples, desc="predict", disable=None):
+        image, number = sample.image, sample.image_id
+        prediction = predict_one(method, recipe, sample)
+        out.mkdir(parents=True, exist_ok=True)
         height, width = image.shape[1:]
         entry = {"id": number, "file_name": path.name, "width": width, "height": height}
         entries.append(entry)
@@ -50,7 +58,39 @@ def predict_images(checkpoint: Path, images: Path, out: Path) -> None:
     kind = "panoptic" if segments and "segments_info" in segments[0] else "instances"
     write_text(out / "images.json", json.dumps(listing, indent=1) + "\n")
     write_text(out / f"{kind}.json", json.dumps(segments) + "\n")
-    print(f"{out / kind}.json: {len(paths)} images")
+    print(f"{out / kind}.json: {len(entries)} images")
+
+
+def marks_for(
+    method: Method, recipe: Recipe, categories: Sequence[Category], points: Path | None
+) -> Marks | None:
+    """The points of a file that a method can answer to; refused where it needs some, or others."""
+    name, alone = recipe.stage.method, hasattr(method, "predict")
+    if not hasattr(method, "pseudo_labels"):
+        if points is not None or not alone:
+            raise InputError(f"{name}: {'takes no points' if alone else 'segments nothing'}")
+        return None
+    if points is None:
+        if not alone:
+            raise InputError(f"{name}: segments what is clicked or boxed; give --points FILE")
+        return None
+    marks = read_marks(points)
+    if alone and tuple(marks.categories) != tuple(categories):
+        raise InputError(f"{points}: has other categories than the model was trained on")
+    return marks
+
+
+def samples_of(paths: Sequence[Path], marks: Marks | None) -> Iterator[tuple[Path, Sample]]:
+    """Images with their points; those without any are left out where points are given."""
+    count = 0
+    for number, path in zip(image_ids(paths), paths):
+        image = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+        points = marks.of(path, tuple(image.shape[1:])) if marks else None
+        if marks is None or (points is not None and len(points)):
+            count += 1
+            yield path, Sample(number, image, points=points)
+    if not count:
+        raise InputError(f"{marks.path}: has points for none of the images")
 
 
 def image_paths(where: Path) -> list[Path]:
@@ -75,10 +115,15 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 @torch.inference_mode()
 def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
     """The method's prediction at the sample's size, on the method's device, as a run evaluates
-    it."""
+    it; of a sample with points what the method makes of these."""
     batch = collate([viewing(recipe)(sample, np.random.default_rng(0))])
     with autocast(method, recipe) as device:
-        [prediction] = method.predict(batch.to(device).images, batch.sizes)
+        if sample.points is None:
+            [prediction] = method.predict(batch.to(device).images, batch.sizes)
+        else:
+            [labels] = method.pseudo_labels(batch.to(device))
+            kind = "panoptic" if isinstance(labels, Panoptic) else "instances"
+            prediction = Prediction(sample.image_id, **{kind: labels})
     return at_size(prediction, sample.image_id, sample.size)
 
 
