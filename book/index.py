@@ -24,8 +24,8 @@
 # | EXITS {cite}`exits` | four extreme points | a random walk over attention from the extreme points | **the supplement alone** (Tables a1 to a5); the main paper was not at hand | none published |
 # | MAL {cite}`mal` | boxes | a generator of masks taught by boxes and colour | the official code | [mask-auto-labeler](https://github.com/NVlabs/mask-auto-labeler) |
 #
-# AttentionShift, PSPS and Point2Mask have chapters and rows. EPLD trains and labels, but none of its
-# tables has been measured yet. EXITS and MAL are written and tested step by step; no command trains
+# AttentionShift, PSPS, Point2Mask and EPLD have chapters and rows; none of EPLD's has been measured
+# yet. EXITS and MAL are written and tested step by step; no command trains
 # them yet.
 #
 # Start with {doc}`one_question`: all answers have one form, and it is written once.
@@ -63,12 +63,12 @@ plt.show()
 #
 # ## What a point owns
 #
-# One image with six points and the answers of five rules. PSPS and Point2Mask are given the true
+# One image with six points and the answers of six rules. PSPS, Point2Mask and EPLD are given the true
 # class map, blurred, in place of one that they would learn; AttentionShift runs on the backbone that
 # is shipped with the library. {doc}`one_question` explains the rules.
 #
 # ```{image} _assets/six_points.png
-# :alt: One image with six points, the answers of five rules, and the truth
+# :alt: One image with six points, the answers of six rules, and the truth
 # ```
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Rows of images: points, the answer of each trained method, the truth"}}

@@ -1,10 +1,15 @@
 """What the book draws of EPLD: labels by layer, overlap by depth, agreement of labellers."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from support.grid_targets import points_of, table
 from test_epld_method import CANVAS, SCENE, batch_of, method
 
+from pointseg.bookkit import layers
 from pointseg.bookkit.diagnostics.agreement import agreement, overlap_by_agreement
 from pointseg.bookkit.diagnostics.epld import (
     by_depth,
@@ -13,7 +18,11 @@ from pointseg.bookkit.diagnostics.epld import (
     tables_by_layer,
     up_to,
 )
+from pointseg.bookkit.diagnostics.labels import one_point_each
+from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.metrics.pseudo import ObjectTable
+from pointseg.papers.epld.queries import targets_on_grid
+from pointseg.papers.method import targets_of
 from pointseg.structures import Points, Truth
 
 
@@ -43,14 +52,13 @@ def test_each_row_of_a_layer_s_label_meets_the_truth_of_its_own_target():
         torch.tensor([[50.0, 30], [10.0, 30]]), truth.label, truth.target, truth.is_thing
     )
     whole, batch = method(layers=2), batch_of(points)
-    batch = type(batch)(**{**vars(batch), "truths": [truth]})
-    tables = tables_by_layer(whole, batch)
-    for table, (label,) in zip(tables, labels_by_layer(whole, batch)):
+    tables = tables_by_layer(whole, batch, [truth], [points])
+    for overlap, (label,) in zip(tables, labels_by_layer(whole, batch)):
         assert label.label.tolist() == [0, 2]
         for row, (mask, segment) in enumerate(((~left, 2), (left, 1))):
             mine = label.segments == segment
             expected = float((mask & mine).sum() / (mask | mine).sum())
-            assert table.iou[row] == pytest.approx(expected)
+            assert overlap.iou[row] == pytest.approx(expected)
     assert tables[0].depth == pytest.approx(np.array([14 / 16, 11 / 16]))
 
 
@@ -79,3 +87,41 @@ def test_targets_are_grouped_from_the_least_agreed_on_to_the_most():
     confidence, iou = torch.tensor([0.9, 0.1, 0.5, 0.2]), torch.tensor([0.8, 0.2, 0.4, 0.0])
     rows = overlap_by_agreement(confidence, iou, groups=2)
     np.testing.assert_allclose(rows, [[0.15, 0.1, 2], [0.7, 0.6, 2]], rtol=1e-6)
+
+
+def test_with_features_of_the_truth_six_rounds_label_better_than_one():
+    """Nothing is learnt: what Eq. 1 to 7 do by themselves, on Bestiary images of the book."""
+    right = torch.stack([rounds_of(index) for index in (52, 12, 28)]).mean(0)
+    assert 0.6 < right[0] < right[-1]
+
+
+def rounds_of(index):
+    """Share of cells with the right owner after each of six rounds."""
+    scene = draw(0, "val", index, 128)
+    points = one_point_each(scene.truth, torch.Generator().manual_seed(0))
+    image = torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255
+    features = layers.features_of_truth(scene.truth, image, len(CATEGORIES), (32, 32))
+    targets = targets_on_grid([points], torch.ones(1, 32, 32).bool(), (128, 128))
+    evidence = layers.iterated(features, targets, len(CATEGORIES))
+    return layers.right_owners(scene, points, image, evidence)
+
+
+def test_the_strip_has_one_equal_part_a_layer_and_the_slider_shows_one():
+    whole, batch = method(layers=3), batch_of(SCENE)
+    evidence = evidence_of(whole, batch)
+    xy = layers.target_points(SCENE)
+    strip = layers.stacked(layers.layer_figures(batch.images[0], evidence, xy))
+    width, height = Image.open(io.BytesIO(strip)).size
+    assert height % 3 == 0 and len(strip) <= layers.LARGEST
+    page = layers.slider(strip, 3, "maps")
+    assert (
+        f"aspect-ratio:{width}/{height // 3}" in page and 'max="3"' in page and 'alt="maps"' in page
+    )
+
+
+def test_points_stand_in_the_order_of_the_rows_of_the_table():
+    points = points_of((1, 1, 3, 9), (5, 5, 0, 4), (6, 6, 0, 4), (7, 7, 2, 2), (8, 8, 1, 3))
+    assert targets_of(points).tolist() == [4, 3, 9, 2]
+    assert layers.target_points(points).tolist() == [[5, 5], [8, 8], [1, 1], [7, 7]]
+    label = table([points], (9, 9)).label[0]
+    assert label.tolist() == [0, 1, 3, 2]

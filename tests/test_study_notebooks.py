@@ -22,7 +22,7 @@ def place(root, tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("studies"))
         made = {
             name: run_notebook(root / "book" / "experiment.py", {"method": name})
-            for name in ("attentionshift", "point2mask", "panoptic_full")
+            for name in ("attentionshift", "point2mask", "epld", "panoptic_full")
         }
         yield Path.cwd() / "runs", {name: Run(folder).id for name, folder in made.items()}
 
@@ -49,10 +49,8 @@ def test_methods_answer_the_same_points_side_by_side(root, place, monkeypatch):
     models = list(place[1].values())
     chosen = {"models": models, "compared": 3, "shown": [0, 2], "size": 64}
     run = run_of(root, place, monkeypatch, "side_by_side.py", scale="smoke", **chosen)
-    assert set(run.result["metrics"]) == {
-        "attentionshift",
-        "point2mask",
-    }  # full masks take no points
+    full = "panoptic_full"  # full masks take no points
+    assert set(run.result["metrics"]) == set(place[1]) - {full}
     assert all(0 <= scores["thing_mIoU"] <= 100 for scores in run.result["metrics"].values())
     assert (run.folder / "side_by_side.png").exists()
 
@@ -88,6 +86,22 @@ def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, pla
             scale="smoke",
             models=[place[1]["attentionshift"]],
         )
+
+
+def test_the_layers_of_a_distance_branch_have_overlaps_maps_and_labellers_beside(
+    root, place, monkeypatch
+):
+    models = [place[1]["epld"], place[1]["point2mask"]]
+    chosen = {"models": models, "compared": 5, "shown": [0, 2]}
+    run = run_of(root, place, monkeypatch, "epld_study.py", scale="smoke", **chosen)
+    metrics = run.result["metrics"]
+    assert list(metrics["layers"]) == list(metrics["depth"]) == models[:1]
+    assert len(metrics["depth"][models[0]]) == 3 == run.read("layers.json")["count"]
+    assert sum(row[2] for row in metrics["agreement"]) >= 5
+    for name in ("layers.png", "figure4.png"):
+        assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
+    with pytest.raises(RuntimeError, match="no run of epld"):
+        run_of(root, place, monkeypatch, "epld_study.py", scale="smoke", models=models[1:])
 
 
 def checked_by_nbval(path):

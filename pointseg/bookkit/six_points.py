@@ -1,8 +1,8 @@
-"""One image with six points, five answers to which pixels they own, and the truth.
+"""One image with six points, six answers to which pixels they own, and the truth.
 
 `python -m pointseg.bookkit.readme` draws it. No network was trained on points for it: the first two
-rules need none, the paths of the next two run over the true class map, blurred, and AttentionShift
-looks at the backbone that is shipped with the library.
+rules need none, the paths of the next two run over the true class map, blurred, EPLD iterates on
+features made of it, and AttentionShift looks at the backbone that is shipped with the library.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from pointseg.bookkit import figures
 from pointseg.bookkit.diagnostics.labels import maps_of_truth, one_point_each
+from pointseg.bookkit.layers import features_of_truth, iterated
 from pointseg.data.bestiary import CATEGORIES, Scene, draw
 from pointseg.nets.weights import read_backbone
 from pointseg.ownership import NOBODY, owner
 from pointseg.papers.attentionshift.method import AttentionShift
+from pointseg.papers.epld.queries import targets_on_grid
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.papers.psps import PSPS
 from pointseg.structures import Batch, Points
@@ -58,6 +60,7 @@ def answers(case: Case) -> dict[str, Tensor]:
         "transport (Point2Mask)": path_owners(
             case, Point2Mask.build(CATEGORIES, "small", transport_from=0, solver="converged")
         ),
+        "learnt distance (EPLD)": learnt_owners(case),
         "key-points (AttentionShift)": keypoint_owners(case),
     }
 
@@ -87,6 +90,21 @@ def path_owners(case: Case, method: PSPS | Point2Mask) -> Tensor:
     return rows[things]
 
 
+def learnt_owners(case: Case) -> Tensor:
+    """Rows of points by EPLD's sixth round, on features made of the truth."""
+    grid, points = (SIDE // 4, SIDE // 4), case.points
+    features = features_of_truth(case.scene.truth, case.image, len(CATEGORIES), grid)
+    targets = targets_on_grid([points], torch.ones(1, *grid, dtype=torch.bool), (SIDE, SIDE))
+    distance = iterated(features, targets, len(CATEGORIES)).estimate.log_prob[-1].exp()
+    rows = owner(1 - F.interpolate(distance, size=(SIDE, SIDE), mode="bilinear"), dim=1)[0]
+    return case.things_only(table_order(points)[rows])
+
+
+def table_order(points: Points) -> Tensor:
+    """[n] row of the point of each target: things, then stuff. One point a target."""
+    return (~points.is_thing).int().argsort(stable=True)
+
+
 def keypoint_owners(case: Case) -> Tensor:
     """Rows of points from AttentionShift's pseudo masks.
 
@@ -105,7 +123,7 @@ def figure() -> Figure:
     """The points, the answers, the truth, side by side."""
     case = case_of(SHOWN)
     answered = answers(case)
-    sheet, axes = figures.multiples(["six points", *answered, "truth"], columns=7, size=1.8)
+    sheet, axes = figures.multiples(["six points", *answered, "truth"], columns=8, size=1.7)
     figures.show(axes[0], case.scene.image)
     for axis, owners in zip(axes[1:], answered.values()):
         figures.owners(axis, case.scene.image, owners)

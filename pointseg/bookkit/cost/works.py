@@ -38,7 +38,7 @@ from pointseg.structures import Batch, Category, Points
 from pointseg.students.mask_rcnn import CONFIGS
 from pointseg.training.loop import Trainer, uses_bf16
 
-METHODS = ("attentionshift", "psps", "point2mask")  # whose steps are measured
+METHODS = ("attentionshift", "psps", "point2mask", "epld")  # whose steps are measured
 COCO = tuple(
     Category(k + 1, str(k), k < 80) for k in range(133)
 )  # as many classes as COCO panoptic

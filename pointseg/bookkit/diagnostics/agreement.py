@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pointseg.lab.labels import Labelled
+from pointseg.lab.run_data import Corpus
+from pointseg.papers.method import targets_of
 
 
 def agreement(masks: Tensor) -> Tensor:
@@ -17,6 +22,20 @@ def agreement(masks: Tensor) -> Tensor:
     flat = masks.flatten(2).float()
     pairs = [overlap(flat[i], flat[j]) for i, j in combinations(range(len(masks)), 2)]
     return torch.stack(pairs).mean(0)
+
+
+def agreeing(labelled: Sequence[Labelled], corpus: Corpus) -> tuple[Tensor, Tensor]:
+    """([n] agreement of labellers on each target with a point, [n] IoU of the first one's label
+    with the truth), over the images that all have labelled."""
+    confidence, right = [], []
+    for i, row in enumerate(labelled[0].rows):
+        points, truth = corpus.points.for_image(labelled[0].ids[i]), corpus.train.truth(row)
+        at = {target: k for k, target in enumerate(truth.target.tolist())}
+        wanted = truth.masks[[at[target] for target in targets_of(points).tolist()]]
+        masks = torch.stack([each.masks(i) for each in labelled])
+        confidence.append(agreement(masks))
+        right.append(overlap(masks[0].flatten(1).float(), wanted.flatten(1).float()))
+    return torch.cat(confidence), torch.cat(right)
 
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:

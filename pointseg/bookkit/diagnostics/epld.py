@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from pointseg.data.supervision import collate
+from pointseg.lab.labels import resized
+from pointseg.lab.run_data import Corpus
 from pointseg.metrics.pseudo import DEPTHS, ObjectTable, object_table
 from pointseg.papers.epld.branch import Estimate
 from pointseg.papers.epld.method import EPLD, Evidence
 from pointseg.papers.method import targets_of
-from pointseg.structures import Batch, Panoptic
+from pointseg.structures import Batch, Panoptic, Points, Truth
 
 DEPTH_NAMES = ("near the border", "between", "deep inside")  # thirds of the deepest place
 
@@ -38,23 +40,35 @@ def labels_by_layer(method: EPLD, batch: Batch) -> list[list[Panoptic]]:
     return [method.labeller.assign(one, batch).pseudo_labels() for one in cut]
 
 
-def tables_by_layer(method: EPLD, batch: Batch) -> list[ObjectTable]:
-    """[L] overlap with the truth and depth of the point, one row a target of the batch."""
-    targets = [targets_of(points) for points in batch.points]
-    rows = zip(batch.truths, targets, strict=True)
-    truths = [truth.pick(torch.isin(truth.target, marked)) for truth, marked in rows]
+def tables_by_layer(
+    method: EPLD, batch: Batch, truths: Sequence[Truth], points: Sequence[Points]
+) -> list[ObjectTable]:
+    """[L] overlap with the truth and depth of the point, one row a target; truths and points in the
+    sizes of the images, from which those of the batch may differ."""
+    targets, sizes = [targets_of(p) for p in points], [tuple(t.void.shape) for t in truths]
+    kept = [t.pick(torch.isin(t.target, marked)) for t, marked in zip(truths, targets)]
     return [
-        object_table(truths, labels, batch.points, [_row_targets(p) for p in batch.points])
+        object_table(kept, map(resized, labels, sizes), points, targets)
         for labels in labels_by_layer(method, batch)
     ]
 
 
-def _row_targets(points) -> Tensor:
-    """[k] target of each row of a label: things by their first point, then classes of stuff."""
-    things, stuff = points.things(), points.pick(~points.is_thing)
-    first = {int(c): int(t) for c, t in zip(stuff.label.flip(0), stuff.target.flip(0))}
-    classes = dict.fromkeys(stuff.label.tolist())
-    return torch.tensor([*targets_of(things).tolist(), *(first[c] for c in classes)])
+def study_by_layer(method: EPLD, corpus: Corpus, count: int, size: int = 8) -> list[ObjectTable]:
+    """[L] the same over the first training images with points."""
+    marked, parts = corpus.marked(), []
+    for start in range(0, min(count, len(marked)), size):
+        some = range(start, min(start + size, count, len(marked)))
+        batch = collate([marked[i] for i in some])
+        truths = [corpus.train.truth(marked.indices[i]) for i in some]
+        points = [corpus.points.for_image(image_id) for image_id in batch.image_ids]
+        parts.append(tables_by_layer(method, batch, truths, points))
+    return [joined(layer) for layer in zip(*parts)]
+
+
+def joined(tables: Sequence[ObjectTable]) -> ObjectTable:
+    """One table of the rows of several."""
+    names = [field.name for field in fields(ObjectTable)]
+    return ObjectTable(*(np.concatenate([getattr(t, name) for t in tables]) for name in names))
 
 
 def by_depth(tables: Sequence[ObjectTable]) -> np.ndarray:
