@@ -285,7 +285,9 @@ def as_files(truths, predictions):
     }
     dt = []
     for row, (truth, predicted) in enumerate(zip(truths, predictions)):
-        gt["images"].append({"id": f"im{row}", "height": 24, "width": 30})
+        gt["images"].append(
+            {"id": f"im{row}", "file_name": f"{row}.png", "height": 24, "width": 30}
+        )
         for code, c, crowd in zip(
             rle.encode(truth.masks), truth.label.tolist(), truth.is_crowd.tolist()
         ):
@@ -377,7 +379,7 @@ def hollow_scene():
     masks[0, :30, :30] = True
     masks[1, 60:110, 60:110], masks[1, 62:108, 62:108] = True, False
     gt = {
-        "images": [{"id": 1, "height": 150, "width": 150}],
+        "images": [{"id": 1, "file_name": "1.png", "height": 150, "width": 150}],
         "categories": [{"id": 1, "name": "cat"}],
     }
     gt["annotations"] = [

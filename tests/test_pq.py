@@ -251,7 +251,11 @@ def write(folder, name, scenes):
         ]
         annotations.append({"image_id": row, "file_name": f"{row}.png", "segments_info": infos})
     content = {
-        "images": [{"id": k} for k in range(len(scenes))],
+        "images": [
+            {"id": k, "file_name": f"{k}.jpg", "height": scene.pixels.shape[0],
+             "width": scene.pixels.shape[1]}
+            for k, scene in enumerate(scenes)
+        ],
         "annotations": annotations,
         "categories": [
             {"id": c.id, "name": c.name, "isthing": int(c.is_thing)} for c in CATEGORIES
@@ -340,15 +344,18 @@ def first(content):
 
 
 FAULTS = {
-    "id 0": (lambda c: first(c).update(id=0), "id 0, which means void"),
+    "id 0": (lambda c: first(c).update(id=0), "not an integer in 1..16777215 .0 is void"),
     "id not in PNG": (lambda c: first(c).update(id=77), "not in the PNG"),
     "id not in JSON": (lambda c: c["annotations"][0]["segments_info"].pop(), "not listed"),
-    "id too large": (lambda c: first(c).update(id=2**24), "outside 1"),
-    "id twice": (lambda c: c["annotations"][0]["segments_info"].append(first(c)), "twice"),
+    "id too large": (lambda c: first(c).update(id=2**24), "not an integer in 1..16777215"),
+    "id twice": (lambda c: c["annotations"][0]["segments_info"].append(first(c)), "duplicate segment id"),
     "unknown category": (lambda c: first(c).update(category_id=2), "unknown category 2"),
     "no prediction": (lambda c: c["annotations"].pop(0), "no prediction for image 0"),
-    "unknown image": (lambda c: c["annotations"].append({"image_id": 9}), "unknown image 9"),
-    "image twice": (lambda c: c["annotations"].append({"image_id": 0}), "annotated twice"),
+    "unknown image": (lambda c: c["annotations"].append({"image_id": 9}), "unknown image id 9"),
+    "image twice": (
+        lambda c: c["annotations"].append({**c["annotations"][0], "file_name": "1.png"}),
+        "duplicate image id 0",
+    ),
     "PNG missing": (
         lambda c: c["annotations"][0].update(file_name="gone.png"),
         "gone.png: no such file",
@@ -363,7 +370,7 @@ FAULTS = {
     ),
     "no segments": (
         lambda c: c["annotations"][0].pop("segments_info"),
-        "segments_info: expected a list",
+        "no list 'segments_info'",
     ),
 }
 
@@ -385,7 +392,7 @@ def test_bad_results_are_one_clear_line(files, fault):
 
 def test_an_area_of_the_truth_that_is_not_the_png_s_is_refused(files):
     edit(files[0], lambda c: first(c).update(area=3 * first(c)["area"]))
-    with pytest.raises(InputError, match=r"gt\.json: 0\.png: segment \d+: area \d+, the PNG has"):
+    with pytest.raises(InputError, match=r"gt\.json: '0\.png': segment \d+: area \d+, the PNG has"):
         evaluate_panoptic_files(*files)
 
 

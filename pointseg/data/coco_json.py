@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pointseg.data.dataset import OnFault
+from pointseg.data.dataset import OnFault, raise_fault
 from pointseg.data.files import is_name, is_whole, read_json, refuse_name, shown
 from pointseg.data.images import MAX_PIXELS
+from pointseg.data.measures import is_number
 from pointseg.structures import Category, InputError
 
 Entry = dict[str, Any]
+Annotations = dict[int | str, list[Entry]]  # by image id, in file order
 Check = Callable[[Entry], str | None]  # why an entry is refused, None when it is not
 
 
@@ -22,46 +25,96 @@ class CocoIndex:
     file: Path
     categories: dict[int, Category] = field(default_factory=dict)
     images: dict[int | str, Entry] = field(default_factory=dict)
-    # by image id, in file order
-    annotations: dict[int | str, list[Entry]] = field(default_factory=dict)
+    annotations: Annotations = field(default_factory=dict)
+
+    @cached_property
+    def sizes(self) -> dict[int | str, tuple[int, int]]:
+        """image id -> (h, w)."""
+        return {key: (entry["height"], entry["width"]) for key, entry in self.images.items()}
 
 
 def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
     """The checked lists of an `instances` or a `panoptic` file."""
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: is not a COCO file (no object at the top)")
+    return index_of(read_json(path), path, kind, on_fault)
+
+
+def index_of(
+    content: Any, path: Path, kind: str, on_fault: OnFault = raise_fault
+) -> CocoIndex:
+    """The same for a file already read, which messages call `path`."""
     index = CocoIndex(path)
-    for entry in _accepted(path, data, "categories", _refuse_category, on_fault):
+    for entry in _accepted(path, content, "categories", _refuse_category, on_fault, ("id", "name")):
         index.categories[entry["id"]] = Category(
             entry["id"], entry["name"], bool(entry.get("isthing", 1))
         )
-    for entry in _accepted(path, data, "images", _refuse_image, on_fault):
+    for entry in _accepted(path, content, "images", _refuse_image, on_fault, ("id", "file_name")):
         index.images[entry["id"]] = entry
-    refuse = {"instances": _refuse_instance, "panoptic": _refuse_segments}[kind]
-    key = "id" if kind == "instances" else "image_id"
-    for entry in _accepted(path, data, "annotations", lambda e: refuse(e, index), on_fault, key):
-        index.annotations.setdefault(entry["image_id"], []).append(entry)
+    index.annotations = annotations_of(content, path, kind, index, on_fault)
     return index
 
 
+def annotations_of(
+    content: Any, path: Path, kind: str, index: CocoIndex, on_fault: OnFault = raise_fault
+) -> Annotations:
+    """The checked annotations of a file about the images and categories of an index."""
+    refuse = {"instances": _refuse_instance, "panoptic": _refuse_segments}[kind]
+    unique = ("id",) if kind == "instances" else ("image_id", "file_name")
+    entries = _accepted(path, content, "annotations", partial(refuse, index=index), on_fault, unique)
+    by_image: Annotations = {}
+    for entry in entries:
+        by_image.setdefault(entry["image_id"], []).append(entry)
+    return by_image
+
+
+def category_faults(content: Any, index: CocoIndex) -> Iterator[str]:
+    """How the categories of a result, where it lists any, differ from those of the truth."""
+    listed = content.get("categories") if isinstance(content, dict) else None
+    for entry in listed if isinstance(listed, list) else ():
+        cause = "is not an object" if not isinstance(entry, dict) else _refuse_category(entry)
+        known = None if cause else index.categories.get(entry["id"])
+        if known and (known.name, known.is_thing) != (entry["name"], bool(entry.get("isthing", 1))):
+            cause = f"category {entry['id']} has another name or isthing than in {index.file}"
+        if cause:
+            yield cause
+
+
+def result_of(entry: Any, index: CocoIndex, where: str) -> Entry:
+    """One detection of a result file, which names a known image and a known category."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: is not an object")
+    cause = _refuse_reference(entry, index) or _refuse_class(entry, index)
+    if not cause and not is_number(entry.get("score")):
+        cause = f"score: expected a finite number, got {shown(entry.get('score'))}"
+    if cause:
+        raise InputError(f"{where}: {cause}")
+    return entry
+
+
 def _accepted(
-    path: Path, data: Entry, name: str, refuse: Check, on_fault: OnFault, key: str = "id"
+    path: Path, data: Any, name: str, refuse: Check, on_fault: OnFault, unique: tuple[str, ...]
 ) -> Iterator[Entry]:
-    """The entries of one list that are objects, keep their rules and do not repeat an id."""
-    entries = data.get(name)
-    if not isinstance(entries, list):
+    """The entries of one list that are objects, keep their rules and repeat no unique value."""
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: is not a COCO file (no object at the top)")
+    if not isinstance(data.get(name), list):
         raise InputError(f"{path}: has no list '{name}'")
-    known: set[int | str] = set()
-    for k, entry in enumerate(entries):
+    known: dict[str, set] = {key: set() for key in unique}
+    for k, entry in enumerate(data[name]):
         cause = "is not an object" if not isinstance(entry, dict) else refuse(entry)
-        if not cause and entry[key] in known:
-            cause = f"duplicate {key.replace('_', ' ')} {shown(entry[key])}"
+        cause = cause or _refuse_repeated(entry, known)
         if cause:
             on_fault(InputError(f"{path}: {name}[{k}]: {cause}"))
             continue
-        known.add(entry[key])
+        for key in unique:
+            known[key].add(entry[key])
         yield entry
+
+
+def _refuse_repeated(entry: Entry, known: dict[str, set]) -> str | None:
+    for key, values in known.items():
+        if entry[key] in values:
+            return f"duplicate {key.replace('_', ' ')} {shown(entry[key])}"
+    return None
 
 
 def _refuse_category(entry: Entry) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from pointseg.data.coco import CocoDataset
 from pointseg.data.dataset import Dataset
-from pointseg.data.doctor_areas import area_faults
 from pointseg.data.doctor_points import find_points, point_faults
+from pointseg.data.files import shown
 from pointseg.data.layouts import LAYOUTS, find_images, open_dataset, splits_of
+from pointseg.data.measures import Measured, measure_faults
 from pointseg.data.panoptic import PanopticDataset
 from pointseg.data.voc import VocDataset
 from pointseg.structures import IGNORE, InputError, Truth
@@ -127,9 +128,25 @@ def _examine_truth(dataset: Dataset, i: int, name: str, report: Report) -> None:
     except InputError as fault:
         report.fault(fault)
         return
-    for fault in area_faults(dataset, i, truth):
+    for fault in _stated_measures(dataset, i, truth):
         report.fault(fault)
     _audit(dataset, i, name, truth, report)
+
+
+def _stated_measures(dataset: Dataset, i: int, truth: Truth) -> Iterator[str]:
+    """One line for every area and box of the annotations that is not its mask's."""
+    masks = dict(zip(truth.target.tolist(), truth.masks))
+    if isinstance(dataset, PanopticDataset):
+        file, entries = dataset.mask_file(i), dataset.entry(i)["segments_info"]
+    elif isinstance(dataset, CocoDataset):
+        file, entries = dataset.index.file, dataset.index.annotations.get(dataset.ids[i], [])
+    else:
+        return
+    for entry in entries:
+        if entry["id"] in masks:
+            where = f"{file}: segment {entry['id']} (image {shown(dataset.ids[i])})"
+            faults = measure_faults(entry, Measured.of(masks[entry["id"]]))
+            yield from (f"{where}: {fault}" for fault in faults)
 
 
 def _audit(dataset: Dataset, i: int, name: str, truth: Truth, report: Report) -> None:
