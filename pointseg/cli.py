@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -219,7 +220,14 @@ def path(name: str, default: str | None = None) -> Argument:
 
 
 def number(name: str, default: int | None, text: str | None = None) -> Argument:
-    return Argument(name, type=int, default=default, help=text)
+    return Argument(name, type=whole, default=default, help=text)
+
+
+def whole(text: str) -> int:
+    """An integer as JSON writes it: neither 010 nor 1_000."""
+    if not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", text):
+        raise argparse.ArgumentTypeError(f"expected an integer, got {text[:60]!r}")
+    return int(text)
 
 
 LAYOUT = Argument("--layout", default="auto")

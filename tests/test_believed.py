@@ -74,7 +74,7 @@ def test_the_doctor_names_it_and_the_scorer_refuses_it(tmp_path, fault):
 
 def test_one_detection_without_a_mask_does_not_turn_off_mask_ap():
     boxed = detections(lambda entries: entries[1].update(segmentation=None, bbox=[8, 7, 4, 3]))
-    with pytest.raises(InputError, match="detections: entry 2 .*has no mask, while others have"):
+    with pytest.raises(InputError, match=r"detections: entry 2 .*has no mask, while others have"):
         evaluate_instances_files(truth(), boxed)
     everywhere = [{**each, "bbox": [8, 7, 4, 3]} for each in boxed]
     for each in everywhere:

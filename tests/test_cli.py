@@ -159,3 +159,9 @@ def test_training_says_what_it_will_do_before_torch_is_loaded(root):
     assert "torch" in done.stderr.splitlines()[-1]
     assert done.stdout.startswith("train as-tab3-shift: a row of book/plan.yml; ")
     assert "token_querying > attentionshift" in done.stdout and "seed=2" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["010", "1_000", "0x10", "1.0", "٣", "9" * 30])
+def test_integers_are_those_of_json(capsys, text):
+    assert main(["recipe", "psps", "--seed", text]) == 2
+    assert "--seed: expected an integer" in capsys.readouterr().err

@@ -11,9 +11,9 @@ from support import small_datasets as small
 
 from pointseg.data.bestiary import make
 from pointseg.data.doctor import check
-from pointseg.data.measures import shoelace
 from pointseg.data.layouts import open_dataset
 from pointseg.data.masks import perimeter
+from pointseg.data.measures import shoelace
 from pointseg.data.points import sample_points, write_points
 
 

@@ -252,8 +252,12 @@ def write(folder, name, scenes):
         annotations.append({"image_id": row, "file_name": f"{row}.png", "segments_info": infos})
     content = {
         "images": [
-            {"id": k, "file_name": f"{k}.jpg", "height": scene.pixels.shape[0],
-             "width": scene.pixels.shape[1]}
+            {
+                "id": k,
+                "file_name": f"{k}.jpg",
+                "height": scene.pixels.shape[0],
+                "width": scene.pixels.shape[1],
+            }
             for k, scene in enumerate(scenes)
         ],
         "annotations": annotations,
@@ -348,7 +352,10 @@ FAULTS = {
     "id not in PNG": (lambda c: first(c).update(id=77), "not in the PNG"),
     "id not in JSON": (lambda c: c["annotations"][0]["segments_info"].pop(), "not listed"),
     "id too large": (lambda c: first(c).update(id=2**24), "not an integer in 1..16777215"),
-    "id twice": (lambda c: c["annotations"][0]["segments_info"].append(first(c)), "duplicate segment id"),
+    "id twice": (
+        lambda c: c["annotations"][0]["segments_info"].append(first(c)),
+        "duplicate segment id",
+    ),
     "unknown category": (lambda c: first(c).update(category_id=2), "unknown category 2"),
     "no prediction": (lambda c: c["annotations"].pop(0), "no prediction for image 0"),
     "unknown image": (lambda c: c["annotations"].append({"image_id": 9}), "unknown image id 9"),

@@ -67,6 +67,27 @@ def test_a_method_alone_gets_the_first_stage_of_its_task_where_the_scale_has_one
     ({"scale": "huge"}, "scale: there is no 'huge'; there are smoke, small, paper"),
     ({"training": {"learning_rate": 1}}, "stage 0: training: there is no 'learning_rate'"),
     ({"points": {"kind": "random"}}, "points kind: there is no 'random'"),
+    ({"points": {"kind": "jitter"}}, "points: jitter: expected a positive number of pixels"),
+    ({"points": {"kind": "centre", "n": 3}}, "points: n: kind 'centre' gives one point"),
+    ({"points": {"n": 0}}, "points: n: expected an integer of at least 1, got 0"),
+    ({"points": {"seed": -1}}, "points: seed: expected an integer of at least 0, got -1"),
+    ({"training": {"lr": "1e-4"}}, "training: lr: expected a number of at least 0, got '1e-4'"),
+    ({"training": {"lr": math.nan}}, "training: lr: expected a number"),
+    ({"training": {"steps": 4.5}}, "steps: expected an integer or null of at least 0, got 4.5"),
+    ({"training": {"steps": True}}, "steps: expected an integer or null"),
+    ({"training": {"batch": 0}}, "batch: expected an integer or null of at least 1, got 0"),
+    ({"training": {"betas": [0.9]}}, "betas: expected a list of numbers"),
+    ({"training": {"schedule": "zigzag"}}, "schedule: expected one of cosine, step, constant"),
+    ({"training": [1]}, "stage 0: training: expected a table, got \\[1\\]"),
+    ({"seed": "0"}, "recipe: seed: expected an integer of at least 0, got '0'"),
+    ({"seed": -1}, "recipe: seed: expected an integer of at least 0, got -1"),
+    ({"images": 0}, "recipe: images: expected an integer or null of at least 1, got 0"),
+    ({"method": "psps", "config": {"path_stride": "4"}}, "path_stride: expected an integer, got"),
+    ({"method": "psps", "config": {"semantic": "x"}}, "semantic: expected one of"),
+    ({"method": "psps", "config": {"student": {"width": "x"}}}, "student: width: expected an int"),
+    ({"method": "points_alone", "config": {"box_share": "1"}}, "box_share: expected a number"),
+    ({"method": "attentionshift", "config": {"score": "1"}}, "score: expected a number"),
+    ({"method": "attentionshift", "config": {"skore": 1}}, "config: there is no 'skore'"),
     ({"precision": "fp8"}, "precision: there is no 'fp8'"),
     ({"scored_on": "test"}, "scored_on: there is no 'test'; there are tune, val"),
     ({"depth": 3}, "recipe: there is no 'depth'"),
@@ -121,7 +142,7 @@ def origins(name, changes=None, **more):
 
 def test_every_value_of_a_recipe_names_its_source(root, monkeypatch):
     monkeypatch.chdir(root)
-    place = origins("as-tab3-shift", {"seed": 2, "points": {"n": 3}, "config": {"alpha": 2.0}})
+    place = origins("as-tab3-shift", {"seed": 2, "points": {"n": 1}, "config": {"alpha": 2.0}})
     assert place["seed"] == place["points.n"] == place["1 attentionshift.config.alpha"] == "given"
     for label in ("layout", "points.kind", "1 attentionshift.config.filtering"):
         assert place[label].startswith("row as-tab3-shift, book/plan.yml:"), label
@@ -147,8 +168,8 @@ def test_records_in_a_config_are_listed_setting_by_setting_and_changed_by_name()
     chosen = plan.recipe_for("exits", config={"walk": {"hops": math.inf}})
     assert recipes.Recipe.from_json(json.dumps(strict(json.loads(chosen.to_json())))) == chosen
     assert chosen.build([]).config.walk.hops == math.inf
-    with pytest.raises(InputError, match="config: there is no 'hop'; there are vit, weights"):
-        plan.recipe_for("exits", config={"walk": {"hop": 2}}).build([])
+    with pytest.raises(InputError, match="stage 1: config: walk: there is no 'hop'"):
+        plan.recipe_for("exits", config={"walk": {"hop": 2}})
 
 
 def test_a_stage_of_its_own_goes_before_at_the_paper_s_size_too():

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pointseg.data.coco_json import CocoIndex
-from pointseg.data.dataset import Dataset, OnFault, Row, raise_fault
-from pointseg.data.files import inside
+from pointseg.data.dataset import Dataset, Row
+from pointseg.data.files import OnFault, inside, raise_fault
 from pointseg.metrics import rle
 from pointseg.structures import InputError
 

@@ -9,8 +9,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pointseg.data.dataset import OnFault, raise_fault
-from pointseg.data.files import is_name, is_whole, read_json, refuse_name, shown
+from pointseg.data.files import (
+    OnFault,
+    is_name,
+    is_whole,
+    raise_fault,
+    read_json,
+    refuse_name,
+    shown,
+)
 from pointseg.data.images import MAX_PIXELS
 from pointseg.data.measures import is_number
 from pointseg.structures import Category, InputError
@@ -38,9 +45,7 @@ def read_index(path: Path, kind: str, on_fault: OnFault) -> CocoIndex:
     return index_of(read_json(path), path, kind, on_fault)
 
 
-def index_of(
-    content: Any, path: Path, kind: str, on_fault: OnFault = raise_fault
-) -> CocoIndex:
+def index_of(content: Any, path: Path, kind: str, on_fault: OnFault = raise_fault) -> CocoIndex:
     """The same for a file already read, which messages call `path`."""
     index = CocoIndex(path)
     for entry in _accepted(path, content, "categories", _refuse_category, on_fault, ("id", "name")):
@@ -59,7 +64,9 @@ def annotations_of(
     """The checked annotations of a file about the images and categories of an index."""
     refuse = {"instances": _refuse_instance, "panoptic": _refuse_segments}[kind]
     unique = ("id",) if kind == "instances" else ("image_id", "file_name")
-    entries = _accepted(path, content, "annotations", partial(refuse, index=index), on_fault, unique)
+    entries = _accepted(
+        path, content, "annotations", partial(refuse, index=index), on_fault, unique
+    )
     by_image: Annotations = {}
     for entry in entries:
         by_image.setdefault(entry["image_id"], []).append(entry)

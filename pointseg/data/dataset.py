@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
-from pointseg.data.files import read_bytes
+from pointseg.data.files import OnFault, read_bytes
 from pointseg.data.images import named, read_image, read_index_mask, read_size
 from pointseg.structures import Category, InputError, Truth, tensors
-
-OnFault = Callable[[InputError], None]  # loaders raise at the first fault, the doctor collects them
-
-
-def raise_fault(fault: InputError) -> NoReturn:
-    raise fault
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NoReturn
 from unicodedata import category
 
 from pointseg.structures import IGNORE, InputError
@@ -17,7 +19,15 @@ UNFIT = (
     "Zl",
     "Zp",
 )  # control characters, halves of characters, line ends: in no file name
+MOST_BYTES = 2**31  # of a file that is read as a whole; the largest list of COCO has half a GB
 SHOWN = 60  # longest piece of foreign text repeated in a message
+
+
+OnFault = Callable[[InputError], None]  # loaders raise at the first fault, the doctor collects them
+
+
+def raise_fault(fault: InputError) -> NoReturn:
+    raise fault
 
 
 def shown(value: object) -> str:
@@ -52,7 +62,23 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_bytes(path: Path) -> bytes:
+def refuse_special(path: Path, most: int | None = None) -> None:
+    """Refuses what is no regular file: a pipe waits for ever, a device never ends; and one of more
+    bytes than `most`."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise InputError(f"{path}: {cause_of(error)}") from None
+    except ValueError:
+        raise InputError(f"{shown(str(path))}: is not a file name") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is not a file")
+    if most is not None and status.st_size > most:
+        raise InputError(f"{path}: has {status.st_size} bytes, at most {most} are read")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    refuse_special(path, most)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pointseg.data.dataset import Dataset, OnFault, raise_fault
-from pointseg.data.files import class_names, inside
+from pointseg.data.dataset import Dataset
+from pointseg.data.files import OnFault, class_names, inside, raise_fault
 from pointseg.data.images import SUFFIXES, read_image, read_size
 from pointseg.data.point_file import read_points
 from pointseg.structures import Category

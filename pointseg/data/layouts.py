@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pointseg.data.coco import CocoDataset
 from pointseg.data.coco_json import read_index
-from pointseg.data.dataset import Dataset, OnFault, raise_fault
-from pointseg.data.files import refuse_name
+from pointseg.data.dataset import Dataset
+from pointseg.data.files import OnFault, raise_fault, refuse_name
 from pointseg.data.folder import FolderDataset, list_images
 from pointseg.data.panoptic import PanopticDataset
 from pointseg.data.voc import MERGED, VocDataset, find_sbd

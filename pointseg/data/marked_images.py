@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from pointseg.data.files import read_json, shown
 from pointseg.data.images import named
+from pointseg.data.measures import is_box
 from pointseg.data.point_file import FORMAT, PointFile, read_points
 from pointseg.data.point_formats import (
     image_of,
@@ -23,7 +25,7 @@ from pointseg.data.point_formats import (
     read_point_pngs,
     target_of,
 )
-from pointseg.ops.extreme_points import CLICKS, side_middles
+from pointseg.ops.extreme_points import side_middles
 from pointseg.structures import Category, InputError, Points
 
 POINT_FIELDS = ("point", "points", "extreme_points")
@@ -43,7 +45,8 @@ class Marks:
 
     def of(self, image: Path, size: tuple[int, int]) -> Points | None:
         """The points of an image of (h, w); None where the file has nothing to say of it."""
-        names = (image.name, image.stem, str(int(image.stem)) if image.stem.isdigit() else "")
+        number = str(int(image.stem)) if re.fullmatch("[0-9]{1,18}", image.stem) else ""
+        names = (image.name, image.stem, number)
         key = next((self.ids[name] for name in names if name in self.ids), None)
         if key is None:
             return None
@@ -96,12 +99,7 @@ def boxes_as_points(record: Any, where: str) -> PointFile:
 def _box(annotation: dict, size: tuple[int, int], where: str) -> list[float]:
     """xyxy of whole pixels, inside the image."""
     box = annotation.get("bbox")
-    numbers = (
-        isinstance(box, list)
-        and len(box) == CLICKS
-        and all(type(v) in (int, float) and math.isfinite(v) for v in box)
-    )
-    if not numbers or min(box[2:]) <= 0:
+    if not is_box(box) or min(box[2:]) <= 0:
         raise InputError(f"{where}: bbox: expected [x, y, width, height], got {shown(box)}")
     (x, y, width, height), (h, w) = box, size
     left, top = max(0, math.floor(x)), max(0, math.floor(y))

@@ -39,8 +39,8 @@ def measure_faults(entry: dict, mask: Measured) -> Iterator[str]:
     if "area" in entry and not _area_agrees(area, mask, entry):
         yield f"area {shown(area)}, its mask has {mask.area} pixels"
     if box is not None and not _box_agrees(box, mask, entry):
-        own = "none" if mask.box is None else shown([round(side) for side in mask.box])
-        yield f"bbox {shown(box)}, its mask has {own}"
+        theirs = "none" if mask.box is None else shown([round(side) for side in mask.box])
+        yield f"bbox {shown(box)}, its mask has {theirs}"
 
 
 def is_number(value: object) -> bool:

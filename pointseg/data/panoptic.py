@@ -8,8 +8,8 @@ import numpy as np
 
 from pointseg.data.coco import CocoImages
 from pointseg.data.coco_json import CocoIndex
-from pointseg.data.dataset import OnFault, Row, raise_fault
-from pointseg.data.files import inside
+from pointseg.data.dataset import Row
+from pointseg.data.files import OnFault, inside, raise_fault
 from pointseg.data.images import read_segment_ids
 from pointseg.structures import VOID_SEGMENT, InputError
 

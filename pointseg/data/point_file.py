@@ -73,8 +73,9 @@ class PointFile:
 
 
 def write_points(path: Path | str, point_file: PointFile) -> None:
-    """Write atomically, one image a line."""
+    """Write atomically, one image a line; nothing that `read_points` would refuse."""
     record = as_record(point_file)
+    check_head({**record, "content_hash": None}, str(path))
     images = record.pop("images")
     record["content_hash"] = point_file.content_hash
     head = json.dumps(record, indent=1, allow_nan=False)

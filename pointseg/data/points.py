@@ -13,6 +13,7 @@ from numpy.random import Generator
 from scipy import ndimage
 from tqdm import tqdm
 
+from pointseg.data.files import is_whole
 from pointseg.data.masks import inner_border
 from pointseg.data.point_file import (
     ImagePoints,
@@ -27,6 +28,7 @@ from pointseg.structures import POINT_KINDS, InputError, Truth
 __all__ = ["ImagePoints", "Jitter", "PointFile", "read_points", "sample_points", "write_points"]
 
 EXTREME_SPAN = 0.02  # share of the box side that counts as "at the extreme", ExtremeNet (CVPR 2019)
+MOST_JITTER = 1e6  # pixels; no image is as large
 EXTREME_SIDES = 4  # top, left, bottom, right
 
 
@@ -44,7 +46,9 @@ def sample_points(
     """
     jitter = Jitter(jitter_of, float(jitter_px)) if kind == "jitter" else None
     n = EXTREME_SIDES if kind == "extreme" else n
-    _check_request(dataset, kind, n, seed, jitter)
+    fault = request_fault(kind, n, seed, jitter)
+    if fault := fault or (None if len(dataset) else "the dataset has no images"):
+        raise InputError(f"points of {getattr(dataset, 'root', 'dataset')}: {fault}")
     images = {}
     for index in tqdm(
         range(len(dataset)), desc=f"points: {kind}", unit="image", disable=None, leave=False
@@ -169,18 +173,16 @@ CHOOSE: dict[str, Callable] = {
 }
 
 
-def _check_request(dataset, kind: str, n: int, seed: int, jitter: Jitter | None) -> None:
+def request_fault(kind: str, n: int, seed: int, jitter: Jitter | None) -> str | None:
+    """Why nobody can have such points, None when one can; what passes, a points file can say."""
     rules = {
         f"kind: expected one of {', '.join(POINT_KINDS)}, got {kind!r}": kind in POINT_KINDS,
-        f"n: expected a positive integer, got {n}": type(n) is int and n > 0,
+        f"n: expected a positive integer, got {n}": is_whole(n, 1),
         f"n: kind 'centre' gives one point a target, got {n}": kind != "centre" or n == 1,
-        f"seed: expected an integer >= 0, got {seed}": type(seed) is int and seed >= 0,
-        "the dataset has no images": len(dataset) > 0,
+        f"seed: expected an integer of 0 to 2**63 - 1, got {seed}": is_whole(seed, 0),
     }
     if jitter:
         of, px = jitter.of, jitter.px
         rules[f"jitter: expected uniform or centre, got {of!r}"] = of in ("uniform", "centre")
-        rules[f"jitter: expected a positive number of pixels, got {px}"] = 0 < px < math.inf
-    for cause, holds in rules.items():
-        if not holds:
-            raise InputError(f"points of {getattr(dataset, 'root', 'dataset')}: {cause}")
+        rules[f"jitter: expected a positive number of pixels, got {px}"] = 0 < px < MOST_JITTER
+    return next((cause for cause, holds in rules.items() if not holds), None)

@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from pointseg.data.dataset import Dataset, OnFault, Row, raise_fault
-from pointseg.data.files import class_names, inside, read_lines, refuse_name, shown
+from pointseg.data.dataset import Dataset, Row
+from pointseg.data.files import (
+    OnFault,
+    class_names,
+    inside,
+    raise_fault,
+    read_lines,
+    refuse_name,
+    shown,
+)
 from pointseg.data.images import named, read_index_mask
 from pointseg.structures import IGNORE, Category, InputError
 
@@ -157,16 +165,26 @@ def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
     nothing is run)."""
     try:
         inst = loadmat(path, variable_names=["GTinst"], appendmat=False)["GTinst"][0, 0]
-        objects = np.asarray(inst["Segmentation"], dtype=np.int64)
-        categories = np.asarray(inst["Categories"], dtype=np.int64).ravel()
+        objects, categories = (whole(inst[name]) for name in ("Segmentation", "Categories"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file or directory") from None
     except Exception as error:  # scipy raises nearly anything on corrupt bytes
         raise InputError(f"{path}: is not an SBD instance file ({type(error).__name__})") from None
+    if objects is None or categories is None:
+        raise InputError(f"{path}: holds numbers that are no whole numbers")
     if objects.shape != tuple(size):
         shape = named(objects.shape) if objects.ndim == 2 else "no image"
         raise InputError(f"{path}: mask is {shape}, its image {named(size)}")
-    return _with_classes(path, objects, categories)
+    return _with_classes(path, objects, categories.ravel())
+
+
+def whole(numbers: np.ndarray) -> np.ndarray | None:
+    """int64 of numbers that MATLAB may have kept as floats; None where one is no whole number."""
+    values = np.asarray(numbers)
+    if values.dtype.kind not in "iufb" or not np.isfinite(values).all():
+        return None
+    integers = values.astype(np.int64)
+    return integers if (integers == values).all() else None
 
 
 def _with_classes(

@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pointseg.data.files import shown
 from pointseg.lab.carry import is_carried
 from pointseg.lab.chain import code_of
 from pointseg.lab.fingerprint import code_hash, imported, library_hash, sha8
@@ -24,6 +23,7 @@ from pointseg.lab.plan import folder_of, recipe_for
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import data_hash
 from pointseg.lab.run_record import RUNS, SMOKE, Interrupted, Run, StopFlag, flat, write_text
+from pointseg.lab.settings import read_value
 from pointseg.structures import InputError
 
 KERNEL = "python3"
@@ -45,9 +45,9 @@ class Parameter:
 
     def parse(self, given: Any) -> Any:
         """The value for a text such as the command line gives, or for a value of its type."""
-        if given is None and self.optional:
-            return None
         value = self._read(given) if isinstance(given, str) and self.type != "str" else given
+        if value is None and self.optional:
+            return None
         is_flag = isinstance(value, bool)
         if not isinstance(value, CHECKED[self.type]) or is_flag != (self.type == "bool"):
             raise self._refusal(given)
@@ -55,14 +55,12 @@ class Parameter:
 
     def _read(self, given: str) -> Any:
         try:
-            value = yaml.safe_load(given)
-            # YAML takes 1e-3 for a text
-            return float(value) if self.type == "float" and isinstance(value, str) else value
-        except (yaml.YAMLError, ValueError):
+            return read_value(given)
+        except (ValueError, RecursionError):
             raise self._refusal(given) from None
 
     def _refusal(self, given: Any) -> InputError:
-        return InputError(f"{self.name}: expected {PLAIN[self.type]}, got {given!r}")
+        return InputError(f"{self.name}: expected {PLAIN[self.type]}, got {shown(given)}")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import yaml
 from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import Recipe, make
 from pointseg.lab.run_record import SMOKE, home
+from pointseg.lab.settings import refuse_unknown, table, types_of
 from pointseg.structures import InputError
 
 PLAN = Path("book/plan.yml")
@@ -153,7 +154,12 @@ def folder_of(recipe: Recipe) -> Path:
 def recipe_for(name: str, **changes: Any) -> Recipe:
     """A row's recipe or a method's usual chain, with changes; None changes nothing."""
     changes = {key: value for key, value in changes.items() if value not in (None, {})}
-    changes = {**changes.pop("settings", {}), **changes}
+    settings = table("settings", changes.pop("settings", None))
+    for each in settings:
+        refuse_unknown("settings", each, types_of(Recipe).keys() - {"stages"})
+    if "points" in settings:
+        changes["points"] = table("points", settings["points"]) | changes.get("points", {})
+    changes = {**settings, **changes}
     if name in METHODS:
         return make(name, **changes)
     if name not in rows():

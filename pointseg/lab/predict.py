@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -45,6 +47,7 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
     categories = marks.categories if marks else categories
     method.to(default_device())
     samples, segments, entries = samples_of(paths, marks), [], []
+    named = dict(zip(paths, written_names(paths)))
     for path, sample in tqdm(samples, desc="predict", disable=None):
         image, number = sample.image, sample.image_id
         prediction = predict_one(method, recipe, sample)
@@ -52,8 +55,8 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
         height, width = image.shape[1:]
         entry = {"id": number, "file_name": path.name, "width": width, "height": height}
         entries.append(entry)
-        segments += results(prediction, categories, out / f"{path.stem}.segments.png")
-        draw(image, prediction, categories, out / f"{path.stem}.overlay.png")
+        segments += results(prediction, categories, out / f"{named[path]}.segments.png")
+        draw(image, prediction, categories, out / f"{named[path]}.overlay.png")
     listing = {"images": entries, "categories": category_records(categories)}
     kind = "panoptic" if segments and "segments_info" in segments[0] else "instances"
     write_text(out / "images.json", json.dumps(listing, indent=1) + "\n")
@@ -106,10 +109,20 @@ def image_paths(where: Path) -> list[Path]:
 
 def image_ids(paths: Sequence[Path]) -> list[int]:
     """The numbers in COCO-style names (000000000139.jpg), so that results meet their ground truth;
-    else 1, 2, ..."""
-    if all(path.stem.isdigit() for path in paths):
-        return [int(path.stem) for path in paths]
+    else, also where two names hold one number, 1, 2, ..."""
+    stems = [path.stem for path in paths]
+    if all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems):
+        numbers = [int(stem) for stem in stems]
+        if len(set(numbers)) == len(numbers):
+            return numbers
     return list(range(1, len(paths) + 1))
+
+
+def written_names(paths: Sequence[Path]) -> list[str]:
+    """What each image's files are called: its stem, or the whole name where another image has the
+    same stem."""
+    shared = Counter(path.stem.casefold() for path in paths)
+    return [path.name if shared[path.stem.casefold()] > 1 else path.stem for path in paths]
 
 
 @torch.inference_mode()

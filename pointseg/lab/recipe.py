@@ -6,10 +6,21 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pointseg.data.files import shown
+from pointseg.data.points import Jitter, request_fault
 from pointseg.lab.methods import FIRST, method_class, scored_on
+from pointseg.lab.settings import (
+    changed,
+    check_values,
+    hashable,
+    read_value,
+    refuse_unknown,
+    table,
+    types_of,
+)
 from pointseg.papers.method import Method
 from pointseg.structures import POINT_KINDS, Category, InputError, Training
 from pointseg.training.loop import Settings
@@ -124,11 +135,11 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """Inverse of `to_json`."""
         try:
-            values = json.loads(text)
-            values["points"] = PointChoice(**values["points"])
-            values["stages"] = tuple(_stage_of(each) for each in values["stages"])
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            values = read_value(text)
+            return _checked(_read_recipe(values))
+        except InputError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"recipe: not readable ({error})") from None
 
     @property
@@ -139,7 +150,7 @@ class Recipe:
 
 
 def scale_of(name: str) -> Scale:
-    if name not in SCALES:
+    if not isinstance(name, str) or name not in SCALES:
         raise InputError(f"scale: there is no '{name}'; there are {', '.join(SCALES)}")
     return SCALES[name]
 
@@ -159,9 +170,13 @@ def make(
     Without stages the method's usual chain; `training` and `config` change its last stage.
     """
     dial = scale_of(scale)
-    given = [dict(each) for each in stages or usual_chain(method, scale)]
-    given[-1]["training"] = {**given[-1].get("training", {}), **(training or {})}
-    given[-1]["config"] = {**given[-1].get("config", {}), **(config or {})}
+    if stages is not None and not (isinstance(stages, list | tuple) and stages):
+        raise InputError(f"stages: expected a list of tables, got {shown(stages)}")
+    chain = stages or usual_chain(method, scale)
+    given = [table(f"stage {k}", each) for k, each in enumerate(chain)]
+    for name, changes in (("training", training), ("config", config)):
+        what = f"stage {len(given) - 1}: {name}"
+        given[-1][name] = table(what, given[-1].get(name)) | table(what, changes)
     resolved = tuple(_resolved(k, each, scale) for k, each in enumerate(given))
     recipe = Recipe(
         stages=resolved,
@@ -169,13 +184,13 @@ def make(
         layout="auto",
         scale=scale,
         seed=0,
-        points=_replaced("points", points_of(resolved), points or {}),
+        points=changed("points", points_of(resolved), points or {}),
         image_size=dial.image_size,
         images=dial.images,
         scored_images=dial.scored_images,
         checkpoint_every=dial.checkpoint_every,
     )
-    return _checked(_replaced("recipe", recipe, settings))
+    return _checked(changed("recipe", recipe, settings))
 
 
 def usual_chain(method: str, scale: str) -> list[dict[str, Any]]:
@@ -195,17 +210,20 @@ def points_of(stages: Sequence[Stage]) -> PointChoice:
 
 def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
     """Stage k of a chain with the values that its method and the scale state."""
-    known = {field.name for field in fields(Stage)}
     for name in given:
-        _refuse_unknown(f"stage {k}", name, known)
+        refuse_unknown(f"stage {k}", name, types_of(Stage))
+    plain = {name: given[name] for name in given if name not in ("training", "config")}
+    check_values(f"stage {k}", Stage, plain)
     if "method" not in given:
         raise InputError(f"stage {k}: it names no method")
     cls, dial = method_class(given["method"]), scale_of(scale)
     stated = getattr(cls, "TRAINING", {}).get(scale, Training())
-    training = _replaced(f"stage {k}: training", stated, given.get("training", {}))
+    what = f"stage {k}: training"
+    training = changed(what, stated, table(what, given.get("training")))
     if training.steps is None and not training.epochs:
         training = replace(training, steps=dial.steps)
-    stage = Stage(
+    _check_config(f"stage {k}: config", given["method"], scale, given.get("config", {}))
+    return Stage(
         method=given["method"],
         learns_from=given.get("learns_from", cls.SUPERVISION),
         starts_from=given.get("starts_from"),
@@ -213,9 +231,13 @@ def _resolved(k: int, given: Mapping[str, Any], scale: str) -> Stage:
         config=_frozen(given.get("config", {})),
         student=given.get("student", True),
     )
-    if training.schedule not in ("cosine", "step", "constant", "trapezoid"):
-        raise InputError(f"stage {k}: schedule: there is no '{training.schedule}'")
-    return stage
+
+
+def _check_config(what: str, method: str, scale: str, values: Any) -> None:
+    config = getattr(method_class(method), "CONFIGS", {}).get(scale)
+    if config:  # names that are none of its own are its student's
+        student = getattr(config, "student", None)
+        check_values(what, type(config), values, type(student) if student else None)
 
 
 def _checked(recipe: Recipe) -> Recipe:
@@ -229,7 +251,15 @@ def _checked(recipe: Recipe) -> Recipe:
             raise InputError(f"points kind: {stage.method} needs {stated} points")
         if recipe.compile and not hasattr(method_class(stage.method), "compiled_parts"):
             raise InputError(f"compile: {stage.method} has no part to compile")
+    _check_points(recipe.points)
     return recipe
+
+
+def _check_points(chosen: PointChoice) -> None:
+    n = 4 if chosen.kind == "extreme" else chosen.n
+    jitter = Jitter(px=chosen.jitter_px) if chosen.kind == "jitter" else None
+    if fault := request_fault(chosen.kind, n, chosen.seed, jitter):
+        raise InputError(f"points: {fault}")
 
 
 def _check_links(k: int, stage: Stage, stages: Sequence[Stage]) -> None:
@@ -252,33 +282,20 @@ def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise InputError(f"{name}: there is no '{value}'; there are {', '.join(allowed)}")
 
 
-def _refuse_unknown(what: str, name: str, known: set[str]) -> None:
-    if name not in known:
-        raise InputError(f"{what}: there is no '{name}'; there are {', '.join(sorted(known))}")
-
-
-def _replaced(what: str, value: Any, changes: Mapping[str, Any]) -> Any:
-    """A dataclass with changed fields; an unknown field or a value of another type is refused."""
-    known = {field.name for field in fields(value)}
-    for name in changes:
-        _refuse_unknown(what, name, known)
-    return replace(value, **{name: _hashable(each) for name, each in changes.items()})
-
-
-def _hashable(value: Any) -> Any:
-    """JSON knows no tuples and no infinity, frozen values no lists."""
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, Mapping):
-        return {name: _hashable(each) for name, each in value.items()}
-    return float(value) if value in ("inf", "-inf") else value
-
-
 def _frozen(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted((name, _hashable(value)) for name, value in config.items()))
+    return tuple(sorted((name, hashable(value)) for name, value in config.items()))
 
 
-def _stage_of(values: Mapping[str, Any]) -> Stage:
-    training = {name: _hashable(value) for name, value in values["training"].items()}
-    rest = {"training": Training(**training), "config": _frozen(values["config"])}
-    return Stage(**{**values, **rest})
+def _read_recipe(values: dict[str, Any]) -> Recipe:
+    rest = {name: value for name, value in values.items() if name not in ("points", "stages")}
+    check_values("recipe", Recipe, rest)
+    scale_of(values["scale"])
+    points = changed("points", PointChoice(), values["points"])
+    stages = tuple(_stage_of(k, each, values["scale"]) for k, each in enumerate(values["stages"]))
+    return Recipe(**{**values, "points": points, "stages": stages})
+
+
+def _stage_of(k: int, values: Mapping[str, Any], scale: str) -> Stage:
+    training = changed(f"stage {k}: training", Training(), values["training"])
+    _check_config(f"stage {k}: config", values["method"], scale, values["config"])
+    return Stage(**{**values, "training": training, "config": _frozen(values["config"])})

@@ -11,10 +11,11 @@ from pointseg.nets.roi_heads import DecoderTrunk
 from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import (
     SHIPPED,
-    check_shapes,
+    check_weights,
     load_backbone,
     read_backbone,
     read_weights,
+    refuse_unsound,
 )
 from pointseg.structures import InputError
 
@@ -36,6 +37,8 @@ def start_heads(detector: nn.Module, weights: str) -> None:
     if not trunks or not Path(weights).is_file():
         return
     stored = read_weights(Path(weights))
+    known = ("decoder_", "norm.")
+    refuse_unsound(weights, {n: v for n, v in stored.items() if n.startswith(known)})
     count = sum(len(trunk.take(stored)) for trunk in trunks)
     print(f"{weights}: {count} tensors of the decoder start {len(trunks)} heads")
 
@@ -49,5 +52,5 @@ def load_first_stage(method: nn.Module, path: Path, parts: Sequence[str]) -> Non
     missing = [name for name in names if name not in stored]
     if missing:
         raise InputError(f"{path}: no first stage of this method, it has no {missing[0]}")
-    check_shapes(path, stored, state, names)
+    check_weights(path, stored, state, names)
     method.load_state_dict({name: stored[name] for name in names}, strict=False)

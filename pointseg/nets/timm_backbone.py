@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pointseg.data.files import read_bytes
 from pointseg.nets.vit import IMAGENET_MEAN, IMAGENET_STD
-from pointseg.nets.weights import Weights, check_shapes, hub_weights, read_weights
+from pointseg.nets.weights import Weights, check_weights, hub_weights, read_weights
 from pointseg.structures import InputError
 
 IMAGENET = "imagenet"  # as a source of weights: the registry package below
@@ -92,7 +92,7 @@ def load_body(body: nn.Module, weights: Weights, source: str) -> None:
     missing = [name for name in state if name not in stored and "num_batches" not in name]
     if missing:
         raise InputError(f"{source}: no weights of this network, it has no {missing[0]}")
-    check_shapes(source, stored, state, list(stored))
+    check_weights(source, stored, state, list(stored))
     body.load_state_dict(stored, strict=False)
 
 
@@ -131,5 +131,5 @@ def renamed(path: Path, expected: str, network: str) -> Weights:
     if len(stored) != len(wanted):
         raise InputError(f"{path}: holds {len(stored)} tensors, {network} has {len(wanted)}")
     weights = dict(zip(wanted, stored))
-    check_shapes(path, weights, wanted, list(wanted))
+    check_weights(path, weights, wanted, list(wanted))
     return weights

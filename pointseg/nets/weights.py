@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from pointseg.data.files import refuse_special
 from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.structures import InputError
 
@@ -71,8 +72,7 @@ def hub_weights(name: str) -> Weights:
 
 def read_weights(path: Path) -> Weights:
     """Tensors of a file by name; nothing in it is ever executed."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    refuse_special(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -86,7 +86,8 @@ def read_weights(path: Path) -> Weights:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     values = content.items() if isinstance(content, dict) else ()
-    weights = {name: value for name, value in values if isinstance(value, Tensor)}
+    named = (each for each in values if isinstance(each[0], str))
+    weights = {name: value for name, value in named if isinstance(value, Tensor)}
     if not weights:
         raise InputError(f"{path}: holds no table of tensors")
     return weights
@@ -105,20 +106,34 @@ def fit_weights(vit: TokenViT, weights: Weights, source: str) -> LoadReport:
     loaded = sorted(named.keys() & state.keys())
     if not loaded:
         raise InputError(f"{source}: no key fits {vit.config.name}")
-    check_shapes(source, named, state, loaded)
+    check_weights(source, named, state, loaded)
     vit.load_state_dict({name: named[name].float() for name in loaded}, strict=False)
     missing = tuple(sorted(state.keys() - named.keys() - set(OURS)))
     unexpected = tuple(sorted(named.keys() - state.keys()))
     return LoadReport(source, tuple(loaded), missing, unexpected, decoder)
 
 
-def check_shapes(
+def check_weights(
     source: str | Path, stored: Weights, wanted: Weights, names: Sequence[str]
 ) -> None:
+    """Refuses tensors of another shape or kind than the network's, and those that are not all
+    finite: any of them would predict without a word."""
     for name in names:
-        shape, ours = list(stored[name].shape), list(wanted[name].shape)
+        shape, ours = getattr(stored[name], "shape", "no tensor"), wanted[name].shape
         if shape != ours:
-            raise InputError(f"{source}: {name} is {shape}, this network's is {ours}")
+            shape = list(shape) if isinstance(shape, torch.Size) else shape
+            raise InputError(f"{source}: {name} is {shape}, this network's is {list(ours)}")
+    floats = [name for name in names if wanted[name].is_floating_point()]
+    refuse_unsound(source, {name: stored[name] for name in floats})
+
+
+def refuse_unsound(source: str | Path, weights: Weights) -> None:
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise InputError(f"{source}: {name} is {kind}, not a floating-point number")
+        if not torch.isfinite(value.float()).all():
+            raise InputError(f"{source}: {name} holds values that are not finite")
 
 
 def _our_name(name: str) -> str:
@@ -131,8 +146,9 @@ def _match_positions(vit: TokenViT, named: Weights) -> None:
     positions, ours = named.get("body.pos_embed"), getattr(vit.body, "pos_embed", None)
     if positions is None or ours is None or positions.shape == ours.shape:
         return
-    if positions.shape[-1] != ours.shape[-1]:
+    if positions.ndim != ours.ndim or positions.shape[-1] != ours.shape[-1]:
         return
+    refuse_unsound("positions", {"pos_embed": positions})
     prefix = 0 if vit.body.no_embed_class else vit.body.num_prefix_tokens
     side = round((positions.shape[1] - prefix) ** 0.5)
     if side * side == positions.shape[1] - prefix:
