@@ -79,11 +79,42 @@ def test_a_step_reaches_every_weight_that_learns(method):
     pytest.param((USUAL[0], USUAL[0]), id="two objects with one box"),
     pytest.param(((0, 0, 48, 48),), id="a box that fills the image"),
     pytest.param(((-9, -9, 70, 20),), id="clicks outside the image"),
+    pytest.param(((20, 20, 20, 20),), id="clicks in one place"),
 ])  # fmt: skip
-def test_hard_batches_train_on(method, points):
-    losses = build(method).losses(batch(clicks(*points)), 3)
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_hard_batches_train_on(method, points, neighbours):
+    changes = {} if method is MAL else {"walk": {"neighbours": neighbours}}
+    losses = build(method, **changes).losses(batch(clicks(*points)), 3)
     assert all(v.isfinite() for v in losses.values())
     sum(losses.values()).backward()
+
+
+@pytest.mark.parametrize("method", [MAL, EXITS])
+def test_clicks_that_do_not_bound_the_object_stand_for_their_hull(method):
+    """Three on the left, one in the middle: the mask lies in what was clicked, not beyond."""
+    loose = clicks((4, 6, 24, 30))
+    loose.xy[1] = torch.tensor([14.0, 18.0])  # the right one
+    [labels] = build(method).pseudo_labels(batch(loose))
+    assert labels.boxes.tolist() == [[4, 6, 15, 30]] and not labels.masks[0, :, 15:].any()
+
+
+def test_a_crop_without_ground_is_left_to_multiple_instances():
+    """A window that ends with its box: no token lies outside, nothing is retrieved."""
+    exits = build(EXITS)
+    objects = clicked_objects(batch(clicks((4, 6, 24, 30))))
+    crops = crops_of(objects.box, objects.image, torch.zeros(1, 4), exits.auto.config.side)
+    view = ObjectCrops(objects, objects, crops, torch.rand(1, 3, crops.side, crops.side))
+    seeds = exits.extractor.seeds(view)
+    assert not seeds.background.any() and exits.extractor.points(view.pixels, seeds).nothing.all()
+
+
+def test_two_objects_with_one_box_stay_foreground_at_their_own_clicks():
+    """Same-class neighbours in one box are the paper's failure; nothing of the own is lost."""
+    walk = replace(build(EXITS).config.walk, neighbours=True)
+    exits = build(EXITS, walk=walk)
+    view = exits.auto.view(batch(clicks(USUAL[0], USUAL[0])))
+    seeds = exits.extractor.seeds(view)
+    assert seeds.foreground.any(1).all() and not (seeds.foreground & seeds.background).any()
 
 
 @pytest.mark.parametrize("method", [MAL, EXITS])

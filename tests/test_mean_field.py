@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pointseg.bookkit.cost.works import mean_field_unfolded
 from pointseg.ops.box_losses import dice_loss, mil_loss
 from pointseg.ops.mean_field import HIGH, LOW, SMALL, mean_field
 
@@ -47,6 +48,15 @@ def test_mean_field_is_the_double_loop(contrast, rounds):
     assert torch.equal(
         mean_field(prob, images, inside, 0.1, rounds), loops(prob, images, inside, 0.1, rounds)
     )
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.2, 2.0])
+def test_unfolded_windows_give_the_same_masks(contrast):
+    """What the cost chapter measures against."""
+    prob, images, inside = problem(contrast)
+    for rounds in (1, 20):
+        plain = mean_field_unfolded(prob, images, inside, 0.1, rounds)
+        assert torch.equal(plain, mean_field(prob, images, inside, 0.1, rounds))
 
 
 def test_strongly_mixed_windows_feel_the_floor_of_the_denominator():

@@ -26,14 +26,22 @@ from pointseg.bookkit.cost.clock import (
     peak_bytes,
 )
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.data.points import extreme
 from pointseg.lab.recipe import make
 from pointseg.nets.attention import rollout_rows
 from pointseg.nets.start import starting_backbone
 from pointseg.nets.vit import TokenViT
 from pointseg.ops.components import tokens_in_boxes
+from pointseg.ops.mean_field import HIGH, LOW, SMALL, mean_field
 from pointseg.ops.tree import spanning_forest, tree_filter
 from pointseg.papers.attentionshift.shift import shift
 from pointseg.papers.attentionshift.tokens import Region, Tokens
+from pointseg.papers.exits.walk import (
+    doubly_stochastic,
+    doubly_stochastic_fast,
+    propagated,
+    similarity,
+)
 from pointseg.structures import Batch, Category, Points
 from pointseg.students.mask_rcnn import CONFIGS
 from pointseg.training.loop import Trainer, uses_bf16
@@ -60,14 +68,16 @@ class Extent:
     side: int  # of those images
     grid: int  # side of the token grid of the shift
     tree: tuple[int, int]  # of the tree filter
+    map: int  # side of the mask of a crop
+    walk: int  # side of a crop's token grid
     held: str  # scale of the steps whose memory is counted
     held_side: int  # of their images
 
 
 EXTENTS = {
-    "smoke": Extent(128, 4, (64,), (32,), 2, 64, 8, (8, 12), "smoke", 64),
+    "smoke": Extent(128, 4, (64,), (32,), 2, 64, 8, (8, 12), 16, 6, "smoke", 64),
     "small": Extent(2048, 400, (64, 128, 256, 512), (224, 384, 512), 12, 128, 64, (75, 100),
-                    "paper", PAPER_SIDE),
+                    128, 32, "paper", PAPER_SIDE),
 }  # fmt: skip
 
 
@@ -128,6 +138,9 @@ def cpu_pieces(extent: Extent) -> Iterator[list[Piece]]:
         yield step_pieces(name, "small", batch, CATEGORIES)
     yield shift_pieces(extent.grid)
     yield tree_pieces(extent.tree)
+    yield mean_field_pieces(extent.map)
+    yield walk_pieces(extent.walk)
+    yield extreme_pieces(extent.side)
 
 
 def gpu_pieces(device: torch.device) -> Iterator[list[Piece]]:
@@ -294,3 +307,66 @@ def tree_pieces(grid: tuple[int, int], channels: int = 21) -> list[Piece]:
         "tree and filter": lambda: tree_filter(values, spanning_forest(guide)),
     }
     return [Piece("tree filter", name, 1, grid[0], work) for name, work in works.items()]
+
+
+def mean_field_pieces(side: int, rounds: int = 100, images: int = 4) -> list[Piece]:
+    """The library's mean field, and the same by unfolding the window of every pixel each round."""
+    torch.manual_seed(0)
+    coarse = torch.rand(images, 4, side // 8, side // 8)
+    fine = F.interpolate(coarse, size=(side, side), mode="bicubic")
+    prob, colours = fine[:, 0].clamp(0, 1), fine[:, 1:] + 0.1 * torch.rand(images, 3, side, side)
+    inside = torch.zeros_like(prob, dtype=torch.bool)
+    inside[:, side // 8 : -side // 8, side // 8 : -side // 8] = True
+    works = {
+        "pairs of views": lambda: mean_field(prob, colours, inside, rounds=rounds),
+        "windows unfolded": lambda: mean_field_unfolded(prob, colours, inside, rounds=rounds),
+    }
+    return [Piece("mean field", name, images, side, work) for name, work in works.items()]
+
+
+def mean_field_unfolded(
+    prob: Tensor, images: Tensor, inside: Tensor, zeta: float = 0.1, rounds: int = 100
+) -> Tensor:
+    """[b, h, w] bool: mean field with all nine neighbours of every pixel laid out."""
+    b, _, h, w = images.shape
+    # colours far from all others keep what lies beyond the border out
+    far = F.pad(images + 10, (1, 1, 1, 1))
+    windows = F.unfold(far, 3).view(b, 3, 9, h, w)
+    gap = (windows - (images + 10)[:, :, None]).square().sum(1)
+    kernel = torch.exp(gap / (-2 * zeta**2))[:, None]
+    box = torch.stack([torch.ones_like(prob), inside.to(prob.dtype)], 1)
+    x = torch.stack([1 - prob.clamp(LOW, HIGH), prob.clamp(LOW, HIGH)], 1)
+    for _ in range(rounds):
+        logs = F.unfold(x.log(), 3, padding=1).view(b, 2, 9, h, w)
+        product = (kernel * logs).sum(2).exp() * box
+        x = (product / (product.sum(1, keepdim=True) + SMALL)).clamp(LOW, HIGH)
+    return x[:, 1] > 0.5
+
+
+def walk_pieces(side: int, hops: int = 3, rounds: int = 10) -> list[Piece]:
+    """Pseudo points of one crop, from the attention of a layer on."""
+    torch.manual_seed(0)
+    tokens = side**2
+    attention = (3 * torch.randn(1, 12, tokens + 1, tokens + 1)).softmax(-1)
+    matrix, seeds = similarity(attention), torch.rand(1, tokens, 2)
+    works = {
+        "mean over heads": lambda: similarity(attention),
+        "Sinkhorn and hops": lambda: propagated(
+            doubly_stochastic_fast(matrix, rounds), seeds, hops
+        ),
+        "Sinkhorn by divisions and powers": lambda: (
+            torch.linalg.matrix_power(doubly_stochastic(matrix, rounds), hops) @ seeds
+        ),
+    }
+    return [Piece("random walk", name, 1, side, work) for name, work in works.items()]
+
+
+def extreme_pieces(side: int, count: int = 100) -> list[Piece]:
+    """Extreme points of masks of Bestiary, one after another."""
+    scenes = [draw(0, "train", index, side) for index in range(4)]
+    masks = [
+        m for scene in scenes for m in scene.truth.masks[scene.truth.is_thing].numpy() if m.any()
+    ]
+    chosen = [masks[k % len(masks)] for k in range(count)]
+    work = lambda: [extreme(mask) for mask in chosen]  # noqa: E731
+    return [Piece("extreme points", f"{count} masks", count, side, work)]
