@@ -134,6 +134,22 @@ def test_a_loss_switched_off_changes_no_label_and_no_other_loss(choice, term):
     assert other.losses(*without, batch) == left
 
 
+def test_without_a_student_branch_encoder_and_backbone_learn_and_its_heads_rest():
+    """[EPLD Eq. 12] L_pan is left out; labels and the losses of the labeller stay."""
+    whole, batch = method(), batch_of(SCENE)
+    both, segments = whole.losses(batch, 5), whole.pseudo_labels(batch)[0].segments
+    whole.student_learns = False
+    losses = whole.losses(batch, 5)
+    assert losses == {name: both[name] for name in TERMS}
+    assert torch.equal(whole.pseudo_labels(batch)[0].segments, segments)
+    sum(losses.values()).backward()
+    network = whole.student.network.named_parameters()
+    assert {name.split(".")[0] for name, p in network if p.grad is not None} == {
+        "backbone",
+        "encoder",
+    }
+
+
 def test_eq11_each_term_is_the_sum_of_its_layers():
     """[EPLD Eq. 11] With the last layer alone in the estimate the sum of L terms is its own."""
     batch = batch_of(SCENE)

@@ -253,6 +253,14 @@ def test_all_printed_cells_of_the_four_papers_are_listed(root):
     assert any(c.printed == 53.2 and c.paper == "AS" for c in cells)
 
 
+def test_a_bed_s_rows_stand_in_a_table_and_no_other_bed_s():
+    runs = [report.Finished(Run(Path("runs") / f"bench-{bed}" / "epld-full" / f"s{seed}"), None,
+                            {"seed": seed}, {"bench/iou": score})
+            for bed, seed, score in (("a", 0, 10.0), ("a", 1, 20.0), ("ab", 0, 90.0))]  # fmt: skip
+    page = report.bench_table(report.Trial(CLAIMS, runs), "a", {"full": "epld-full"}, ["iou", "PQ"])
+    assert "15.0" in page and "n=2" in page and "90" not in page and "<td>-</td>" in page
+
+
 def test_a_run_shows_what_tables_ask_for_and_hides_the_rest():
     text = report.headline({"val/AP": 1.0, "val/PQ": 64.62, "speed": 3.0})
     assert text.startswith("val/PQ 64.6<details>") and "2 more" in text and "val/AP 1.0" in text

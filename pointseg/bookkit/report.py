@@ -334,6 +334,24 @@ def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
     return ours_table(held, what, ours, scores)
 
 
+def bench_table(held: Trial, bed: str, ours: dict[str, str], scores: Sequence[str]) -> str:
+    """Rows that a bed of the label bench has scored: named rows of the plan against its scores."""
+    place = f"bench-{bed}"
+    lines = [
+        [html.escape(name), *(number(_on_bench(held.runs, place, row, score)) for score in scores)]
+        for name, row in ours.items()
+    ]
+    return table([f"labels, bed {bed}", *map(html.escape, scores)], lines)
+
+
+def _on_bench(runs: Sequence[Finished], place: str, row: str, score: str) -> tuple[Value, ...]:
+    """The values of a row's runs on a bed, by seed."""
+    name = f"bench/{score}"
+    mine = [f for f in runs if f.run.id.startswith(f"{place}/{row}/") and name in f.scores]
+    values = [Value(f.run.id, f.recipe["seed"], f.scores[name]) for f in mine]
+    return tuple(sorted(values, key=lambda value: value.seed))
+
+
 def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:
     """How far the first of two rows of ours lies above the second: on the mean, and on each seed
     that both have."""

@@ -119,6 +119,8 @@ class EstimatedLabels:
 class Distance(nn.Module):
     """The labeller: a learnt distance, and the label that follows from it."""
 
+    ASSIGNING: ClassVar[tuple[str, ...]] = ("cost", "price")
+
     def __init__(self, student: PanopticStudent, config: Config):
         super().__init__()
         network, self.things, self.config = student.network.config, student.classes.things, config
