@@ -21,7 +21,7 @@
 method: str = "attentionshift"  # a method, or a row of book/plan.yml
 data: str | None = None  # "bestiary", or the folder of a dataset in a VOC or COCO layout
 layout: str | None = None
-scale: str | None = None  # smoke, small or paper
+scale: str | None = None  # smoke, small, photos or paper
 seed: int = 0
 points: str | None = None  # kind of point: uniform, centre, border, extreme or jitter
 n: int | None = None  # points on each target

@@ -241,7 +241,7 @@ RUNNING = (
 )
 NAMED = (
     Argument("name", help="a method, or a row of book/plan.yml"),
-    Argument("--scale", help="smoke, small or paper (default: the row's, or smoke)"),
+    Argument("--scale", help="smoke, small, photos or paper (default: the row's, or smoke)"),
     number("--seed", None),
     path("--notebook", "book/experiment.py"),
 )

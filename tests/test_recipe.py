@@ -57,14 +57,14 @@ def test_a_method_alone_gets_the_first_stage_of_its_task_where_the_scale_has_one
     usual = {scale: recipes.make("psps", scale=scale).stages for scale in recipes.SCALES}
     names = {scale: [stage.method for stage in stages] for scale, stages in usual.items()}
     chain = ["point_semantics", "psps"]
-    assert names == {"smoke": chain, "small": chain, "paper": ["psps"]}
+    assert names == {"smoke": chain, "small": chain, "photos": ["psps"], "paper": ["psps"]}
     assert recipes.make("mask_rcnn").stages[0].method == "token_querying"
     assert [stage.method for stage in recipes.make("tiny").stages] == ["tiny"]
 
 
 @pytest.mark.parametrize("wrong, complaint", [
     ({"method": "nothing"}, "method: there is no 'nothing'"),
-    ({"scale": "huge"}, "scale: there is no 'huge'; there are smoke, small, paper"),
+    ({"scale": "huge"}, "scale: there is no 'huge'; there are smoke, small, photos, paper"),
     ({"training": {"learning_rate": 1}}, "stage 0: training: there is no 'learning_rate'"),
     ({"points": {"kind": "random"}}, "points kind: there is no 'random'"),
     ({"points": {"kind": "jitter"}}, "points: jitter: expected a positive number of pixels"),

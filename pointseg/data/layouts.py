@@ -13,7 +13,7 @@ from pointseg.data.dataset import Dataset
 from pointseg.data.files import OnFault, raise_fault, refuse_name
 from pointseg.data.folder import FolderDataset, list_images
 from pointseg.data.panoptic import PanopticDataset
-from pointseg.data.voc import MERGED, VocDataset, find_sbd
+from pointseg.data.voc import COMPOSED, MERGED, VocDataset, find_sbd
 from pointseg.structures import InputError
 
 LAYOUTS = ("panoptic", "coco", "voc", "voc-panoptic", "folder")
@@ -89,7 +89,7 @@ def _open_voc(root: Path, split: str, background: bool, on_fault: OnFault) -> Da
     folder = find_voc(root)
     if folder is None:
         return None
-    listed = (folder / f"ImageSets/Segmentation/{split}.txt").is_file() or split == MERGED
+    listed = (folder / f"ImageSets/Segmentation/{split}.txt").is_file() or split in COMPOSED
     return VocDataset(folder, split, background, on_fault) if listed else None
 
 

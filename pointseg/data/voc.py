@@ -19,6 +19,7 @@ from pointseg.data.files import (
     shown,
 )
 from pointseg.data.images import named, read_index_mask
+from pointseg.data.photo_splits import PHOTO_SPLITS, photo_ids, photo_lists, refuse_absent
 from pointseg.structures import IGNORE, Category, InputError
 
 PASCAL = (
@@ -27,6 +28,7 @@ PASCAL = (
 ).split()
 BACKGROUND = Category(0, "background", is_thing=False)
 MERGED = "train_aug"
+COMPOSED = (MERGED, *PHOTO_SPLITS)  # splits that need no list of their own
 BACKGROUND_TARGET = 256  # no byte of a mask PNG, so never an object's id; 0 would read as void
 
 
@@ -50,7 +52,7 @@ class VocDataset(Dataset):
         root = Path(root)
         self.background = background
         self.layout = "voc-panoptic" if background else "voc"
-        self.sbd = find_sbd(root) if split == MERGED else None
+        self.sbd = find_sbd(root) if split in COMPOSED else None
         ids = read_split(root, split, self.sbd, on_fault)
         self.has_truth = split != "pretrain"
         super().__init__(
@@ -114,16 +116,27 @@ def voc_classes(root: Path) -> list[Category]:
 def read_split(
     root: Path, split: str, sbd: Path | None, on_fault: OnFault = raise_fault
 ) -> list[str]:
-    """The ids of a split, checked as file names; `train_aug` is put together when it has no list of
-    its own."""
+    """The ids of a split, checked as file names; `train_aug` and the splits of scale photos are put
+    together when they have no list of their own."""
     lists = root / "ImageSets" / "Segmentation"
     listed = lists / f"{split}.txt"
-    if split != MERGED or listed.is_file():
+    if split not in COMPOSED or listed.is_file():
         return _checked_ids(listed, on_fault)
+    if split in PHOTO_SPLITS:
+        return _read_photos(root, split, sbd, on_fault)
     if sbd is None:
         raise InputError(f"{root}: split {MERGED!r} needs SBD's dataset/inst beside the VOC folder")
     train, val = (_checked_ids(lists / f"{name}.txt", on_fault) for name in ("train", "val"))
     return train_aug_ids(train, val, sbd_ids(sbd, on_fault))
+
+
+def _read_photos(root: Path, split: str, sbd: Path | None, on_fault: OnFault) -> list[str]:
+    """The ids of a split of scale photos."""
+    lists = photo_lists(root / "ImageSets" / "Segmentation")
+    pool, *rest = (_checked_ids(path, on_fault) for path in lists)
+    ids = photo_ids(pool, rest[0] if rest else None, split)
+    refuse_absent(root, ids, sbd)
+    return ids
 
 
 def sbd_ids(sbd: Path, on_fault: OnFault = raise_fault) -> list[str]:

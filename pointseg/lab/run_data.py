@@ -21,7 +21,7 @@ from pointseg.data.supervision import BoxDataset, ImageDataset, MaskDataset, Poi
 from pointseg.lab.methods import method_class
 from pointseg.lab.recipe import PointChoice, Recipe
 from pointseg.lab.run_record import home
-from pointseg.structures import Category
+from pointseg.structures import Category, InputError
 
 BESTIARY_SEED = 0  # one embedded benchmark for everybody; a run's own seed does not touch it
 
@@ -107,6 +107,8 @@ def _facts_of(dataset: Dataset) -> dict[str, Any]:
 
 def open_corpus(recipe: Recipe) -> Corpus:
     root = bestiary(recipe) if recipe.data in EDITION_NAMED else Path(recipe.data)
+    if not root.is_dir():
+        raise InputError(f"data: {root} is not a folder; give one as -p data=FOLDER")
     layout = layout_of(root, recipe)
     train = _first(open_dataset(root, recipe.train, layout), recipe.images)
     scored = _first(open_dataset(root, recipe.scored_split, layout), recipe.scored_images)

@@ -30,7 +30,8 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str, strides: tuple[int, ...], weights: str | None = None):
         """`weights`: "imagenet" (the registry package), "timm" (its hub), a file, or None."""
         super().__init__()
-        self.body = _body(name, strides)
+        # twice as fast on a CPU where convolutions are by channel
+        self.body = _body(name, strides).to(memory_format=torch.channels_last)
         self.channels = self.body.feature_info.channels()
         if weights is not None:
             load_body(self.body, _stored(name, weights), weights)
@@ -54,7 +55,8 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """One map [b, C, h, w] a stride of images [b, 3, H, W] in 0..1."""
-        maps = self.body((images - self.mean) / self.deviation)
+        pixels = (images - self.mean) / self.deviation
+        maps = self.body(pixels.contiguous(memory_format=torch.channels_last))
         channels_last = maps[0].shape[1] != self.channels[0]  # Swin's way
         return [m.permute(0, 3, 1, 2) if channels_last else m for m in maps]
 

@@ -17,6 +17,7 @@ from pointseg.papers.method import Configured, ramp, weighted
 from pointseg.structures import Answer, Batch, Classes, Instances, Loss, Training
 from pointseg.students.mask_generator import (
     LABEL_PROPERTIES,
+    PHOTOS,
     SMALL,
     SMOKE,
     Autolabeller,
@@ -34,6 +35,7 @@ class Config:
 CONFIGS = {
     "paper": Config(),
     "small": Config(replace(SMALL, upscale_after=3), warmup_steps=100),
+    "photos": Config(replace(PHOTOS, upscale_after=3), warmup_steps=100),
     "smoke": Config(replace(SMOKE, upscale_after=3), warmup_steps=2),
 }
 
@@ -51,6 +53,7 @@ class MAL(Configured):
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=5e-4, steps=600, batch=12),
+        "photos": Training(lr=5e-4, steps=1500, batch=12),
         # UNSTATED [MAL]: the release; eight processes with four crops each
         "paper": Training(lr=4.8e-5, weight_decay=5e-4, betas=(0.9, 0.9), epochs=10, batch=32),
     }

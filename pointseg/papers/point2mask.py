@@ -78,6 +78,8 @@ SMALL = Config(
 CONFIGS = {
     "smoke": replace(SMALL, warmup_steps=2, transport_from=2, student=STUDENTS["smoke"]),
     "small": SMALL,
+    # transport from the same share of all steps on as at scale small
+    "photos": replace(SMALL, transport_from=600, student=STUDENTS["photos"]),
     "paper": Config(),
 }
 
@@ -218,6 +220,7 @@ class Point2Mask(PointSupervised):
     PROPERTIES: ClassVar[tuple[str, ...]] = LABEL_PROPERTIES
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=400, batch=16),
+        "photos": Training(lr=2e-3, weight_decay=1e-2, steps=1500, batch=16),
         # UNSTATED [P2M Sec. 4.1]: the official VOC recipe, drops at 15 and 20 of 24; COCO: 15
         # epochs, lr 2e-4, batch 16
         "paper": Training(

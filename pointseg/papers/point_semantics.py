@@ -31,6 +31,7 @@ class Config:
 CONFIGS = {
     "smoke": Config(5.0, "cells", STUDENTS["smoke"]),
     "small": Config(5.0, "cells", STUDENTS["small"]),
+    "photos": Config(5.0, "cells", STUDENTS["photos"]),
     "paper": Config(),
 }
 
@@ -54,6 +55,7 @@ class PointSemantics(Configured):
     FIRST_STAGE: ClassVar[tuple[str, ...]] = (*STUDENT_PARTS, "labeller.semantic")
     LOSSES: ClassVar[dict[str, Loss]] = {"point": Loss(1.0), "presence": Loss(2.0)}
     ANSWER = PanopticAnswer(cost="-", price="-", refusal="-", teachers="points", student="-")
+    # none at scale photos: ImageNet's weights stand for a first stage
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=1000, batch=16),
     }

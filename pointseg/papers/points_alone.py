@@ -68,6 +68,7 @@ class PointsAlone(StudentAlone):
     )
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=400, batch=16),
+        "photos": Training(lr=2e-3, weight_decay=1e-2, steps=1500, batch=16),
         # UNSTATED [EPLD Tab. 6]: as the other rows of that table
         "paper": Training(
             lr=1.4e-4, weight_decay=1e-4, schedule="step", milestones=(15 / 20,), warmup=0.0,

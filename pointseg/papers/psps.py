@@ -59,6 +59,7 @@ SMALL = Config(
 CONFIGS = {
     "smoke": replace(SMALL, warmup_steps=2, student=STUDENTS["smoke"]),
     "small": SMALL,
+    "photos": replace(SMALL, student=STUDENTS["photos"]),
     "paper": Config(),
 }
 
@@ -118,6 +119,7 @@ class PSPS(PointSupervised):
     PROPERTIES: ClassVar[tuple[str, ...]] = LABEL_PROPERTIES
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=400, batch=16),
+        "photos": Training(lr=2e-3, weight_decay=1e-2, steps=1500, batch=16),
         # UNSTATED [PSPS]: the official VOC recipe, 20 epochs with a drop at 15; COCO: 12 with a
         # drop at 8, batch 8
         "paper": Training(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -60,6 +60,7 @@ SMALL = GeneratorConfig(
     vit=ViTConfig("small"), weights="shipped", conv_stem=False, inner=64, side=96,
     smallest_area=64, crops_per_image=2, rounds=30, momentum=0.98, level=0.3,
 )  # fmt: skip
+PHOTOS = replace(SMALL, weights=None)  # what Bestiary teaches is of no use to photographs
 SMOKE = GeneratorConfig(
     vit=ViTConfig("small", dim=32, depth=2, heads=2, image_size=32), conv_stem=False, inner=8,
     side=32, smallest_area=4, crops_per_image=2, rounds=3, momentum=0.98, level=0.3,

@@ -35,6 +35,7 @@ class MaskRCNNFull(StudentAlone):
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=1e-3, steps=400, batch=12),
+        "photos": Training(lr=1e-3, steps=1500, batch=12),
         "paper": Training(
             lr=1e-4, schedule="step", milestones=(8 / 12, 11 / 12), epochs=12, batch=16
         ),  # [AS Sec. 5.1]

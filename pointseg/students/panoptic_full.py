@@ -40,6 +40,7 @@ class PanopticFull(StudentAlone):
     )  # fmt: skip
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=400, batch=16),
+        "photos": Training(lr=2e-3, weight_decay=1e-2, steps=1500, batch=16),
         # [PSF Sec. 4.1]: AdamW 1.4e-4, weight decay 1e-4, 12 epochs with a drop at 8
         # clip: UNSTATED [PSF Sec. 4.1]: the official code
         "paper": Training(

@@ -43,6 +43,7 @@ class AttentionShift(PointSupervised):
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=1e-3, steps=400, batch=12),
+        "photos": Training(lr=1e-3, steps=1500, batch=12),
         # [AS Sec. 5.1]: 12 epochs of 16 images, AdamW 1e-4, decay .05, a tenth after 8 and 11
         "paper": Training(lr=1e-4, weight_decay=0.05, schedule="step",
                           milestones=(8 / 12, 11 / 12), epochs=12, batch=16),

@@ -74,6 +74,7 @@ SMALL = Config(fusion_kernel=1, heads=4, warmup_steps=100, student=STUDENTS["sma
 CONFIGS = {
     "smoke": replace(SMALL, layers=3, warmup_steps=2, student=STUDENTS["smoke"]),
     "small": SMALL,
+    "photos": replace(SMALL, erosion=1, student=STUDENTS["photos"]),
     "paper": Config(erosion=3),  # [EPLD Sec. 4.2]
 }
 
@@ -212,6 +213,7 @@ class EPLD(PointSupervised):
     )
     TRAINING: ClassVar[dict[str, Training]] = {
         "small": Training(lr=2e-3, weight_decay=1e-2, steps=1500, batch=16),
+        "photos": Training(lr=2e-3, weight_decay=1e-2, steps=1500, batch=16),
         # lr, weight decay and AdamW: [EPLD Sec. 4.2]. UNSTATED [EPLD Sec. B.1]: the rest is PSPS's
         # official VOC recipe; COCO: 12 epochs with a drop at 8, batch 8
         "paper": Training(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from pointseg.papers.method import Configured, ramp, weighted
 from pointseg.structures import Answer, Batch, Classes, Instances, Loss, Training
 from pointseg.students.mask_generator import (
     LABEL_PROPERTIES,
+    PHOTOS,
     SMALL,
     SMOKE,
     Autolabeller,
@@ -40,6 +41,7 @@ SMOKE_WALK = WalkConfig(SMOKE.vit, layer=2, delta=2.0)
 CONFIGS = {
     "paper": Config(),
     "small": Config(SMALL_WALK, SMALL, warmup_steps=100),
+    "photos": Config(replace(SMALL_WALK, weights=None), PHOTOS, warmup_steps=100),
     "smoke": Config(SMOKE_WALK, SMOKE, warmup_steps=2),
 }
 
@@ -57,6 +59,7 @@ class EXITS(Configured):
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=5e-4, steps=600, batch=12),
+        "photos": Training(lr=5e-4, steps=1500, batch=12),
         # UNSTATED [EXITS]: as MAL's release; eight processes with four crops each
         "paper": Training(lr=4.8e-5, weight_decay=5e-4, betas=(0.9, 0.9), epochs=10, batch=32),
     }

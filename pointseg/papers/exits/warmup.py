@@ -37,6 +37,7 @@ class SimilarityWarmup(Configured):
     TRAINING: ClassVar[dict[str, Training]] = {
         "smoke": Training(lr=1e-3, steps=4, batch=2),
         "small": Training(lr=5e-4, steps=300, batch=12),
+        "photos": Training(lr=5e-4, steps=500, batch=12),
         # epochs: [EXITS Tab. a3]; UNSTATED [EXITS Sec. E]: the rest, as the generator's
         "paper": Training(lr=4.8e-5, weight_decay=5e-4, betas=(0.9, 0.9), epochs=8, batch=32),
     }
