@@ -32,6 +32,8 @@ from pointseg.students.mask_generator import (
 class Config:
     walk: WalkConfig = field(default_factory=WalkConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    point_weight: float = 0.5  # COCO and LVIS; VOC .05 [EXITS Sec. B]
+    colour_weight: float = 0.5  # [EXITS Sec. B]
     balanced: bool = True  # UNSTATED [EXITS Sec. B]: see point_loss
     warmup_steps: int = 4000  # over which the colour term grows; UNSTATED [MAL]: the release
 
@@ -63,10 +65,10 @@ class EXITS(Configured):
         # UNSTATED [EXITS]: as MAL's release; eight processes with four crops each
         "paper": Training(lr=4.8e-5, weight_decay=5e-4, betas=(0.9, 0.9), epochs=10, batch=32),
     }
-    LOSSES: ClassVar[Mapping[str, Loss]] = {  # [EXITS Sec. B]
-        "mil": Loss(10.0),
-        "point": Loss(0.5),  # COCO and LVIS; VOC .05
-        "crf": Loss(0.5, ramped=True),  # the ramp is UNSTATED [MAL]: the release
+    LOSSES: ClassVar[Mapping[str, Loss]] = {
+        "mil": Loss(10.0),  # [EXITS Sec. B]
+        "point": Loss(),  # weighted by the config, as is the next
+        "crf": Loss(ramped=True),  # the ramp is UNSTATED [MAL]: the release
     }
     ANSWER: ClassVar[Answer] = Answer(
         cost="ground score less object score of a random walk",
@@ -99,8 +101,8 @@ class EXITS(Configured):
         self.notes = notes_of(self.extractor.levels, seeds, points)
         terms = {
             "mil": self.auto.box_loss(view) * points.nothing,
-            "point": self.point_loss(view, seeds, points),
-            "crf": self.auto.colour_loss(view),
+            "point": self.config.point_weight * self.point_loss(view, seeds, points),
+            "crf": self.config.colour_weight * self.auto.colour_loss(view),
         }
         means = {name: mean_over_world(values) for name, values in terms.items()}
         return weighted(means, self.LOSSES, ramp(step, self.config.warmup_steps))
