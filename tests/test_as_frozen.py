@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pointseg.lab.key_points import path_scores
 from pointseg.papers.attentionshift.frozen import LEVELS, STRIDE, FrozenTokens, grid_of
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.papers.attentionshift.tokens import token_at
@@ -86,3 +87,14 @@ def test_the_path_of_key_points_is_kept_on_request(method):
     _, labels = method.explain(batch())
     turns = method.config.iterations + 1
     assert len(labels.keypoints.turns) == turns
+
+
+def test_scores_of_the_path_on_images_that_end_inside_a_token(method):
+    """What lies beyond an image counts as ground: as if its canvas ended where the token does."""
+    cut = Batch(batch().images[..., :61, :70], [(61, 70), (50, 41)], ["a", "b"], batch().points)
+    evidence, labels = method.explain(cut)
+    masks = torch.zeros(3, 61, 70, dtype=torch.bool)
+    masks[:, 4:30, 5:65] = True
+    whole = torch.nn.functional.pad(masks, (0, 2, 0, 3))
+    ours, padded = (path_scores(labels, evidence.tokens, each, None) for each in (masks, whole))
+    assert all(torch.equal(values, padded[name]) for name, values in ours.items())

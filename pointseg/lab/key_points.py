@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointseg.papers.attentionshift.labeller import KeyPoints, Labels
+from pointseg.papers.attentionshift.querying import Objects
 from pointseg.papers.attentionshift.shift import cells_of
 from pointseg.papers.attentionshift.tokens import Region, Tokens, token_at
 
@@ -140,6 +141,7 @@ def path_scores(
 ) -> dict[str, Tensor]:
     """Score -> [n] of the label path of n objects, with their true masks [n, H, W] on the padded
     images and, where they are known, the parts [n, H, W]."""
+    masks, parts = (on_whole_tokens(maps, labels.objects) for maps in (masks, parts))
     share, part = token_truth(masks, parts, labels.attention.shape[1])
     keypoints, high = labels.keypoints, labels.instance_map >= HALF
     on_object = (high * share).sum(1)
@@ -159,6 +161,14 @@ def path_scores(
             true, owner = part.gather(1, labels.region.index), keypoints.shifted.owner
             scores["purity"] = purity(owner, keypoints.shifted.features.shape[1], true)
     return scores
+
+
+def on_whole_tokens(maps: Tensor | None, objects: Objects) -> Tensor | None:
+    """Maps [n, H, W] on a canvas that ends where the last tokens do, 0 beyond the images."""
+    if maps is None:
+        return None
+    h, w = (side * objects.stride for side in objects.grid)
+    return F.pad(maps, (0, w - maps.shape[2], 0, h - maps.shape[1]))
 
 
 def proxy(labels: Labels, tokens: Tokens) -> Tensor:
