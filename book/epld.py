@@ -304,7 +304,7 @@ if study:
 
 # %% tags=["remove-input"]
 rows = [
-    [f"<code>{name}</code>", group, *(f"{mean:.1f} ± {half:.1f}" for mean, half in (layer[k] for layer in by))]
+    [name, group, *(f"{mean:.1f} ± {half:.1f}" for mean, half in (layer[k] for layer in by))]
     for name, by in measured.get("depth", {}).items() for k, group in enumerate(DEPTH_NAMES)
 ]  # fmt: skip
 display(HTML(report.table(["run", "point", *(f"layer {k + 1}" for k in range(6))], rows)))

@@ -180,8 +180,8 @@ def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
 def test_a_sign_between_our_rows_is_printed_where_it_is_true():
     row = lambda score: [report.Value("a", 0, score)]  # noqa: E731
     text = report.in_order([row(1.0), row(3.0), row(2.0), []])
-    assert text.count("&lt;") == 1 and text.count("&ge;") == 1 and text.endswith(", -")
-    assert text.index("&lt;") < text.index("3.0") < text.index("&ge;") < text.index("2.0")
+    assert text.count("&lt;") == 1 and text.count("≥") == 1 and text.endswith(", -")
+    assert text.index("&lt;") < text.index("3.0") < text.index("≥") < text.index("2.0")
 
 
 def test_two_seeds_and_crashed_runs_decide_nothing(tmp_path, add):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import fields
 
+from pointseg.bookkit.markup import escape, filled
 from pointseg.lab.methods import METHODS, method_class
 from pointseg.structures import Answer
 
@@ -21,6 +21,6 @@ def answers() -> dict[str, Answer]:
 def design_rows() -> list[list[str]]:
     """HTML cells under HEAD, a row a method, in the words of its class."""
     return [
-        [f"<code>{name}</code>", *(html.escape(getattr(row, term)) for term in TERMS)]
+        [filled("<code>{}</code>", name), *(escape(getattr(row, term)) for term in TERMS)]
         for name, row in answers().items()
     ]

@@ -4,13 +4,14 @@ which tests say so."""
 from __future__ import annotations
 
 import ast
-import html
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+
+from pointseg.bookkit.markup import Html, breaking, escape, joined
 
 # [AS Eq. 5], [AS Eq. 5-7], [AS Alg. 1], [AS Alg. 1 l. 3]:
 # paper key, kind, first number, last number.
@@ -197,23 +198,23 @@ def equation_rows(listed: dict, coded: dict, tests: dict, papers: Iterable[str])
 def _row(
     equation: Equation, entry: list | str, who: list[Implementation], tests: list
 ) -> list[str]:
-    names = [code(i.name.removeprefix("pointseg.")) for i in who] or [html.escape(str(entry))]
-    remarks = dict.fromkeys(html.escape(remark) for i in who for remark in i.remarks)
+    names = [code(i.name.removeprefix("pointseg.")) for i in who] or [escape(str(entry))]
+    remarks = dict.fromkeys(escape(remark) for i in who for remark in i.remarks)
     checks = [code(test.split("::")[1]) for test in tests]
-    return [" ".join(equation), *("<br>".join(cell) for cell in (names, checks, remarks))]
+    return [" ".join(equation), *(joined("<br>", cell) for cell in (names, checks, remarks))]
 
 
 def remark_rows(package: Path, papers: Iterable[str]) -> list[list[str]]:
     """HTML cells: what the print says where, what kind of departure, at which place, and why."""
     return [
-        [html.escape(r.citation), r.kind.lower(), code(r.where), html.escape(r.text)]
+        [escape(r.citation), r.kind.lower(), code(r.where), escape(r.text)]
         for r in remarks_of(package, papers)
     ]
 
 
 def code(name: str) -> str:
     """A dotted name that may break at its dots and underscores."""
-    return f"<code>{html.escape(name).replace('.', '.<wbr>').replace('_', '_<wbr>')}</code>"
+    return Html(f"<code>{breaking(name).replace('.', '.<wbr>')}</code>")
 
 
 def setting_rows(path: Path, name: str = "Config") -> list[list[str]]:
@@ -226,7 +227,7 @@ def setting_rows(path: Path, name: str = "Config") -> list[list[str]]:
               if isinstance(node, ast.ClassDef) and node.name == name]  # fmt: skip
     fields = [node for node in body if isinstance(node, ast.AnnAssign) and node.value]
     return [
-        [code(ast.unparse(node.target)), code(ast.unparse(node.value)), html.escape(text)]
+        [code(ast.unparse(node.target)), code(ast.unparse(node.value)), escape(text)]
         for node in fields
         if (text := _comment(lines, node))
     ]
@@ -236,7 +237,7 @@ def changed_rows(one: object, other: object) -> list[list[str]]:
     """HTML cells: the settings of two configurations that differ, and both their values."""
     first, second = vars(one), vars(other)
     return [
-        [code(name), html.escape(str(first[name])), html.escape(str(second[name]))]
+        [code(name), escape(str(first[name])), escape(str(second[name]))]
         for name in first
         if first[name] != second[name]
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from pointseg.bookkit import figures
 from pointseg.bookkit.diagnostics.labels import maps_of_truth
+from pointseg.bookkit.markup import escape
 from pointseg.data.bestiary import Scene
 from pointseg.ops.colour import rgb_to_lab, shrunken
 from pointseg.ownership import NOBODY
@@ -131,8 +131,8 @@ def slider(png: bytes, count: int, alt: str) -> str:
     )
     return (
         f'<figure><label>layer <input type="range" min="1" max="{count}" value="1" step="1" '
-        f'oninput="{html.escape(move)}"> <output>1</output> of {count}</label>'
+        f'oninput="{escape(move)}"> <output>1</output> of {count}</label>'
         f'<div style="overflow:hidden;aspect-ratio:{width}/{height // count}">'
-        f'<img alt="{html.escape(alt)}" style="width:100%;display:block" '
+        f'<img alt="{escape(alt)}" style="width:100%;display:block" '
         f'src="data:image/png;base64,{source}"></div></figure>'
     )

@@ -7,7 +7,6 @@ order of a table's rows is on trial.
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import statistics
@@ -16,9 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
+from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
 from pointseg.lab.plan import Row, rows
 from pointseg.lab.run_index import changed
 from pointseg.lab.run_record import Run, flat, kept_runs, strict
@@ -106,14 +107,16 @@ def newest(folder: Path, notebook: str) -> Run | None:
 
 def source(run: Run | None) -> str:
     """A link to a run, or a word where there is none."""
-    return f'<a href="runs.html#{run.id}"><code>{run.id}</code></a>' if run else "no run yet"
+    if run is None:
+        return "no run yet"
+    return filled('<a href="runs.html#{}"><code>{}</code></a>', run.id, run.id)
 
 
 def source_line(run: Run | None) -> str:
     """A sentence with a link to a run, or what its absence means."""
     if run is None:
         return "<p><em>This part has not been run yet: its tables and figures are empty.</em></p>"
-    return f"<p>From run {source(run)}.</p>"
+    return filled("<p>From run {}.</p>", source(run))
 
 
 def values_of(row: str | None, score: str, runs: Iterable[Finished]) -> tuple[Value, ...]:
@@ -258,7 +261,7 @@ def verdict_lines(claims: Path, runs: Path) -> list[str]:
 
 
 def badge(verdict: str) -> str:
-    return f'<span class="verdict verdict-{BADGE[verdict]}">{html.escape(verdict)}</span>'
+    return filled('<span class="verdict verdict-{}">{}</span>', BADGE[verdict], verdict)
 
 
 def number(values: Sequence[Value], digits: int = 1) -> str:
@@ -269,20 +272,21 @@ def number(values: Sequence[Value], digits: int = 1) -> str:
     text = f"{mean(values):.{digits}f}"
     if len(values) > 1:
         text += f" ± {spread(values):.{digits}f}"
-    title = html.escape(", ".join(v.run for v in values))
-    link = f'<a href="runs.html#{values[0].run}" title="{title}">{text}</a>'
-    return f"{link} <small>n={len(values)}</small>"
+    title = ", ".join(v.run for v in values)
+    link = filled('<a href="runs.html#{}" title="{}">{}</a>', values[0].run, title, text)
+    return filled("{} <small>n={}</small>", link, len(values))
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """HTML table that scrolls by itself on a narrow screen; cells are HTML already. Long names
-    break at underscores."""
+    """HTML table that scrolls by itself on a narrow screen; cells that are not marked as HTML are
+    escaped. Long names break at underscores."""
     lines = list(lines)
     if not head or not lines:
         return "<p><em>Not run yet.</em></p>"
-    top = "".join(f"<th>{h.replace('_', '_<wbr>')}</th>" for h in head)
-    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in line)}</tr>" for line in lines)
-    return f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
+    top = "".join(f"<th>{breaking(h)}</th>" for h in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in line)}</tr>" for line in lines)
+    whole = f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
+    return Html(whole)
 
 
 def printed_table(held: Trial, paper: str, table_id: str) -> str:
@@ -291,7 +295,7 @@ def printed_table(held: Trial, paper: str, table_id: str) -> str:
     scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
     numbers = range(len(content["rows"]))
     shown = [c for c in scores if any(held.measured(paper, table_id, i, c) for i in numbers)]
-    ours = [f"ours, small: {html.escape(c)}" for c in shown]
+    ours = [f"ours, small: {escape(c)}" for c in shown]
     lines = []
     for i, row in enumerate(content["rows"]):
         cells = {
@@ -301,7 +305,7 @@ def printed_table(held: Trial, paper: str, table_id: str) -> str:
         verdict = badge(first_of({c.verdict for c in cells.values()} - {NOT_RUN}))
         first, *printed = (plain(row.get(c)) for c in content["columns"])
         lines.append([first, verdict, *printed, *values])
-    first, *rest = map(html.escape, content["columns"])
+    first, *rest = map(escape, content["columns"])
     return table([first, "verdict", *rest, *ours], lines)
 
 
@@ -315,16 +319,16 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return html.escape(text)
+    return escape(text)
 
 
 def ours_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, str]) -> str:
     """A table of ours alone, that no paper has: named rows of the plan against named scores."""
     lines = [
-        [html.escape(name), *(number(held.value(row, score)) for score in scores.values())]
+        [escape(name), *(number(held.value(row, score)) for score in scores.values())]
         for name, row in ours.items()
     ]
-    return table([what, *map(html.escape, scores)], lines)
+    return table([what, *map(escape, scores)], lines)
 
 
 def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
@@ -338,10 +342,10 @@ def bench_table(held: Trial, bed: str, ours: dict[str, str], scores: Sequence[st
     """Rows that a bed of the label bench has scored: named rows of the plan against its scores."""
     place = f"bench-{bed}"
     lines = [
-        [html.escape(name), *(number(_on_bench(held.runs, place, row, score)) for score in scores)]
+        [escape(name), *(number(_on_bench(held.runs, place, row, score)) for score in scores)]
         for name, row in ours.items()
     ]
-    return table([f"labels, bed {bed}", *map(html.escape, scores)], lines)
+    return table([f"labels, bed {bed}", *map(escape, scores)], lines)
 
 
 def _on_bench(runs: Sequence[Finished], place: str, row: str, score: str) -> tuple[Value, ...]:
@@ -360,7 +364,7 @@ def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score
         gains = gains_of(*on_shared_seeds([held.value(row, score) for row in pair]))
         by_seed = ", ".join(f"{gain:+.1f}" for gain in gains)
         average = f"{statistics.fmean(gains):+.1f}" if gains else "-"
-        lines.append([html.escape(name), average, by_seed or "-"])
+        lines.append([escape(name), average, by_seed or "-"])
     return table([what, "mean", "seed by seed"], lines)
 
 
@@ -374,7 +378,7 @@ def gains_of(upper: Sequence[Value], lower: Sequence[Value]) -> list[float]:
 def orders_table(held: Trial, paper: str | None = None) -> str:
     """What the papers say about orders, what we saw, and the verdict."""
     lines = [
-        [f"{r['paper']} Tab. {r['table']}", html.escape(r["says"]), in_order(r["values"]),
+        [f"{r['paper']} Tab. {r['table']}", escape(r["says"]), in_order(r["values"]),
          badge(r["verdict"])]
         for r in held.order_rows() if paper in (None, r["paper"])
     ]  # fmt: skip
@@ -386,8 +390,8 @@ def in_order(values: Sequence[Sequence[Value]]) -> str:
     text = number(values[0])
     for before, after in pairwise(values):
         both = before and after
-        sign = ("&lt;" if mean(before) < mean(after) else "&ge;") if both else ","
-        text += f" {sign} {number(after)}"
+        sign = ("<" if mean(before) < mean(after) else "≥") if both else ","
+        text = filled("{} {} {}", text, sign, number(after))
     return text
 
 
@@ -407,7 +411,7 @@ def _sweep(held: Trial, sweep: dict[str, Any]) -> list[str]:
     ours = [mean(v) for v in sweep["values"]] if all(sweep["values"]) else []
     repeated = [spread(values) for values in whole if len(values) > 1]
     ranges = (_range([printed[r][column] for r in sweep["rows"]]), _range(ours))
-    return [html.escape(sweep["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"]
+    return [escape(sweep["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"]
 
 
 def _range(scores: Sequence[float]) -> str:
@@ -422,11 +426,11 @@ def states(folder: Path, state: Callable[[Path], str]) -> dict[str, str]:
 
 def headline(scores: dict[str, float]) -> str:
     """The scores that tables ask for, and all others on demand."""
-    lines = {name: f"{html.escape(name)} {value:.1f}" for name, value in scores.items()}
+    lines = {name: f"{name} {value:.1f}" for name, value in scores.items()}
     rest = [line for name, line in lines.items() if name not in HEADLINES]
-    more = f"<details><summary>{len(rest)} more</summary>{'<br>'.join(rest)}</details>"
-    first = "<br>".join(lines[name] for name in HEADLINES if name in lines)
-    return first + (more if rest else "")
+    more = "<details><summary>{} more</summary>{}</details>"
+    first = joined("<br>", (lines[name] for name in HEADLINES if name in lines))
+    return filled("{}" + more, first, len(rest), joined("<br>", rest)) if rest else first
 
 
 def runs_table(folder: Path, words: dict[str, str] | None = None) -> str:
@@ -442,17 +446,18 @@ def file_links(run: Run, runs: Path) -> str:
     """Links to the files of a run, which the book copies beside its pages."""
     folder = run.folder.relative_to(runs).as_posix()
     names = sorted(path.name for path in run.folder.iterdir() if path.is_file())
-    return " ".join(f'<a href="runs/{folder}/{name}">{html.escape(name)}</a>' for name in names)
+    link = '<a href="runs/{}/{}">{}</a>'
+    return joined(" ", (filled(link, quote(folder), quote(name), name) for name in names))
 
 
 def _run_line(run: Run, runs: Path, word: str | None) -> list[str]:
     recipe, result = run.read("recipe.json"), run.result
     stages = [stage["method"] for stage in recipe.get("stages", [])]
     return [
-        f'<a id="{run.id}"></a><code>{run.id}</code><br>{file_links(run, runs)}',
-        html.escape(" > ".join(stages) or result.get("kind", "")),
-        html.escape(changed(recipe)),
-        html.escape(run.status) + (f" {badge(word)}" if word else ""),
+        filled('<a id="{}"></a><code>{}</code><br>{}', run.id, run.id, file_links(run, runs)),
+        escape(" > ".join(stages) or result.get("kind", "")),
+        escape(changed(recipe)),
+        filled("{} {}", run.status, badge(word)) if word else run.status,
         f"{result.get('wall_s', 0):.0f} s",
         headline(flat(result.get("metrics", {}))),
     ]

@@ -6,13 +6,13 @@ training step and holds this list against the functions that were really called.
 
 from __future__ import annotations
 
-import html
 import inspect
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 
 from pointseg.bookkit.equations import code
+from pointseg.bookkit.markup import escape, filled
 
 WAY = (
     "data.point_file.read_points",
@@ -71,7 +71,7 @@ def _described(function: Callable) -> list[str]:
     gives = inspect.signature(function).return_annotation
     gives = "" if gives is inspect.Signature.empty else str(gives)
     says = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    return [f"<code>{html.escape(gives)}</code>", html.escape(says)]
+    return [filled("<code>{}</code>", gives), escape(says)]
 
 
 def files() -> int:

@@ -22,7 +22,16 @@ from pointseg.lab.fingerprint import code_hash, imported, library_hash, sha8
 from pointseg.lab.plan import folder_of, recipe_for
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import data_hash
-from pointseg.lab.run_record import RUNS, SMOKE, Interrupted, Run, StopFlag, flat, write_text
+from pointseg.lab.run_record import (
+    RUNS,
+    SMOKE,
+    Interrupted,
+    Run,
+    StopFlag,
+    flat,
+    run_folder,
+    write_text,
+)
 from pointseg.lab.settings import read_value
 from pointseg.structures import InputError
 
@@ -152,7 +161,7 @@ def folder_for(source: Source, key: Key) -> Path:
         return folder_of(recipe)
     values = key.parameters
     paper = SMOKE if values.get("scale") == SMOKE else "notebooks"
-    return Path(paper) / f"{source.path.stem}-{key.sha8}" / f"s{values.get('seed', 0)}"
+    return run_folder(paper, f"{source.path.stem}-{key.sha8}", f"s{values.get('seed', 0)}")
 
 
 def prepared(

@@ -14,7 +14,7 @@ import yaml
 
 from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import Recipe, make
-from pointseg.lab.run_record import SMOKE, home
+from pointseg.lab.run_record import SMOKE, home, run_folder
 from pointseg.lab.settings import refuse_unknown, table, types_of
 from pointseg.structures import InputError
 
@@ -72,10 +72,11 @@ class Bed:
         """bench-<bed>/<row>/s<seed> below runs/; elsewhere where the recipe is not the bed's."""
         seed = f"s{recipe.seed}"
         if recipe.scale == SMOKE:
-            return Path(SMOKE) / f"bench-{row}-{recipe.sha8}" / seed
+            return run_folder(SMOKE, f"bench-{row}-{recipe.sha8}", seed)
         if recipe != self.recipe(rows()[row], recipe.seed, scored_on=recipe.scored_on):
-            return Path("tried") / f"bench-{row}-{recipe.sha8}" / seed
-        return Path(f"bench-{self.name}" + "-val" * (recipe.scored_on == "val")) / row / seed
+            return run_folder("tried", f"bench-{row}-{recipe.sha8}", seed)
+        bed = f"bench-{self.name}" + "-val" * (recipe.scored_on == "val")
+        return run_folder(bed, row, seed)
 
 
 def rows(path: Path | None = None) -> dict[str, Row]:
@@ -146,9 +147,9 @@ def folder_of(recipe: Recipe) -> Path:
     """<paper>/<row>/s<seed> below runs/; a recipe that is no row's has its hash in its name."""
     row = None if recipe.scale == SMOKE else row_of(recipe)
     if row:
-        return Path(row.paper) / row.name / f"s{recipe.seed}"
+        return run_folder(row.paper, row.name, f"s{recipe.seed}")
     paper = SMOKE if recipe.scale == SMOKE else "tried"
-    return Path(paper) / f"{recipe.stage.method}-{recipe.sha8}" / f"s{recipe.seed}"
+    return run_folder(paper, f"{recipe.stage.method}-{recipe.sha8}", f"s{recipe.seed}")
 
 
 def recipe_for(name: str, **changes: Any) -> Recipe:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from pointseg.data.files import write_text
+from pointseg.data.files import shown, write_text
 from pointseg.structures import InputError
 
 RUNS = Path("runs")
@@ -42,6 +43,17 @@ FAST_ARITHMETIC = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"
 
 class Interrupted(KeyboardInterrupt):
     """Someone raised the run to stop."""
+
+
+def run_folder(*parts: str) -> Path:
+    """A folder below runs/ whose parts are safe everywhere: no part leads out of it or means
+    anything to a page, a shell or another file system."""
+    for part in parts:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", part):
+            raise InputError(
+                f"{shown(part)}: cannot name a run (letters, digits, '.', '_', '+', '-')"
+            )
+    return Path(*parts)
 
 
 def home() -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
+from pointseg.bookkit.markup import escape, filled
 from pointseg.bookkit.report import source
 from pointseg.lab.run_record import Run
 
@@ -15,20 +15,17 @@ Row = dict[str, Any]
 
 def source_line(run: Run) -> str:
     """Where, when and on how many threads a run's numbers were made."""
-    where = html.escape(run.read("env.json").get("device", "") or "an unnamed machine")
+    where = escape(run.read("env.json").get("device", "") or "an unnamed machine")
     threads = run.result["metrics"]["machines"][0]["threads"]
-    return (
-        f"Run {source(run)}, finished {run.result.get('finished', '')}, "
-        f"on {where}, {threads} thread(s)."
-    )
+    ended = run.result.get("finished", "")
+    return filled("Run {}, finished {}, on {}, {} thread(s).", source(run), ended, where, threads)
 
 
 def machine_table(metrics: Row) -> tuple[list[str], list[list[str]]]:
     head = ["device", "float32, 10⁹ operations/s", "bf16, 10⁹ operations/s", "copy, 10⁹ bytes/s"]
     rates = ("float32", "bf16", "bytes")
     rows = [
-        [html.escape(m["device"]), *(number(m[k] / 1e9) for k in rates)]
-        for m in metrics["machines"]
+        [escape(m["device"]), *(number(m[k] / 1e9) for k in rates)] for m in metrics["machines"]
     ]
     return head, rows
 
@@ -37,7 +34,7 @@ def cost_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     head = ["what", "piece", "images", "side", "ms", "median ms", "peak MB", "floor, ms"]
     numbers = ("ms", "median_ms", "peak_mb", "floor_ms")
     cells = [
-        [html.escape(row["group"]), f"{html.escape(row['name'])} ({row['precision']})",
+        [escape(row["group"]), filled("{} ({})", row["name"], row["precision"]),
          str(row["images"]), str(row["side"]), *(number(row[k]) for k in numbers)]
         for row in rows
     ]  # fmt: skip

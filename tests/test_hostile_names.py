@@ -1,0 +1,105 @@
+"""Names that would be a program in a page, or lead out of runs/: shown as what they are, or
+refused."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from test_book import CHROMIUM, FLAGS
+
+from pointseg.bookkit import markup, report
+from pointseg.bookkit.cost import tables
+from pointseg.bookkit.explorer.page import embed
+from pointseg.cli import main
+from pointseg.lab.run_record import Run, run_folder
+from pointseg.structures import InputError
+
+NAME = "\"'><img src=x onerror=document.title='ran'><script>document.title='ran'</script>"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose every text is hostile, in folders that are."""
+    folder = tmp_path / "runs" / "tried" / NAME.replace("/", "") / "s0"
+    folder.mkdir(parents=True)
+    made = Run(folder)
+    stage = {"method": NAME, "config": {NAME: NAME}}
+    made.write("recipe.json", {"stages": [stage], "points": {"n": NAME, "kind": NAME}})
+    made.write("result.json", {"status": NAME, "metrics": {NAME: 1.0}, "finished": NAME, "key": {}})
+    made.write("env.json", {"device": NAME})
+    (folder / NAME.replace("/", "")).write_text("a file")
+    return made
+
+
+def shown(run, root):
+    """HTML of everything that pages show of runs, names and classes."""
+    value, name = report.Value(run.id, 0, 1.0), NAME
+    held = SimpleNamespace(value=lambda row, score: [value])
+    row = {"group": name, "name": name, "precision": name, "images": 1, "side": 1, "ms": 1.0,
+           "median_ms": 1.0, "peak_mb": 1.0, "floor_ms": 1.0}  # fmt: skip
+    run.write("result.json", {"metrics": {"machines": [{"threads": 1}]}, "finished": name})
+    line = tables.source_line(run)
+    run.write("result.json", {"status": name, "metrics": {name: 1.0}})
+    return "\n".join([
+        report.runs_table(root, {run.id: "stale"}), report.source_line(run), line,
+        report.number([value]), report.ours_table(held, name, {name: name}, {name: name}),
+        report.table(*tables.cost_table([row])), report.in_order([[value], [value]]),
+        report.table([name], [[name]]), markup.filled('<p title="{}">{}</p>', name, name),
+        embed([{"title": name, "name": "picture", "start": [1, 1]}],
+              [{"title": name, "text": name, "state": {}}], name="box"),
+    ])  # fmt: skip
+
+
+@pytest.mark.browser
+def test_no_name_runs_in_a_browser(run, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    page_file = tmp_path / "page.html"
+    head = "<!doctype html><meta charset=utf-8><title>quiet</title>"
+    page_file.write_text(head + shown(run, tmp_path / "runs"))
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = running.new_page()
+        page.goto(page_file.as_uri())
+        page.wait_for_timeout(500)
+        assert page.title() == "quiet"
+        assert page.locator("img[src=x]").count() == 0
+        assert NAME in page.inner_text("body")  # shown as what it is
+        running.close()
+
+
+def test_what_is_not_marked_as_html_is_escaped():
+    assert markup.escape("<b>") == "&lt;b&gt;" and markup.escape(markup.Html("<b>")) == "<b>"
+    assert markup.filled("<i>{}</i>", "<b>") == "<i>&lt;b&gt;</i>"
+    assert "<b>" not in report.table(["<b>"], [["<b>", 1.5]])
+
+
+@pytest.mark.parametrize("part", ["..", ".", "", "a/b", "/etc", "a\\b", NAME, "a b", "ä", "-x",
+                                  "a\n", "x" * 101, "C:"])  # fmt: skip
+def test_no_run_has_a_folder_of_such_a_name(part):
+    with pytest.raises(InputError, match="cannot name a run"):
+        run_folder("tried", part, "s0")
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", NAME, "a\nb"])
+def test_nothing_leaves_runs(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    chapter = '# %% tags=["parameters"]\nscale: str = "x"\nseed: str = "0"\n\n# %%\nprint(1)\n'
+    (tmp_path / "any.py").write_text("# %% [markdown]\n# # Any\n\n" + chapter)
+    assert main(["run", "any.py", "-p", f"seed={name}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main(["train", "--", name]) == 2
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "work").exists()
+
+
+def test_a_plan_cannot_lead_out_either(tmp_path, monkeypatch, root, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text("")
+    (tmp_path / "book" / "experiment.py").write_text((root / "book/experiment.py").read_text())
+    rows = {"../../escaped": {"row": {"stages": [{"method": "psps"}], "scale": "small"}}}
+    (tmp_path / "book" / "plan.yml").write_text(json.dumps({"rows": rows}))
+    assert main(["train", "row"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
