@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from support import tiny_method as tiny
 
 from pointseg.data.supervision import MaskDataset, PointDataset
+from pointseg.lab import experiment as experiments
 from pointseg.lab import methods
 from pointseg.lab import recipe as recipes
 from pointseg.lab import run_data as corpora
@@ -74,6 +75,24 @@ def test_a_recipe_becomes_a_recorded_result(run):
     assert (facts["scored"]["split"], facts["scored"]["images"]) == ("val", 4)
     _, recipe, categories = load_model(run.model)
     assert recipe == chosen and sum(c.is_thing for c in categories) >= 10
+
+
+def test_a_run_killed_after_its_training_still_has_its_speed(run, monkeypatch):
+    chosen, trained = recipes.make("tiny"), []
+
+    def killed(chain, teachers):
+        trained.append(chain.record()[0])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            experiment(chosen, run)
+    assert not (run.folder / "metrics.json").exists()
+    [stage] = experiment(chosen, run)["stages"]
+    speed = {"steps", "seconds", "images_per_s", "data_wait_share", "mem_gb"}
+    assert stage == trained[0] and stage.keys() == {"method", "head", *speed}
+    assert stage["steps"] == chosen.stage.training.steps and stage["images_per_s"] > 0
 
 
 def test_the_first_predictions_and_labels_are_kept(run):

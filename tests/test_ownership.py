@@ -1,6 +1,7 @@
 """The question: laws of owner(x) = argmin_n c_n(x) - u_n, refused above tau."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import ot
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pointseg import ownership
 from pointseg.ops.transport import converged_potentials
 from pointseg.ownership import NOBODY, normalised, owner, owners
 
@@ -151,3 +153,70 @@ def test_a_corner_of_the_duals_misses_the_plan_at_ties():
             (owner(torch.tensor(cost), torch.tensor(corner)).numpy() != plan.argmax(0)).sum()
         )
     assert missed > 0
+
+
+# ------------------------------------------------------ every law is seen red on a planted fault
+
+FAULTS = {
+    "among equals the highest wins": (
+        "best = net.min(dim)",
+        "last = net.flip(dim).min(dim)\n"
+        "    best = type(last)((last.values, cost.shape[dim] - 1 - last.indices))",
+    ),
+    "the farthest owns": ("net.min(dim)", "net.max(dim)"),
+    "prices are ignored": ("cost if price is None", "cost if True"),
+    "prices are added": ("cost - _beside", "cost + _beside"),
+    "prices are not normalised": ("_beside(normalised(price), cost)", "_beside(price, cost)"),
+    "the largest price counts as zero": (
+        "torch.inf)\n    smallest = finite.amin", "-torch.inf)\n    smallest = finite.amax"
+    ),
+    "refused at tau": ("~(net <= tau)", "~(net < tau)"),
+    "never refused": ("~(net <= tau)", "net.isnan()"),
+    "refused below tau": ("~(net <= tau)", "~(net >= tau)"),
+    "refused by the cost alone": ("best.values, tau", "cost.min(dim).values, tau"),
+    "what is out of reach is owned": ("net.isposinf()", "net.isnan()"),
+    "objects are ranked over all images": ("price.split(counts)", "price.flip(0).split(counts)"),
+}  # fmt: skip
+LAWS = {
+    lambda: test_it_is_the_question_pixel_by_pixel.hypothesis.inner_test(1, 2, 5, 2): (
+        "among equals the highest wins", "refused at tau", "never refused", "refused below tau",
+        "refused by the cost alone", "the farthest owns",
+    ),
+    test_a_price_of_zero_is_the_nearest: ("the farthest owns",),
+    lambda: test_a_constant_on_all_prices_changes_no_owner_and_no_refusal(64.0): (
+        "prices are not normalised",
+    ),
+    test_refusal_only_grows_as_tau_falls_and_never_changes_who_wins: (
+        "never refused", "refused below tau",
+    ),
+    test_at_tau_is_kept_and_among_equals_the_lowest_wins: (
+        "among equals the highest wins", "refused at tau", "prices are added",
+    ),
+    test_infinite_costs_and_infinitely_low_prices_own_nothing: (
+        "what is out of reach is owned", "the largest price counts as zero", "prices are ignored",
+    ),
+    lambda: test_objects_of_several_images_side_by_side_or_padded_are_the_images_one_by_one(
+        [2, 3, 1]
+    ): ("objects are ranked over all images",),
+    lambda: test_prices_of_transport_give_the_optimal_plan(0): (
+        "prices are ignored", "prices are added",
+    ),
+    test_the_prices_of_our_solver_send_what_was_ordered_at_the_least_cost: ("prices are ignored",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("law, fault", [(law, f) for law, faults in LAWS.items() for f in faults])
+def test_a_law_is_red_on_a_planted_fault(law, fault, monkeypatch):
+    source = Path(ownership.__file__).read_text()
+    right, wrong = FAULTS[fault]
+    assert source.count(right) == 1
+    faulty = {}
+    exec(source.replace(right, wrong), faulty)
+    for name in ("owner", "owners", "normalised"):
+        monkeypatch.setitem(globals(), name, faulty[name])
+    with pytest.raises(AssertionError):
+        law()
+
+
+def test_every_planted_fault_is_seen_by_some_law():
+    assert {fault for faults in LAWS.values() for fault in faults} == FAULTS.keys()
