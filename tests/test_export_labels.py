@@ -35,10 +35,14 @@ def bestiary(tmp_path_factory):
         points = sample_points(open_dataset(folder / "coco", "train", layout), "uniform", 1, 0)
         files[layout] = folder / f"{layout}.json"
         write_points(files[layout], points)
-    files["extreme"] = folder / "extreme.json"
     train = open_dataset(folder / "coco", "train", "coco")
-    write_points(files["extreme"], sample_points(train, "extreme"))
-    return folder / "coco", files
+    return folder / "coco", files | {"extreme": extremes(train, folder)}
+
+
+def extremes(train, folder):
+    """A file of the extreme points of a data set."""
+    write_points(folder / "extreme.json", sample_points(train, "extreme"))
+    return folder / "extreme.json"
 
 
 def saved(name, layout, bestiary, tmp_path):
@@ -74,6 +78,33 @@ def test_the_labels_are_a_data_set_without_a_fault(name, bestiary, tmp_path):
         classes = set(points.for_image(key).label.tolist())
         assert set(made.truth(row).label.tolist()) <= classes
         assert (made.image(row) == true.image(true.ids.index(key))).all()
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """The same of three images in VOC's layouts."""
+    folder, files = tmp_path_factory.mktemp("voc") / "bestiary", {}
+    make(folder, "voc", images=3, size=64, val=2, tune=2, progress=False)
+    for layout in ("voc", "voc-panoptic"):
+        points = sample_points(open_dataset(folder, "train", layout), "uniform", 1, 0)
+        files[layout] = folder / f"{layout}.json"
+        write_points(files[layout], points)
+    return folder, files | {"extreme": extremes(open_dataset(folder, "train", "voc"), folder)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_labels_of_images_in_voc_s_layouts_are_a_data_set_in_coco_s(name, voc, tmp_path):
+    layout, made_as = {"panoptic": ("voc-panoptic", "panoptic")}.get(METHODS[name], ("voc", "coco"))
+    out = tmp_path / "out"
+    assert export(name, saved(name, layout, voc, tmp_path), voc, layout, out) == 0
+    assert all(check(out, each).faults == [] for each in splits_of(out))
+    made, true = open_dataset(out, "train", made_as), open_dataset(voc[0], "train", layout)
+    assert made.categories == true.categories and len(made) == 3
+    points = read_points(voc[1][layout])
+    for row in range(3):
+        assert made.path(row).name == true.path(row).name
+        classes = set(points.for_image(true.ids[row]).label.tolist())
+        assert set(made.truth(row).label.tolist()) <= classes
 
 
 def test_a_panoptic_method_s_things_are_the_same_in_both_files(bestiary, tmp_path):
