@@ -23,6 +23,7 @@ from pointseg.structures import InputError
 
 COLUMNS = ("method", "old", "new", "battery", "base", "commit")
 BATTERY = Path("pointseg/lab/battery.py")
+DIAGNOSTICS = Path("pointseg/bookkit/battery.py")  # of a chapter; compared where both trees have it
 
 
 def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str]:
@@ -33,6 +34,8 @@ def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str
     kept, lines = [], []
     for method, new in after.items():
         old = before.get(method)
+        if old is None and method.startswith("page: "):
+            continue
         equal = old is not None and (old["battery"], old["outputs"]) == (
             new["battery"],
             new["outputs"],
@@ -60,12 +63,22 @@ def checked_out(base: str, repository: Path) -> Iterator[Path]:
 
 
 def outcome(tree: Path, methods: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-    """What the battery of a tree says: method -> hashes of battery, code and outputs."""
+    """What the battery of a tree says: method -> hashes of battery, code and outputs.
+
+    Where no method is named, what a chapter shows is among them.
+    """
     if not (tree / BATTERY).exists():
         raise InputError(f"carry: that commit has no {BATTERY}, so nothing of it can be compared")
+    shown = {} if methods or not (tree / DIAGNOSTICS).exists() else said(tree, DIAGNOSTICS)
+    return said(tree, BATTERY, methods) | shown
+
+
+def said(tree: Path, battery: Path, words: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """The JSON that a module of a tree prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *_beside()])}
     with tempfile.TemporaryDirectory(prefix="battery-") as place:
-        command = [sys.executable, "-m", "pointseg.lab.battery", *methods]
+        module = ".".join(battery.with_suffix("").parts)
+        command = [sys.executable, "-m", module, *words]
         done = subprocess.run(
             command, cwd=place, env=environment, capture_output=True, text=True, check=False
         )
