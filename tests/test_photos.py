@@ -1,12 +1,14 @@
 """Scale photos: its splits of photographs, the sizes of its images, and a step of training."""
 
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from pointseg.bookkit import photographs as photographs_shown
 from pointseg.data.layouts import open_dataset
 from pointseg.data.photo_splits import PHOTO_SPLITS, photo_ids
 from pointseg.lab import recipe as recipes
@@ -15,6 +17,7 @@ from pointseg.lab.experiment import experiment
 from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.run_data import open_corpus
 from pointseg.lab.run_record import Run
+from pointseg.nets import timm_backbone
 from pointseg.structures import Category, InputError
 
 VOC = Path(__file__).parents[2] / "shared/data/VOC2012_320/VOCdevkit/VOC2012"
@@ -160,3 +163,30 @@ def test_psps_trains_on_photographs_for_two_steps(tmp_path, monkeypatch):
     metrics = experiment(chosen, Run(tmp_path / "s0"))
     assert {"PQ", "PQ_th", "PQ_st"} <= set(metrics["val"]) and "labels" in metrics
     assert metrics["stages"][0]["steps"] == 2
+
+
+def test_a_page_without_the_package_says_what_is_missing(monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(timm_backbone, "distribution", absent)
+    labeller, cause = photographs_shown.frozen_labeller()
+    assert labeller is None and "pip install 'pointseg[photos]'" in cause
+
+
+def test_photographs_of_pages_have_a_licence_and_a_click_inside():
+    pytest.importorskip("skimage")
+    for each in photographs_shown.PHOTOGRAPHS:
+        marked = each.marked()
+        (h, w), [[x, y]] = marked.sizes[0], marked.points[0].xy.tolist()
+        assert max(h, w) == 320 and 0 <= x < w and 0 <= y < h and each.licence
+        assert marked.images.shape == (1, 3, h, w) and 0 <= marked.images.min()
+
+
+def test_principal_colours_follow_the_strongest_direction():
+    """Tokens that differ along one direction most: its colour is a ramp, upwards or downwards."""
+    torch.manual_seed(0)
+    ramp = torch.linspace(-1, 1, 40)
+    tokens = 0.01 * torch.randn(1, 40, 8) + ramp[None, :, None] * torch.eye(8)[0]
+    red = torch.from_numpy(photographs_shown.principal_colours(tokens)[0, :, 0])
+    assert abs(float(torch.corrcoef(torch.stack([red, ramp]))[0, 1])) > 0.99

@@ -31,7 +31,7 @@ def test_a_tier_has_its_rows_with_all_their_seeds(root, monkeypatch):
     assert {"as-nuclei-masks", "as-nuclei-refined", "exits-nuclei"} <= nuclei
     assert not {p["method"] for p in small} & {p["method"] for p in planned("nuclei")}
     with pytest.raises(
-        InputError, match="there is no tier 'large'; there are smoke, nuclei, small"
+        InputError, match="there is no tier 'large'; there are smoke, nuclei, photos, small"
     ):
         planned("large")
 
