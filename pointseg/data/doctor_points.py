@@ -48,7 +48,7 @@ def point_faults(file: Path, datasets: list[Dataset]) -> Iterator[Finding]:
         return
     if points.source_hash not in (None, dataset.content_hash()):
         yield f"{file}: was made from another state of {dataset!r} (source hash differs)", True
-    if dataset.categories and tuple(points.categories) != tuple(dataset.categories):
+    if dataset.categories and set(points.categories) != set(dataset.categories):
         yield f"{file}: has other categories (id, name, isthing) than {dataset!r}", True
     row_of = {image_id: i for i, image_id in enumerate(dataset.ids)}
     for image_id, image in points.images.items():

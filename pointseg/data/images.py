@@ -39,6 +39,12 @@ def read_size(path: Path, upright: bool = False) -> tuple[int, int]:
         return (w, h) if quarter_turned else (h, w)
 
 
+def is_turned(path: Path) -> bool:
+    """Whether the image's EXIF tag says that its pixels are not upright."""
+    with _opened(path) as image:
+        return image.getexif().get(0x0112, 1) != 1
+
+
 def read_index_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """uint8[h, w]: the palette indices or grey values of a mask PNG."""
     return _read_mask(path, ("P", "L"), size)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,17 @@ def read_points(path: Path | str) -> PointFile:
     jitter = None if noise is None else Jitter(noise["of"], float(noise["px"]))
     kind, n, seed, source = (record[name] for name in ("kind", "n", "seed", "source_hash"))
     return PointFile(kind, n, seed, source, categories, images, jitter)
+
+
+def things_first(points: PointFile) -> PointFile:
+    """The same points with the categories, and so the labels, in the order of a data set's."""
+    order = sorted(range(len(points.categories)), key=lambda k: not points.categories[k].is_thing)
+    place = np.argsort(order)
+    images = {
+        key: replace(image, points=replace(image.points, label=place[image.points.label]))
+        for key, image in points.images.items()
+    }
+    return replace(points, categories=tuple(points.categories[k] for k in order), images=images)
 
 
 def hash_of(record: dict) -> str:

@@ -78,7 +78,7 @@ class Chain:
         return self.corpus.recipe
 
     def folder(self, k: int) -> Path:
-        name = head_hash(self.recipe, k, self.corpus.train.content_hash())
+        name = head_hash(self.recipe, k, self.corpus.content_hash)
         return self.store / f"{self.recipe.stages[k].method}-{name}"
 
     def model(self, k: int) -> Path:

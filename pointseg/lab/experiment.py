@@ -69,13 +69,19 @@ def scores(chain: Chain, teachers: dict[int, Labelled]) -> tuple[dict[str, Any],
     last, metrics, shown = len(recipe.stages) - 1, {"stages": chain.record()}, {}
     if "val" in scored_on(recipe.stage.method) and recipe.stage.student:
         few: list[Prediction] = []
-        predicted = predictions(chain.method(last), recipe, corpus)
-        metrics[recipe.scored_on] = score_predictions(_noting(predicted, few), recipe, corpus)
+        method, known = chain.method(last), corpus.scored.has_truth
+        if known:
+            predicted = _noting(predictions(method, recipe, corpus), few)
+            metrics[recipe.scored_on] = score_predictions(predicted, recipe, corpus)
+        else:  # images of one's own: there is nothing to score by
+            few += predictions(method, recipe, corpus, SHOWN)
         shown[recipe.scored_on] = shown_predictions(few)
     labelling = [k for k, s in enumerate(recipe.stages) if _labels(s.method)]
     for k in labelling[-1:]:
         labels = pseudo_labels(chain, k, teachers)
-        metrics["labels"], shown["labels"] = score_labels(labels, corpus), shown_labels(labels)
+        shown["labels"] = shown_labels(labels)
+        if corpus.train.has_truth:
+            metrics["labels"] = score_labels(labels, corpus)
     return metrics, shown
 
 

@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
+from pointseg.data.images import is_turned
 from pointseg.data.layouts import open_dataset
 from pointseg.data.marked_images import read_marks
+from pointseg.data.point_file import things_first
 from pointseg.data.supervision import PointDataset
 from pointseg.data.write_coco import (
     instance_annotations,
@@ -19,8 +22,8 @@ from pointseg.data.write_coco import (
 )
 from pointseg.lab.labels import Labelled, label_images
 from pointseg.lab.models import load_model
+from pointseg.lab.predict import model_of
 from pointseg.lab.run_data import viewing
-from pointseg.lab.run_record import Run
 from pointseg.structures import Category, InputError
 from pointseg.training.loop import default_device
 
@@ -32,13 +35,15 @@ def export_labels(
     """What was written: images, COCO instances and, of panoptic methods, COCO panoptic."""
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty")
-    model, recipe, categories = load_model(Run(run).model if run.is_dir() else run)
+    model, recipe, categories = load_model(model_of(run))
     if recipe.stage.method != method:
         raise InputError(f"{run}: holds a trained {recipe.stage.method}, not {method}")
     if not hasattr(model, "pseudo_labels"):
         raise InputError(f"{method}: makes no labels from points")
     marked = PointDataset(
-        open_dataset(data, split, layout), read_marks(points).points, viewing(recipe)
+        open_dataset(data, split, layout),
+        things_first(read_marks(points).points),
+        viewing(recipe),
     )
     if tuple(marked.categories) != categories:
         raise InputError(f"{points}: has other categories than {run} was trained on")
@@ -67,7 +72,11 @@ def _record(labelled: Labelled, row: int, out: Path, split: str) -> dict:
     """The files of one image, and its entries for the JSON files."""
     source, key = labelled.dataset.path(labelled.rows[row]), labelled.ids[row]
     number = key if isinstance(key, int) else row + 1
-    shutil.copyfile(source, out / f"{split}2017" / source.name)
+    if labelled.dataset.layout == "folder" and is_turned(source):  # its labels are upright
+        upright = Image.fromarray(labelled.image(row))
+        upright.save(out / f"{split}2017" / source.name, quality=95)
+    else:
+        shutil.copyfile(source, out / f"{split}2017" / source.name)
     truth, (h, w) = labelled.truth(row), labelled.size(row)
     image = {"id": number, "file_name": source.name, "height": h, "width": w}
     instances = instance_annotations(number, truth, labelled.categories)

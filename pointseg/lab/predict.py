@@ -24,9 +24,10 @@ from pointseg.lab.labels import at_size, autocast
 from pointseg.lab.models import load_model
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import viewing
+from pointseg.lab.run_record import Run
 from pointseg.metrics import rle
 from pointseg.papers.method import Method
-from pointseg.structures import Category, InputError, Panoptic, Prediction, Sample
+from pointseg.structures import Category, InputError, Panoptic, Prediction, Sample, tensors
 from pointseg.training.loop import default_device
 
 SHOWN_SCORE = 0.5
@@ -42,7 +43,7 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
     some.
     """
     paths = image_paths(images)
-    method, recipe, categories = load_model(checkpoint)
+    method, recipe, categories = load_model(model_of(checkpoint))
     marks = marks_for(method, recipe, categories, points)
     categories = marks.categories if marks else categories
     method.to(default_device())
@@ -62,6 +63,16 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
     write_text(out / "images.json", json.dumps(listing, indent=1) + "\n")
     write_text(out / f"{kind}.json", json.dumps(segments) + "\n")
     print(f"{out / kind}.json: {len(entries)} images")
+
+
+def model_of(given: Path) -> Path:
+    """The file of a trained model: itself, or that of a run's folder."""
+    if not given.is_dir():
+        return given
+    model = Run(given).model
+    if not model.is_file():
+        raise InputError(f"{given}: its model is not on this machine ({model})")
+    return model
 
 
 def marks_for(
@@ -87,11 +98,11 @@ def samples_of(paths: Sequence[Path], marks: Marks | None) -> Iterator[tuple[Pat
     """Images with their points; those without any are left out where points are given."""
     count = 0
     for number, path in zip(image_ids(paths), paths):
-        image = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+        image = torch.from_numpy(read_image(path, upright=True)).permute(2, 0, 1)
         points = marks.of(path, tuple(image.shape[1:])) if marks else None
         if marks is None or (points is not None and len(points)):
             count += 1
-            yield path, Sample(number, image, points=points)
+            yield path, Sample(number, image, points=points and tensors(points))
     if not count:
         raise InputError(f"{marks.path}: has points for none of the images")
 

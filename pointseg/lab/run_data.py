@@ -14,8 +14,8 @@ from typing import Any
 from pointseg.data.augment import PAPER_LONG_SIDE, PAPER_SHORT_SIDES, Augment
 from pointseg.data.bestiary import EDITION_NAMED, make
 from pointseg.data.dataset import Dataset
-from pointseg.data.layouts import open_dataset, splits_of
-from pointseg.data.point_file import PointFile, read_points, write_points
+from pointseg.data.layouts import find_images, open_dataset, splits_of
+from pointseg.data.point_file import PointFile, read_points, things_first, write_points
 from pointseg.data.points import sample_points
 from pointseg.data.supervision import BoxDataset, ImageDataset, MaskDataset, PointDataset
 from pointseg.lab.methods import method_class
@@ -23,6 +23,7 @@ from pointseg.lab.recipe import PointChoice, Recipe
 from pointseg.lab.run_record import home
 from pointseg.structures import Category, InputError
 
+CLICKS = "points.json"
 BESTIARY_SEED = 0  # one embedded benchmark for everybody; a run's own seed does not touch it
 
 
@@ -38,6 +39,7 @@ class Corpus:
     recipe: Recipe
     train: Dataset
     scored: Dataset
+    given: PointFile | None = None  # points that lie beside images without masks
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -45,8 +47,15 @@ class Corpus:
 
     @cached_property
     def points(self) -> PointFile:
-        """The points file of the recipe's choice, sampled once for all methods and runs."""
-        return points_on(self.train, self.recipe.points)
+        """The points given, or the file of the recipe's choice, sampled once for all methods and
+        runs."""
+        return self.given or points_on(self.train, self.recipe.points)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of what is trained on: the images, and points where they are given."""
+        images = self.train.content_hash()
+        return f"{images}+{self.given.content_hash}" if self.given else images
 
     def at(self, k: int) -> Corpus:
         """The same images, seen as stage k of the recipe sees them."""
@@ -110,9 +119,28 @@ def open_corpus(recipe: Recipe) -> Corpus:
     if not root.is_dir():
         raise InputError(f"data: {root} is not a folder; give one as -p data=FOLDER")
     layout = layout_of(root, recipe)
+    if layout == "folder":
+        return _clicked(root, recipe)
     train = _first(open_dataset(root, recipe.train, layout), recipe.images)
     scored = _first(open_dataset(root, recipe.scored_split, layout), recipe.scored_images)
     return Corpus(recipe, train, scored)
+
+
+def _clicked(root: Path, recipe: Recipe) -> Corpus:
+    """Images with a points.json beside them and no masks: weak methods learn, nothing is scored."""
+    images = _first(open_dataset(root, recipe.train, "folder"), recipe.images)
+    file = next((f for f in (images.root / CLICKS, root / CLICKS) if f.is_file()), None)
+    if file is None:
+        raise InputError(f"{root}: has images and neither masks nor a {CLICKS}")
+    points = things_first(read_points(file))
+    for stage in recipe.stages:
+        wanted = getattr(method_class(stage.method), "POINTS", {}).get("kind", points.kind)
+        if stage.learns_from == "masks":
+            raise InputError(f"{root}: has no masks, from which {stage.method} learns")
+        if wanted != points.kind:
+            raise InputError(f"{file}: has {points.kind} points, {stage.method} needs {wanted}")
+    PointDataset(images, points)  # refuses points of other images
+    return Corpus(recipe, images, images, points)
 
 
 def data_hash(recipe: Recipe) -> str:
@@ -125,7 +153,7 @@ def data_hash(recipe: Recipe) -> str:
         )
         return hashlib.sha256(text.encode()).hexdigest()
     corpus = open_corpus(recipe)
-    both = corpus.train.content_hash() + corpus.scored.content_hash()
+    both = corpus.content_hash + corpus.scored.content_hash()
     return hashlib.sha256(both.encode()).hexdigest()
 
 
@@ -170,6 +198,8 @@ def layout_of(root: Path, recipe: Recipe) -> str:
     if recipe.layout != "auto":
         return recipe.layout
     present = splits_of(root)
+    if not present and find_images(root, recipe.train):
+        return "folder"
     if method_class(recipe.stage.method).TASK == "panoptic":
         return "panoptic" if "panoptic" in present else "voc-panoptic"
     return "coco" if "coco" in present else "voc"

@@ -94,9 +94,9 @@ function tokenMask({ index, high }, owner, groups) {
 export function measured({ truth, width }, [x, y], pixels) {
   const at = Math.floor(y) * width + Math.floor(x);
   const object = truth?.objects.find((o) => o.mask[at]) ?? null;
-  if (!object) return { object, iou: null, recall: null };
+  if (!object) return { object, iou: null, recall: null, known: Boolean(truth) };
   const recall = truth.parts ? grids.partRecall(pixels, object.mask, truth.parts) : null;
-  return { object, iou: grids.iou(pixels, object.mask, truth.nobody), recall };
+  return { object, iou: grids.iou(pixels, object.mask, truth.nobody), recall, known: true };
 }
 
 // Token of each key-point after each round, [rounds + 1][K]: where it is drawn in the picture. [AS Eq. 4]

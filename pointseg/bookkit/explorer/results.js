@@ -32,9 +32,9 @@ export function fateTable(end, state) {
 }
 
 // The figures beside the picture.
-export function scores({ groups, filtered, mask, object, iou, recall, step }, { box }) {
+export function scores({ groups, filtered, mask, object, iou, recall, step, known }, { box }) {
   const pairs = [
-    ["Pointed at", object ? object.name : "no object"],
+    ["Pointed at", object ? object.name : known ? "no object" : "– (no masks known)"],
     ["IoU with the truth", iou == null ? "–" : percent(iou)],
     ["Part recall", recall == null ? "–" : percent(recall)],
     ["Key-points", `${groups.length} of ${filtered.area.length}, ${filtered.removed.length} removed`],
@@ -46,11 +46,11 @@ export function scores({ groups, filtered, mask, object, iou, recall, step }, { 
 }
 
 // The same as one sentence for screen readers.
-export function spoken({ groups, filtered, object, iou, recall, step }, { box }, [x, y]) {
-  const truth = object ? `on ${object.name}` : "on no object";
+export function spoken({ groups, filtered, object, iou, recall, step, known }, { box }, [x, y]) {
+  const truth = object ? `, on ${object.name}` : known ? ", on no object" : "";
   const meets = iou == null ? "" : ` The mask meets the truth with IoU ${percent(iou)}`
     + (recall == null ? "." : ` and holds ${percent(recall)} of the parts.`);
-  return `Point at ${Math.round(x)}, ${Math.round(y)}, ${truth}. After ${step} rounds ${groups.length} key-points are left `
+  return `Point at ${Math.round(x)}, ${Math.round(y)}${truth}. After ${step} rounds ${groups.length} key-points are left `
     + `and ${filtered.removed.length} removed. Box from ${box.slice(0, 2).map(Math.round).join(", ")} to `
     + `${box.slice(2).map(Math.round).join(", ")}.${meets}`;
 }

@@ -20,7 +20,7 @@ from torch import Tensor
 from pointseg.bookkit.explorer.bundle import make_bundle, run
 from pointseg.bookkit.explorer.module import module_text, style_text
 from pointseg.bookkit.explorer.state import STATE
-from pointseg.data.images import read_image
+from pointseg.data.images import FORMATS, read_image
 from pointseg.data.point_file import MANUAL, ImagePoints, PointFile, write_points
 from pointseg.lab.models import load_model
 from pointseg.nets.attention import attention_rows, rollout_rows
@@ -99,7 +99,10 @@ class KeyPointExplorer(Settings):
     ):
         self.vit = _network(backbone)
         self.categories = tuple(categories)
-        self.images = [_readable(each) for each in images]
+        whole = [_readable(each) for each in images]
+        self.sizes = [each.shape[:2] for each in whole]  # before they were shrunk
+        self.names = [each.name if (each := _path(p)) else None for p in images]
+        self.images = [_shrunk(Image.fromarray(each)) for each in whole]
         self.truths: list[Truth | None] = list(truths or [None] * len(self.images))
         titles = [
             each.stem if (each := _path(p)) else f"picture {i + 1}" for i, p in enumerate(images)
@@ -117,7 +120,8 @@ class KeyPointExplorer(Settings):
         return np.array(self.mask, dtype=bool).reshape(self.bundle["grid"])
 
     def save_points(self, path: str | Path) -> None:
-        """The kept points as a points file; a name that no category has starts a new one."""
+        """The kept points as a points file, in the pixels of the image files and under their names;
+        a name that no category has starts a new one."""
         names = [c.name for c in self.categories]
         names += sorted({each["name"] or "object" for each in self.kept} - set(names))
         categories = self.categories + tuple(
@@ -127,9 +131,11 @@ class KeyPointExplorer(Settings):
         for row, image in enumerate(self.images):
             mine = [each for each in self.kept if each["picture"] == row]
             if mine:
-                images[self.entries[row]["title"]] = ImagePoints(
-                    *image.shape[:2], _points(mine, names, categories)
-                )
+                (h, w), name = self.sizes[row], self.names[row] or self.entries[row]["title"]
+                points = _points(mine, names, categories, (w / image.shape[1], h / image.shape[0]))
+                images[name] = ImagePoints(h, w, points)
+        if not images:
+            raise InputError(f"{path}: no point is kept yet")
         write_points(path, PointFile(MANUAL, 1, None, None, categories, images))
 
     def _bundle(self, row: int, title: str) -> dict[str, Any]:
@@ -146,11 +152,14 @@ class KeyPointExplorer(Settings):
 
     def _take_upload(self, change: Any) -> None:
         try:
-            image = _from_url(change["new"])
+            whole = _from_url(change["new"])
         except InputError as error:
             self.send({"kind": "refused", "text": str(error)})
             return
+        image = _shrunk(whole)
         self.images.append(image)
+        self.sizes.append((whole.height, whole.width))
+        self.names.append(None)
         self.truths.append(None)
         entry = _entry(f"own picture {len(self.images)}", image)
         self.entries = [*self.entries, entry]
@@ -219,19 +228,20 @@ def _entry(title: str, image: np.ndarray) -> dict[str, Any]:
 
 def _readable(picture: str | Path | np.ndarray) -> np.ndarray:
     path = _path(picture)
-    return _shrunk(Image.fromarray(picture if path is None else read_image(path)))
+    return picture if path is None else read_image(path, upright=True)
 
 
 def _shrunk(image: Image.Image) -> np.ndarray:
+    image = image.copy()
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     return np.array(image.convert("RGB"))  # a copy, since torch wants to write
 
 
-def _from_url(url: str) -> np.ndarray:
+def _from_url(url: str) -> Image.Image:
     """A picture given as a data URL."""
     try:
         content = base64.b64decode(url.partition(",")[2], validate=True)
-        return _shrunk(Image.open(io.BytesIO(content)))
+        return Image.open(io.BytesIO(content), formats=FORMATS).convert("RGB")
     except (
         binascii.Error,
         UnidentifiedImageError,
@@ -242,9 +252,11 @@ def _from_url(url: str) -> np.ndarray:
         raise InputError("own picture: this file is no picture that can be read") from None
 
 
-def _points(kept: list[dict], names: list[str], categories: tuple[Category, ...]) -> Points:
-    """Kept points, each for an object of its own."""
+def _points(
+    kept: list[dict], names: list[str], categories: tuple[Category, ...], scale: tuple[float, float]
+) -> Points:
+    """Kept points, each for an object of its own; times the scale (x, y) pixels of the file."""
     label = torch.tensor([names.index(each["name"] or "object") for each in kept])
     things = torch.tensor([categories[i].is_thing for i in label.tolist()])
-    xy = torch.tensor([each["point"] for each in kept], dtype=torch.float32)
+    xy = torch.tensor([each["point"] for each in kept], dtype=torch.float32) * torch.tensor(scale)
     return Points(xy, label, torch.arange(1, len(kept) + 1), things)
