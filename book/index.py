@@ -24,9 +24,7 @@
 # | EXITS {cite}`exits` | four extreme points | a random walk over attention from the extreme points | **the supplement alone** (Tables a1 to a5); the main paper was not at hand | none published |
 # | MAL {cite}`mal` | boxes | a generator of masks taught by boxes and colour | the official code | [mask-auto-labeler](https://github.com/NVlabs/mask-auto-labeler) |
 #
-# AttentionShift, PSPS, Point2Mask and EPLD have chapters and rows; none of EPLD's has been measured
-# yet. EXITS and MAL are written and tested step by step; no command trains
-# them yet.
+# All have chapters and rows; none of EPLD's, EXITS' and MAL's has been measured yet.
 #
 # Start with {doc}`one_question`: all answers have one form, and it is written once.
 

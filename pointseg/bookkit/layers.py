@@ -119,7 +119,7 @@ def stacked(drawn: Sequence[Figure]) -> bytes:
     return data
 
 
-def slider(png: bytes, count: int, alt: str) -> str:
+def slider(png: bytes, count: int, alt: str, word: str = "layer") -> str:
     """HTML that shows one of `count` equally high parts of a picture; without JavaScript the
     first."""
     width, height = Image.open(io.BytesIO(png)).size
@@ -130,7 +130,7 @@ def slider(png: bytes, count: int, alt: str) -> str:
         "one.querySelector('output').value = this.value"
     )
     return (
-        f'<figure><label>layer <input type="range" min="1" max="{count}" value="1" step="1" '
+        f'<figure><label>{word} <input type="range" min="1" max="{count}" value="1" step="1" '
         f'oninput="{escape(move)}"> <output>1</output> of {count}</label>'
         f'<div style="overflow:hidden;aspect-ratio:{width}/{height // count}">'
         f'<img alt="{escape(alt)}" style="width:100%;display:block" '

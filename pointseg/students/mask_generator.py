@@ -58,7 +58,7 @@ class GeneratorConfig:
 # DEVIATION [MAL]: small crops and a small ViT that saw Bestiary; a step takes two objects an image
 SMALL = GeneratorConfig(
     vit=ViTConfig("small"), weights="shipped", conv_stem=False, inner=64, side=96,
-    smallest_area=64, crops_per_image=2, rounds=30, momentum=0.98, level=0.3,
+    smallest_area=64, crops_per_image=2, rounds=30, momentum=0.98, level=0.5,
 )  # fmt: skip
 PHOTOS = replace(SMALL, weights=None)  # what Bestiary teaches is of no use to photographs
 SMOKE = GeneratorConfig(

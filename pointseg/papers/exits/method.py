@@ -38,7 +38,9 @@ class Config:
     warmup_steps: int = 4000  # over which the colour term grows; UNSTATED [MAL]: the release
 
 
-SMALL_WALK = WalkConfig(ViTConfig("small"), weights="shipped", layer=5, delta=4.0)
+# DEVIATION [EXITS Tab. a1]: the small ViT is walked on by the mean of its six layers: chosen on the
+# split tune, where its scores order tokens of a box better than those of its fifth layer
+SMALL_WALK = WalkConfig(ViTConfig("small"), weights="shipped", layer=None, delta=4.0)
 SMOKE_WALK = WalkConfig(SMOKE.vit, layer=2, delta=2.0)
 CONFIGS = {
     "paper": Config(),
