@@ -340,6 +340,13 @@ display(HTML(report.bench_table(held, "exits-bestiary", bench, ["iou", "precisio
 display(HTML(report.bench_table(held, "exits-boxes", {"MAL": "exits-mal", "no warm-up": "exits-taba3-0"}, ["iou", "precision", "recall", "boundary"])))
 
 # %% [markdown]
+# Photographs of VOC 2012 at 320 pixels ({doc}`photographs`):
+
+# %% tags=["remove-input"]
+photos = {"EXITS": "exits-photos", "EXITS, neighbours as ground": "exits-photos-neighbours", "MAL": "exits-photos-mal", "full masks": "exits-photos-masks"}
+display(HTML(report.ours_table(held, "photographs", photos, scores)))
+
+# %% [markdown]
 # Nuclei of DSB2018, from four clicks, from boxes, and from one click:
 
 # %% tags=["remove-input"]

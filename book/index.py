@@ -61,12 +61,13 @@ plt.show()
 #
 # ## What a point owns
 #
-# One image with six points and the answers of six rules. PSPS, Point2Mask and EPLD are given the true
-# class map, blurred, in place of one that they would learn; AttentionShift runs on the backbone that
+# One image with six points and the answers of seven rules. PSPS, Point2Mask and EPLD are given the true
+# class map, blurred, in place of one that they would learn; AttentionShift and EXITS, which gets four
+# clicks a thing, run on the backbone that
 # is shipped with the library. {doc}`one_question` explains the rules.
 #
 # ```{image} _assets/six_points.png
-# :alt: One image with six points, the answers of six rules, and the truth
+# :alt: One image with six points, the answers of seven rules, and the truth
 # ```
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Rows of images: points, the answer of each trained method, the truth"}}

@@ -6,8 +6,9 @@ import matplotlib
 import pytest
 import torch
 
-from pointseg.bookkit import layers, walks
+from pointseg.bookkit import layers, six_points, walks
 from pointseg.data.bestiary import draw
+from pointseg.ownership import NOBODY
 from pointseg.papers.exits.retrieval import Levels
 from pointseg.papers.exits.walk import residual
 
@@ -39,3 +40,14 @@ def test_every_hop_is_a_figure_behind_one_slider(walk):
 def test_parameters_are_those_of_the_paper_s_table():
     counts = walks.parameters_at_paper_size()
     assert counts == {"similarity extractor": 85_798_656, "mask generator": 93_090_400}
+
+
+def test_four_clicks_own_pixels_of_things_in_their_boxes_alone():
+    case = six_points.case_of(six_points.SHOWN)
+    owners = six_points.walk_owners(case)
+    things = case.points.is_thing.nonzero()[:, 0].tolist()
+    assert set(owners.unique().tolist()) == {NOBODY, *things}
+    for row, (left, top, right, bottom) in zip(things, walks.clicked(case.scene).box.long()):
+        outside = torch.ones_like(owners, dtype=torch.bool)
+        outside[max(0, top - 8) : bottom + 8, max(0, left - 8) : right + 8] = False
+        assert not (owners[outside] == row).any()

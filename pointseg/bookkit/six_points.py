@@ -1,8 +1,9 @@
-"""One image with six points, six answers to which pixels they own, and the truth.
+"""One image with six points, seven answers to which pixels they own, and the truth.
 
 `python -m pointseg.bookkit.readme` draws it. No network was trained on points for it: the first two
 rules need none, the paths of the next two run over the true class map, blurred, EPLD iterates on
 features made of it, and AttentionShift looks at the backbone that is shipped with the library.
+EXITS walks over the attention of the same backbone, from four clicks a thing instead of a point.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from torch import Tensor
 from pointseg.bookkit import figures
 from pointseg.bookkit.diagnostics.labels import maps_of_truth, one_point_each
 from pointseg.bookkit.layers import features_of_truth, iterated
+from pointseg.bookkit.walks import clicked, shipped_extractor, walk_of
 from pointseg.data.bestiary import CATEGORIES, Scene, draw
 from pointseg.nets.weights import read_backbone
+from pointseg.ops.crops import paste_crops
 from pointseg.ownership import NOBODY, owner
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.papers.epld.queries import targets_on_grid
+from pointseg.papers.exits.retrieval import scores
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.papers.psps import PSPS
 from pointseg.structures import Batch, Points
@@ -29,6 +33,10 @@ from pointseg.structures import Batch, Points
 SIDE = 128
 SHOWN = 52  # of Bestiary's split val: six targets, three of them of one class
 SHARP = {"attention": "point", "centred": True, "foreground": 0.6, "background": 0.4}
+
+
+WALKED = "four clicks (EXITS)"
+REACHED = 0.1  # share of the largest score of its crop from which a pixel is an object's
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ def answers(case: Case) -> dict[str, Tensor]:
         ),
         "learnt distance (EPLD)": learnt_owners(case),
         "key-points (AttentionShift)": keypoint_owners(case),
+        WALKED: walk_owners(case),
     }
 
 
@@ -119,11 +128,24 @@ def keypoint_owners(case: Case) -> Tensor:
     return owners
 
 
+def walk_owners(case: Case) -> Tensor:
+    """Rows of points of the things whose walk of three hops has the highest score at a pixel."""
+    extractor, maps = shipped_extractor(), []
+    rows = case.points.is_thing.nonzero()[:, 0]
+    for thing in range(len(rows)):
+        walk = walk_of(case.scene, thing, extractor)
+        inside = scores(walk.walked(3), "relative") * walk.seeds.inside
+        grid = inside.view(1, walk.grid, walk.grid)
+        maps.append(paste_crops(grid, walk.view.crops, (SIDE, SIDE))[0])
+    things = owner(-torch.stack(maps), tau=-REACHED)
+    return torch.where(things == NOBODY, NOBODY, rows[things.clamp(min=0)])
+
+
 def figure() -> Figure:
     """The points, the answers, the truth, side by side."""
     case = case_of(SHOWN)
     answered = answers(case)
-    sheet, axes = figures.multiples(["six points", *answered, "truth"], columns=8, size=1.7)
+    sheet, axes = figures.multiples(["six points", *answered, "truth"], columns=9, size=1.5)
     figures.show(axes[0], case.scene.image)
     for axis, owners in zip(axes[1:], answered.values()):
         figures.owners(axis, case.scene.image, owners)
@@ -132,6 +154,11 @@ def figure() -> Figure:
     for k, mask in enumerate(truth.masks):
         true_owners[mask] = k
     figures.owners(axes[-1], case.scene.image, case.things_only(true_owners))
+    walked = axes[1 + list(answered).index(WALKED)]
     for axis in axes:
-        figures.points(axis, case.points.xy, size=12)
+        if axis is not walked:
+            figures.points(axis, case.points.xy, size=12)
+    clicks = clicked(case.scene).points
+    rows = case.points.is_thing.nonzero()[:, 0].repeat_interleave(clicks.shape[1])
+    figures.points(walked, clicks.flatten(0, 1), labels=rows.tolist(), size=12)
     return sheet
