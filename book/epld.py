@@ -279,7 +279,10 @@ display(HTML(report.bench_table(held, "epld-photos", photographed, scores)))
 # Tables 6 to 8 are about students. In Table 6 the boxes of bare points have one size; the paper's
 # 600 pixels are the shorter side of its images, and ours is chosen on the split tune. Table 7 takes
 # PSPS, Point2Mask and full masks from {doc}`point2mask`'s Table A1. In Table 8 one student learns
-# afresh from labels made beforehand. SAM's row is cited: its weights are not part of this book.
+# afresh from labels made beforehand. SAM's row is cited, as its weights are not part of this book. Who
+# has them names a function from an image and points to mask logits, and has the row: the chain's first
+# stage is then `{method: prompted, config: {segmenter: "module:function"}}`, which learns nothing, owns
+# by the largest logit and refuses below zero. It is tested with a stub, not with SAM.
 
 # %% tags=["remove-input"]
 for number in "678":

@@ -22,6 +22,8 @@ METHODS = {
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }
+# These need something that is not part of the library.
+EXTRA = {"prompted": "pointseg.papers.prompted:Prompted"}
 # What a method's chain begins with at the scales that have a first stage, or that this stage states
 # a training for: points alone teach features.
 FIRST = {
@@ -37,9 +39,10 @@ FIRST = {
 
 @cache
 def method_class(name: str) -> type[Method]:
-    if name not in METHODS:
+    known = METHODS | EXTRA
+    if name not in known:
         raise InputError(f"method: there is no '{name}'; there are {', '.join(METHODS)}")
-    module, attribute = METHODS[name].split(":")
+    module, attribute = known[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
