@@ -55,7 +55,10 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """One map [b, C, h, w] a stride of images [b, 3, H, W] in 0..1."""
-        pixels = (images - self.mean) / self.deviation
+        return self.of_pixels((images - self.mean) / self.deviation)
+
+    def of_pixels(self, pixels: Tensor) -> list[Tensor]:
+        """The same of pixels that are normalised already."""
         maps = self.body(pixels.contiguous(memory_format=torch.channels_last))
         channels_last = maps[0].shape[1] != self.channels[0]  # Swin's way
         return [m.permute(0, 3, 1, 2) if channels_last else m for m in maps]

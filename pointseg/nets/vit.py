@@ -4,7 +4,7 @@ attention."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,7 +34,9 @@ class ViTConfig:
     depth: int = 6
     heads: int = 3
     patch: int = 8
-    stem: str = "conv"  # conv | patch
+    stem: str = "conv"  # conv | patch | features
+    stem_network: str | None = None  # of timm, whose maps are the features
+    stem_weights: str | None = None  # its weights, see TimmBackbone
     position: str = "sine"  # sine (fixed) | learned
     image_size: int = (
         128  # the grid that learned positions are kept for; any size may be given later
@@ -174,9 +176,7 @@ def still_rotations(rope: Tensor, count: int) -> Tensor:
 
 
 def _small_body(config: ViTConfig) -> VisionTransformer:
-    embed = partial(ConvStem, positions=config.position) if config.stem == "conv" else PatchEmbed
-    if config.stem == "patch" and config.position == "sine":
-        embed = SinePatches
+    embed = _patch_embedding(config)
     body = VisionTransformer(
         img_size=config.image_size, patch_size=config.patch, embed_dim=config.dim,
         depth=config.depth, num_heads=config.heads, num_classes=0, global_pool="",
@@ -184,6 +184,16 @@ def _small_body(config: ViTConfig) -> VisionTransformer:
         "learn", dynamic_img_size=True, drop_path_rate=config.drop_path, embed_layer=embed,
     )  # fmt: skip
     return body
+
+
+def _patch_embedding(config: ViTConfig) -> Callable[..., nn.Module]:
+    if config.stem == "features":
+        from pointseg.nets.feature_stem import feature_stem  # which stands on this module
+
+        return feature_stem(config.stem_network, config.stem_weights)
+    if config.stem == "conv":
+        return partial(ConvStem, positions=config.position)
+    return SinePatches if config.position == "sine" else PatchEmbed
 
 
 def unfuse(model: torch.nn.Module) -> None:
@@ -227,18 +237,19 @@ def layer_decay_groups(
     1).
 
     UNSTATED [AS Sec. 5.1]: decay 0.75 and no weight decay on vectors, tokens and positions, as the
-    release.
+    release. A convolutional network under the blocks learns at a tenth, as the panoptic students'.
     """
-    groups: dict[tuple[int, bool], dict] = {}
+    groups: dict[tuple[float, bool], dict] = {}
     for name, parameter in vit.named_parameters():
         if not parameter.requires_grad:
             continue
-        level = _level(name, vit.depth)
+        below = vit.depth + 1 - _level(name, vit.depth)
+        rate = 0.1 * lr if "patch_embed.backbone." in name else lr * decay**below
         shrinks = parameter.ndim > 1 and not name.endswith(
             ("_token", "_tokens", "_positions", "pos_embed")
         )
-        group = groups.setdefault((level, shrinks), {
-            "params": [], "lr": lr * decay ** (vit.depth + 1 - level),
+        group = groups.setdefault((rate, shrinks), {
+            "params": [], "lr": rate,
             "weight_decay": weight_decay if shrinks else 0.0,
         })  # fmt: skip
         group["params"].append(parameter)
