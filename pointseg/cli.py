@@ -375,6 +375,8 @@ def main(words: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input, 130 interrupted."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what is half made is taken away
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = build_parser().parse_args(words)
         return options.action(options) or 0

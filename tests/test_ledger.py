@@ -94,7 +94,7 @@ def test_a_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
 def test_a_broken_file_of_a_run_is_named(run):
     run.folder.mkdir(parents=True)
     (run.folder / "result.json").write_text("{")
-    with pytest.raises(InputError, match=r"result.json: not readable"):
+    with pytest.raises(InputError, match=r"result.json: is not whole JSON"):
         _ = run.status
 
 

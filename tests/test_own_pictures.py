@@ -30,7 +30,7 @@ CATEGORIES = [
 SIZES = {"a.jpg": (60, 80), "a.png": (64, 64), "turned.jpg": (50, 90)}  # (h, w), upright
 
 
-def pictures_in(folder, kind="manual"):
+def folder_in(folder, kind="manual"):
     """Three pictures, one of them turned by its EXIF tag, and a points.json; stuff comes first."""
     folder.mkdir(parents=True, exist_ok=True)
     images = []
@@ -70,7 +70,7 @@ def test_the_page_can_be_followed_word_for_word(root, tmp_path, monkeypatch, cap
     classes = (Category(3, "bird"), Category(7, "sky", False))
     save_model(tmp_path / "generator.pt", generator.build(classes), generator, classes)
     make(tmp_path / "masked", "coco", images=1, val=1, size=64, progress=False)
-    pictures_in(tmp_path / "own")
+    folder_in(tmp_path / "own")
     folders = {"MASKED": tmp_path / "masked/coco", "DIR": tmp_path / "own", "OUT": tmp_path / "out",
               "LABELS": tmp_path / "labels", "GENERATOR": tmp_path / "generator.pt",
               "BOXED": tmp_path / "boxed", "FILE": tmp_path / "boxes.json"}  # fmt: skip
@@ -103,7 +103,7 @@ WEAK = [name for name in METHODS if method_class(name).SUPERVISION != "masks"]
 @pytest.mark.parametrize("name", WEAK)
 def test_every_weak_method_learns_from_a_folder_of_points(tmp_path, name):
     kind = getattr(method_class(name), "POINTS", {}).get("kind", "manual")
-    folder = pictures_in(tmp_path / "own", kind)
+    folder = folder_in(tmp_path / "own", kind)
     if kind != "manual":
         content = json.loads((folder / "points.json").read_text()) | {"kind": kind, "seed": 0}
         (folder / "points.json").write_text(
@@ -117,7 +117,7 @@ def test_every_weak_method_learns_from_a_folder_of_points(tmp_path, name):
 
 
 def test_methods_that_need_masks_say_so_before_anything_starts(tmp_path):
-    folder = pictures_in(tmp_path / "own")
+    folder = folder_in(tmp_path / "own")
     with pytest.raises(InputError, match="has no masks, from which panoptic_full learns"):
         experiment(recipes.make("panoptic_full", data=str(folder)), Run(tmp_path / "r/a/b/s0"))
     (folder / "points.json").unlink()
@@ -141,6 +141,6 @@ def test_pictures_are_predicted_upright(tmp_path):
     torch.manual_seed(0)
     chosen, classes = recipes.make("mask_rcnn"), (Category(3, "bird"),)
     save_model(tmp_path / "model.pt", chosen.build(classes), chosen, classes)
-    predict_images(tmp_path / "model.pt", pictures_in(tmp_path / "own"), tmp_path / "out")
+    predict_images(tmp_path / "model.pt", folder_in(tmp_path / "own"), tmp_path / "out")
     with Image.open(tmp_path / "out" / "turned.overlay.png") as overlay:
         assert overlay.size == SIZES["turned.jpg"][::-1]

@@ -17,6 +17,7 @@ from pointseg.structures import IGNORE, Truth
 
 VOC = Path("VOCdevkit/VOC2012")
 SBD = Path("SBD/dataset")
+MAT_HEADER = b"MATLAB 5.0 MAT-file, written by pointseg"
 
 
 def voc_palette() -> list[int]:
@@ -110,8 +111,15 @@ def write_sbd(folder: Path, name: str, truth: Truth) -> None:
         "Boundaries": cells([classes == k for k in every]),
         "CategoriesPresent": present[:, None],
     }
-    scipy.io.savemat(folder / SBD / "inst" / f"{name}.mat", {"GTinst": inst}, do_compression=True)
-    scipy.io.savemat(folder / SBD / "cls" / f"{name}.mat", {"GTcls": cls}, do_compression=True)
+    for kind, field, content in (("inst", "GTinst", inst), ("cls", "GTcls", cls)):
+        (folder / SBD / kind / f"{name}.mat").write_bytes(mat_file({field: content}))
+
+
+def mat_file(content: dict) -> bytes:
+    """A MATLAB 5 file that depends on its content alone: scipy writes the hour into the header."""
+    stream = io.BytesIO()
+    scipy.io.savemat(stream, content, do_compression=True)
+    return MAT_HEADER.ljust(116) + stream.getvalue()[116:]
 
 
 def write_voc(folder: Path, name: str, scene: Scene, jpeg: bytes) -> Truth:

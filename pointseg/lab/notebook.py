@@ -181,17 +181,16 @@ def run_notebook(
     What has run already does not run again, unless what it was made from has changed.
     """
     source, key, run = prepared(path, parameters, runs)
-    if run.status == "running":
-        raise InputError(f"{run.folder}: is running in process {run.result['pid']}")
-    if run.status == "ok" and not force:
-        outdated = differences(Key(**run.result["key"]), key)
-        if not outdated:
-            return run.folder
-        print(f"{run.folder}: {', '.join(outdated)} changed, it is made again", file=sys.stderr)
-    if run.status == "ok":
-        shutil.rmtree(run.folder, ignore_errors=True)
-    with run.recording(notebook=Path(path).name, key=asdict(key), sha8=key.sha8):
-        execute(source, key.parameters, run)
+    with run.alone(force):
+        if run.status == "ok" and not force:
+            outdated = differences(Key(**run.result["key"]), key)
+            if not outdated:
+                return run.folder
+            print(f"{run.folder}: {', '.join(outdated)} changed, it is made again", file=sys.stderr)
+        if run.status == "ok":
+            shutil.rmtree(run.folder, ignore_errors=True)
+        with run.recording(notebook=Path(path).name, key=asdict(key), sha8=key.sha8):
+            execute(source, key.parameters, run)
     return run.folder
 
 
@@ -214,13 +213,15 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
             papermill.execute_notebook(
                 source.notebook, str(executed), parameters=given, kernel_name=KERNEL,
                 language="python", progress_bar=False, stderr_file=sys.stderr,
-                kernel_manager_class=known_kernels(started),
+                kernel_manager_class=known_kernels(started, stop),
                 extra_arguments=["--IPKernelApp.log_level=40",
                                  "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:
             if stop.raised:
                 raise Interrupted("stopped by a signal, resumable") from None
+            if problem.ename == InputError.__name__:
+                raise InputError(str(problem.evalue).splitlines()[0]) from None
             raise RuntimeError(
                 f"cell {problem.exec_count}: {problem.ename}: {problem.evalue}"
             ) from None
@@ -228,20 +229,35 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
             publish(executed, run.folder / "notebook.ipynb")
 
 
-def known_kernels(started: list[Any]) -> type:
-    """A kernel manager that notes whom it has started, so that a signal can be passed on."""
+def known_kernels(started: list[Any], stop: StopFlag) -> type:
+    """A kernel manager that notes whom it has started, so that a signal can be passed on.
+
+    A kernel that is only starting would die of a signal or swallow it, and one that has ended a
+    cell does not hear it: before each cell the flag is looked at instead.
+    """
     from jupyter_client import AsyncKernelManager
 
     class Known(AsyncKernelManager):
-        async def start_kernel(self, *words: Any, **options: Any) -> None:
-            await super().start_kernel(*words, **options)
-            started.append(self)
+        def client(self, **options: Any) -> Any:
+            client = super().client(**options)
+            execute = client.execute
+
+            def unless_stopped(*words: Any, **options: Any) -> Any:
+                if stop.raised:
+                    os.kill(self.provisioner.pid, signal.SIGKILL)
+                    raise Interrupted("stopped by a signal, resumable")
+                if self not in started:
+                    started.append(self)
+                return execute(*words, **options)
+
+            client.execute = unless_stopped
+            return client
 
     return Known
 
 
 class Forwarded(StopFlag):
-    """Inside `with`, SIGTERM and SIGINT become an interrupt of the kernel."""
+    """Inside `with`, SIGTERM and SIGINT become an interrupt of the kernels at work."""
 
     def __init__(self, managers: list[Any]):
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import math
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pointseg.data.files import shown, write_text
+from pointseg.data.files import read_json, shown, write_text
 from pointseg.structures import InputError
 
 RUNS = Path("runs")
@@ -107,10 +108,12 @@ class Run:
     def read(self, name: str) -> Any:
         """A JSON file of the folder, {} where there is none."""
         path = self.folder / name
-        try:
-            return json.loads(path.read_text()) if path.exists() else {}
-        except ValueError as error:
-            raise InputError(f"{path}: not readable ({error})") from None
+        if not path.exists():
+            return {}
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: expected a table, got {shown(value)}")
+        return value
 
     @property
     def result(self) -> dict[str, Any]:
@@ -127,7 +130,25 @@ class Run:
         has crashed."""
         result = self.result
         status = result.get("status", "absent")
-        return "crashed" if status == "running" and not _alive(result.get("pid")) else status
+        return "crashed" if status == "running" and not _alive(result) else status
+
+    @contextmanager
+    def alone(self, force: bool = False) -> Iterator[None]:
+        """Nobody else makes the run inside. The lock is the kernel's, so it goes with its process;
+        its file says who holds it. `force` does not ask."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with (self.scratch / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                if not force:
+                    raise InputError(f"{self.folder}: is running ({file.read()[:200]})") from None
+            else:
+                file.truncate(0)
+                holder = f"process {os.getpid()} of {platform.node()}, begun {_now()}"
+                print(holder, end="", file=file, flush=True)
+            yield
 
     @contextmanager
     def recording(self, **facts: Any) -> Iterator[Run]:
@@ -135,7 +156,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         before, began = float(self.result.get("wall_s", 0.0)), time.perf_counter()
         self.write("env.json", environment())
-        opened = {"schema": 2, **facts, "started": _now(), "pid": os.getpid()}
+        opened = {"schema": 2, **facts, "started": _now(), **_process()}
         self.write("result.json", {**opened, "status": "running", "wall_s": before})
         status, error = "ok", ""
         try:
@@ -146,7 +167,7 @@ class Run:
             error = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
             raise
         finally:
-            del opened["pid"]
+            opened = {name: fact for name, fact in opened.items() if name not in _process()}
             wall = round(before + time.perf_counter() - began, 3)
             ended = {"finished": _now(), "status": status, "error": error, "wall_s": wall}
             self.write("result.json", {**opened, **ended, "metrics": self.read("metrics.json")})
@@ -253,10 +274,28 @@ def flat(tree: dict[str, Any], before: str = "") -> dict[str, float]:
     return numbers
 
 
-def _alive(pid: int | None) -> bool:
-    if not pid:
+def _process() -> dict[str, Any]:
+    """This process, told from another one that has its number later or elsewhere."""
+    return {"pid": os.getpid(), "host": platform.node(), "born": _born(os.getpid())}
+
+
+def _alive(result: Any) -> bool:
+    """Whether the process of a result is still there: same host, same number, same birth."""
+    pid, born = result.get("pid"), result.get("born")
+    if not isinstance(pid, int) or result.get("host", platform.node()) != platform.node():
         return False
-    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True
+    return _born(pid) is not None and born in (None, _born(pid))
+
+
+def _born(pid: int) -> int | None:
+    """When a process was started, in the system's ticks; 0 where nobody can tell, None without
+    it."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _now() -> str:

@@ -99,8 +99,12 @@ def make(
     check(request)
     if already_made(out, request):
         return
-    with folder_or_nothing(out) as folder:
-        fill(folder, request, workers, progress)
+    try:
+        with folder_or_nothing(out) as folder:
+            fill(folder, request, workers, progress)
+    except InputError:
+        if not already_made(out, request):  # by another one that was asked for the same
+            raise
 
 
 def already_made(out: Path, request: Request) -> bool:
