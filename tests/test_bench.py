@@ -135,6 +135,14 @@ def test_a_seed_draws_weights_and_points():
     assert dict(recipe.stage.config) == {"depth": 1}
 
 
+def test_a_bed_at_scale_smoke_is_as_short_as_the_scale(root, monkeypatch):
+    monkeypatch.chdir(root)
+    bed, row = beds()["exits-bestiary"], rows()["exits-neighbours"]
+    whole, short = bed.recipe(row, 0), bed.recipe(row, 0, scale="smoke")
+    assert whole.stage.training.steps == 600 and short.stage.training.steps == 4
+    assert [stage.method for stage in whole.stages] == ["similarity_warmup", "exits"]
+
+
 def test_a_labeller_with_steps_learns_and_its_student_does_not(place):
     list(benches.bench("p2m-toy"))
     bed = beds()["p2m-toy"]

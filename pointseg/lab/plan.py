@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pointseg.lab.methods import METHODS
-from pointseg.lab.recipe import Recipe, make
+from pointseg.lab.recipe import SCALES, Recipe, make
 from pointseg.lab.run_record import SMOKE, home, run_folder
 from pointseg.lab.settings import refuse_unknown, table, types_of
 from pointseg.structures import InputError
@@ -56,15 +56,17 @@ class Bed:
         last = (row.given.get("stages") or [{"method": row.given.get("method")}])[-1]
         if isinstance(last.get("learns_from"), int):
             raise InputError(f"bench: {row.name} learns from labels, it makes none of its own")
+        given, first = {"scored_on": "tune", **self.given, **changes}, self.first
+        steps = self.steps
+        if given.get("scale") == SMOKE:  # as short as the scale says
+            first = [{**stage, "training": {}} for stage in first]
+            steps = min(steps, SCALES[SMOKE].steps)
         last = last | {
             "starts_from": len(self.first) - 1 if self.first else None,
             "config": self.config | last.get("config", {}),
-            "training": last.get("training", {}) | {"steps": self.steps},
+            "training": last.get("training", {}) | {"steps": steps},
             "student": False,
         }
-        given, first = {"scored_on": "tune", **self.given, **changes}, self.first
-        if given.get("scale") == SMOKE:  # as short as the scale says
-            first = [{**stage, "training": {}} for stage in first]
         points = {**given.pop("points", {}), "seed": seed}
         return make(stages=[*first, last], seed=seed, points=points, **given)
 
