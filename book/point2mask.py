@@ -321,12 +321,12 @@ for title, place in groups.items():
 display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)], rows)))
 
 # %% [markdown]
-# With one point, transport does help where it is solved: the optimum is above the nearest point on every model. Eighty
-# rounds from zero stop most of the way before it, as the table of rounds below shows from another side, and so leave the
-# labels nearly as they were. With ten points it does harm, the more the better it is solved; likely because the nearest of
-# ten points is a good answer already, and the units, which are counted and not known, move borders away from it.
+# How to read it. The columns differ in one number a point, its price. Eighty rounds from zero stop before the optimum, as
+# the table of rounds below shows from another side, so their labels lie nearer to those of the nearest point. Units are
+# counted and not known. With ten points the nearest of them is a good answer already, and wrong units can only move its
+# borders away from it.
 #
-# So are students of the optimum better students? One point a target, VOC layout, the three seeds of Table A1:
+# Do better labels make better students? One point a target, VOC layout, the three seeds of Table A1:
 
 # %% tags=["remove-input"]
 psps, p2m, optimum = "p2m-tabA1-psps1-voc", "p2m-tabA1-p2m1-voc", "p2m-converged"
@@ -343,11 +343,9 @@ for title, place in groups.items():
 display(HTML(report.gains_table(held, "student's PQ", pairs, "val/PQ")))
 
 # %% [markdown]
-# Seeds lie about as far apart as students of the optimum stand above the others; most of what their labels gain does not
-# arrive. With one point the two methods are equal within their seeds, also where the order of their means holds. With ten,
-# Point2Mask is ahead, on the COCO layout on every seed, though transport then costs its labels some quality. What is left as
-# a cause is the learnt boundary map, where PSPS looks at colour edges, and the loss along the tree, which PSPS does not
-# have. Which of them it is has not been measured.
+# A gain counts where it is larger than what seeds differ by. Where Point2Mask is ahead although transport does not better
+# its labels, two causes are left: the learnt boundary map, where PSPS looks at colour edges, and the loss along the tree,
+# which PSPS does not have. Which of them it is has not been measured.
 
 # %% [markdown]
 # Table A2, the number of rounds, and Table A3, the weight of the boundary map.
