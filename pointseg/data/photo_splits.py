@@ -20,11 +20,11 @@ HELD = 5  # the same of a set without a list to judge on
 
 def photo_lists(folder: Path) -> list[Path]:
     """The lists of a folder ImageSets/Segmentation: a pool and what is judged, or a pool alone."""
-    own = [folder / f"{name}.txt" for name in (POOL, JUDGED)]
-    if all(path.is_file() for path in own):
-        return own
+    lists = [folder / f"{name}.txt" for name in (POOL, JUDGED)]
+    if all(path.is_file() for path in lists):
+        return lists
     if (folder / "val.txt").is_file():
-        return [LISTS / path.name for path in own]
+        return [LISTS / path.name for path in lists]
     every = folder / "trainval.txt"
     return [every if every.is_file() else folder / "train.txt"]
 

@@ -69,11 +69,11 @@ def outcome(tree: Path, methods: Sequence[str] = ()) -> dict[str, dict[str, str]
     """
     if not (tree / BATTERY).exists():
         raise InputError(f"carry: that commit has no {BATTERY}, so nothing of it can be compared")
-    shown = {} if methods or not (tree / DIAGNOSTICS).exists() else said(tree, DIAGNOSTICS)
-    return said(tree, BATTERY, methods) | shown
+    shown = {} if methods or not (tree / DIAGNOSTICS).exists() else outputs_of(tree, DIAGNOSTICS)
+    return outputs_of(tree, BATTERY, methods) | shown
 
 
-def said(tree: Path, battery: Path, words: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+def outputs_of(tree: Path, battery: Path, words: Sequence[str] = ()) -> dict[str, dict[str, str]]:
     """The JSON that a module of a tree prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *_beside()])}
     with tempfile.TemporaryDirectory(prefix="battery-") as place:
