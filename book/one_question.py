@@ -13,8 +13,9 @@
 # *cost* $c_n(x)$ for a pixel $x$; a *price* $u_n$ is taken off all its costs; and where even the best
 # offer is above a *refusal* level $\tau$, nobody owns the pixel:
 #
-# $$\mathrm{owner}(x) = \arg\min_n\; c_n(x) - u_n, \qquad \text{refused where}\quad
-# \min_n\; c_n(x) - u_n > \tau .$$
+# $$\mathrm{owner}(x) = \arg\min_n\; c_n(x) - u_n ,$$
+#
+# $$\text{refused where}\quad \min_n\; c_n(x) - u_n > \tau .$$
 #
 # The papers differ in what they put into these three places, and in what teaches the cost. This
 # function stands once in the library, and the methods call it.
