@@ -10,7 +10,7 @@
 # # Results: every claim, and what our runs say
 #
 # The table below lists each order of rows that a paper claims and that we have put on trial, then every table of the
-# four papers as printed. A verdict is computed from the runs in this repository and means exactly this:
+# papers as printed. A verdict is computed from the runs in this repository and means exactly this:
 #
 # - *reproduced*: a run at scale paper came within the tolerance that was fixed before it started;
 # - *direction holds*: at scale small the rows stand in the order the paper prints, on the mean over at least three seeds; the
@@ -36,7 +36,7 @@ held = report.trial(Path(claims), Path(runs))
 display(HTML(report.orders_table(held)))
 
 # %% [markdown]
-# ## All tables of the four papers
+# ## All tables of the papers
 
 # %% tags=["remove-input"]
 for paper, content in held.claims["papers"].items():
