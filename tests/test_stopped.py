@@ -43,9 +43,9 @@ def begun(words):
         return subprocess.Popen(words, stderr=file)
 
 
-def wait_for(found):
+def wait_for(condition):
     for _ in range(6000):
-        if found():
+        if condition():
             return
         time.sleep(0.05)
     raise AssertionError("it never came")
