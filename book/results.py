@@ -9,8 +9,20 @@
 # %% [markdown]
 # # Results: every claim, and what our runs say
 #
-# The table below lists each order of rows that a paper claims and that we have put on trial, then every table of the
-# papers as printed. A verdict is computed from the runs in this repository and means exactly this:
+# First come the claims that the label bench judges, drawn with their intervals; then each order of rows that students
+# have put on trial, and every table of the papers as printed. Every verdict is computed from the runs in this
+# repository.
+#
+# On the label bench two rows label the same objects from the same clicks. Their difference is paired object by object,
+# and its 95 % interval treats seeds and images as crossed random effects. The words mean exactly this:
+#
+# - *holds* and *contradicted*: the interval lies above zero, or below it, for every pair of neighbours in the order;
+# - *undecided*: the interval contains zero, or there is one seed; the number of seeds that would decide stands beside it;
+# - *outside*: the data miss a gate that was fixed before any run, because the claim presupposes it; the effect is
+#   still printed;
+# - *not run*: a row is missing. A pair that contradicts is never hidden by one that was not run.
+#
+# Students are compared by the mean of their runs, and there the words are:
 #
 # - *reproduced*: a run at scale paper came within the tolerance that was fixed before it started;
 # - *direction holds*: at scale small the rows stand in the order the paper prints, on the mean over at least three seeds; the
@@ -30,9 +42,29 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from pointseg.bookkit import report
+from pointseg.bookkit import forest, report
+from pointseg.lab.verdicts import on_bench
 
+# %matplotlib inline
 held = report.trial(Path(claims), Path(runs))
+verdicts = on_bench(held.claims, Path(runs))
+
+# %% [markdown]
+# ## What the labels say
+# A dot is our difference between two neighbours of a claimed order, the line its interval; grey where the bed misses a
+# gate or the interval contains zero. A diamond is the paper's difference, which is one of AP or PQ of students, and so
+# is a direction here and no scale.
+
+# %% mystnb={"image": {"alt": "Differences between rows with their intervals, the paper's beside them"}} tags=["remove-input"]
+_ = forest.figure(verdicts) or display(Markdown("*The label bench has not been run yet.*"))
+
+# %% tags=["remove-input"]
+display(HTML(report.bench_verdicts_table(verdicts)))
+
+# %% [markdown]
+# ## What the students say
+
+# %% tags=["remove-input"]
 display(HTML(report.orders_table(held)))
 
 # %% [markdown]

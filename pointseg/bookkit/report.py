@@ -23,6 +23,15 @@ from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
 from pointseg.lab.plan import Row, rows
 from pointseg.lab.run_index import changed
 from pointseg.lab.run_record import Run, flat, kept_runs, strict
+from pointseg.lab.verdicts import (
+    CONTRADICTED,
+    HOLDS,
+    OUTSIDE,
+    UNDECIDED,
+    Step,
+    Verdict,
+    on_bench,
+)
 
 REPRODUCED = "reproduced"
 DIRECTION = "direction holds"
@@ -30,6 +39,10 @@ FAILED = "not reproduced"
 NOT_RUN = "not run"
 HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU")
 BADGE = {
+    HOLDS: "direction",
+    CONTRADICTED: "failed",
+    UNDECIDED: "none",
+    OUTSIDE: "none",
     REPRODUCED: "reproduced",
     DIRECTION: "direction",
     FAILED: "failed",
@@ -252,9 +265,10 @@ def trial(claims: Path, runs: Path) -> Trial:
 
 
 def verdict_lines(claims: Path, runs: Path) -> list[str]:
-    """The verdicts as text, the orders first, then how many printed cells got which."""
+    """The verdicts as text: labels, students, then how many printed cells got which."""
     held = trial(claims, runs)
-    lines = [f"{row['verdict']:16} {row['id']}: {row['says']}" for row in held.order_rows()]
+    lines = [str(verdict) for verdict in on_bench(held.claims, runs)]
+    lines += [f"{row['verdict']:16} {row['id']}: {row['says']}" for row in held.order_rows()]
     verdicts = [cell.verdict for cell in held.cells()]
     words = (REPRODUCED, DIRECTION, FAILED, NOT_RUN)
     return [*lines, *(f"{verdicts.count(word):5} printed cells {word}" for word in words)]
@@ -383,6 +397,25 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
         for r in held.order_rows() if paper in (None, r["paper"])
     ]  # fmt: skip
     return table(["claim", "paper says", "ours, small, in that order", "verdict"], lines)
+
+
+def bench_verdicts_table(verdicts: Sequence[Verdict]) -> str:
+    """What the label bench says of the claims that it judges, pair by pair."""
+    lines = [
+        [f"{v.id}, {v.bed}", escape(v.says), joined("<br>", map(_step_line, v.steps)),
+         filled("{}{}", badge(v.word), joined("", (f" {gate}." for gate in v.missed)))]
+        for v in verdicts
+    ]  # fmt: skip
+    return table(
+        ["claim and bed", "paper says", "ours, and the paper's difference", "verdict"], lines
+    )
+
+
+def _step_line(step: Step) -> str:
+    ours = f"{step.effect}" if step.effect else "-"
+    paper = f"{step.printed:+.1f}" if step.printed is not None else "-"
+    needed = f" ({step.needed} seeds would decide)" if step.needed else ""
+    return f"{step.above} over {step.below}: {ours}{needed}; paper {paper}"
 
 
 def in_order(values: Sequence[Sequence[Value]]) -> str:

@@ -1,0 +1,144 @@
+"""Verdicts of the label bench: intervals with the coverage they promise, words that follow."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pointseg.bookkit import forest
+from pointseg.lab.plan import beds
+from pointseg.lab.verdicts import (
+    CONTRADICTED,
+    HOLDS,
+    NOT_RUN,
+    OUTSIDE,
+    UNDECIDED,
+    judge,
+    on_bench,
+    seeds_needed,
+    two_way,
+    word_of,
+)
+
+CLAIMS = Path(__file__).parent.parent / "book" / "claims.yml"
+CLAIM = {
+    "id": "X",
+    "says": "b above a",
+    "score": "iou",
+    "rows": ["a", "b"],
+    "printed": [40.0, 42.4],
+}
+
+
+def simulated(rng, effect=0.0, seeds=5, images=100, by_seed=1.0, by_image=3.0, noise=6.0):
+    """Differences [seeds, images] with crossed random effects."""
+    return (
+        effect + by_seed * rng.normal(size=(seeds, 1)) + by_image * rng.normal(size=(1, images))
+        + noise * rng.normal(size=(seeds, images))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "by_seed"), [(5, 0.0), (5, 1.0), (3, 0.3)])
+def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, by_seed):
+    rng, counts = np.random.default_rng(0), np.ones(100)
+    effects = [two_way(simulated(rng, 1.5, seeds, by_seed=by_seed), counts) for _ in range(1000)]
+    covered = np.mean([e.low < 1.5 < e.high for e in effects])
+    assert 0.93 <= covered <= 0.975
+
+
+def test_by_hand_two_seeds_and_two_images_of_unequal_counts():
+    """Three objects, one of image 0 and two of image 1: their mean, not that of the images."""
+    effect = two_way(np.array([[3.0, 0.0], [3.0, 0.0]]), np.array([1, 2]))
+    assert effect.mean == pytest.approx(1.0) and effect.objects == 3
+
+
+def test_an_effect_that_is_there_gets_its_word_and_one_that_is_not_gets_none():
+    rng, counts = np.random.default_rng(1), np.ones(100)
+    words = {
+        effect: [word_of(two_way(simulated(rng, effect, by_seed=0.3), counts)) for _ in range(300)]
+        for effect in (-4.0, 0.0, 4.0)
+    }
+    assert words[4.0].count(HOLDS) > 290 and words[-4.0].count(CONTRADICTED) > 290
+    assert words[0.0].count(UNDECIDED) > 270
+
+
+def test_one_seed_decides_nothing():
+    assert word_of(two_way(np.full((1, 50), 9.0), np.ones(50))) == UNDECIDED
+
+
+def test_more_seeds_are_named_where_they_would_decide():
+    rng = np.random.default_rng(2)
+    table = simulated(rng, 0.0, seeds=4, images=400, by_seed=2.0, by_image=0.1, noise=1.0)
+    table += 1.0 - table.mean()
+    needed = seeds_needed(table, np.ones(400))
+    assert word_of(two_way(table, np.ones(400))) == UNDECIDED and 4 < needed < 100
+    wide = simulated(rng, 0.0, seeds=4, images=30, by_seed=0.01, by_image=30.0, noise=0.1)
+    wide += 0.5 - wide.mean()
+    assert seeds_needed(wide, np.ones(30)) is None
+
+
+def kept(runs, row, seed, iou, **scores):
+    """A record of the bench with one thing in each of many images, and one piece of stuff."""
+    folder = runs / "bench-bed" / row / f"s{seed}"
+    folder.mkdir(parents=True)
+    lines = ["image,target,contact,iou", "0,9,stuff,0.5"]
+    lines += [f"{i},1,apart,{value:.3f}" for i, value in enumerate(iou)]
+    (folder / "objects.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    result = {"status": "ok", "metrics": {"bench": scores}}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def bench(runs, gain, seeds=4, rows=("a", "b"), **scores):
+    rng = np.random.default_rng(3)
+    for seed in range(seeds):
+        base = rng.uniform(0.2, 0.6, 60)
+        for k, row in enumerate(rows):
+            kept(runs, row, seed, base + k * gain + 0.02 * rng.normal(size=60), **scores)
+
+
+@pytest.mark.parametrize(("gain", "word"), [(0.1, HOLDS), (-0.1, CONTRADICTED), (0, UNDECIDED)])
+def test_records_become_a_word_and_an_effect_beside_the_papers(tmp_path, gain, word):
+    bench(tmp_path, gain)
+    verdict = judge(CLAIM, "bed", tmp_path)
+    assert verdict.word == word and verdict.steps[0].effect.objects == 60
+    assert verdict.steps[0].effect.mean == pytest.approx(100 * gain, abs=1.0)
+    assert "paper +2.4" in str(verdict)
+
+
+def test_a_row_that_was_not_run_never_hides_one_that_contradicts(tmp_path):
+    bench(tmp_path, -0.1)
+    claim = {**CLAIM, "rows": ["a", "b", "c"], "printed": [1.0, 2.0, 3.0]}
+    assert judge(claim, "bed", tmp_path).word == CONTRADICTED
+    assert judge({**claim, "rows": ["b", "a", "c"]}, "bed", tmp_path).word == NOT_RUN
+
+
+def test_a_bed_that_misses_a_gate_is_outside_and_says_which(tmp_path):
+    bench(tmp_path, 0.1, map_precision=58.6)
+    gate = {"name": "precision", "row": "a", "score": "map_precision", "at_least": 70}
+    verdict = judge({**CLAIM, "gates": [gate]}, "bed", tmp_path)
+    assert verdict.word == OUTSIDE and "precision 58.6, at least 70 is needed" in str(verdict)
+    met = judge({**CLAIM, "gates": [{**gate, "at_least": 50}]}, "bed", tmp_path)
+    assert met.word == HOLDS
+
+
+def test_the_forest_draws_a_line_for_each_effect(tmp_path):
+    bench(tmp_path, 0.1)
+    axis = forest.figure([judge(CLAIM, "bed", tmp_path)]).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["X: b over a (bed)"]
+    (ours,) = axis.containers
+    assert ours.lines[0].get_xdata()[0] == pytest.approx(10, abs=1)
+    assert forest.figure([]) is None
+
+
+def test_the_claims_of_the_book_name_rows_beds_and_gates_that_are_there():
+    claims = yaml.safe_load(CLAIMS.read_text())
+    verdicts = on_bench(claims, Path("nowhere"))
+    assert verdicts and {v.bed for v in verdicts} <= set(beds())
+    for verdict in verdicts:
+        assert {row for s in verdict.steps for row in (s.below, s.above)} <= set(
+            beds()[verdict.bed].rows
+        )
+        assert verdict.word == NOT_RUN
