@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pointseg.bookkit import figures, six_points
 from pointseg.bookkit.report import NOT_RUN, trial
+from pointseg.lab.verdicts import Verdict, on_bench
 
 PICTURE = Path("book/_assets/six_points.png")
 TABLE = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
@@ -18,15 +19,24 @@ NO_VERDICT = (
 
 
 def claims_table(claims: Path, runs: Path) -> str:
-    """Markdown: what the papers say about the order of their rows, and what our runs say of it."""
-    rows = [row for row in trial(claims, runs).order_rows() if row["verdict"] != NOT_RUN]
-    if not rows:
-        return NO_VERDICT
+    """Markdown: what papers say about the order of their rows, and what our runs say of it."""
+    held = trial(claims, runs)
     lines = [
+        f"| {v.id}, labels on {v.bed} | {v.says} | **{v.word}**{missing(v)} |"
+        for v in on_bench(held.claims, runs) if v.word != NOT_RUN
+    ]  # fmt: skip
+    lines += [
         f"| {row['paper']} Tab. {row['table']} | {row['says']} | **{row['verdict']}** |"
-        for row in rows
-    ]
+        for row in held.order_rows() if row["verdict"] != NOT_RUN
+    ]  # fmt: skip
+    if not lines:
+        return NO_VERDICT
     return "\n".join(["| claim | the paper says | our runs say |", "|---|---|---|", *lines])
+
+
+def missing(verdict: Verdict) -> str:
+    """The gates that a bed misses, in words."""
+    return f": {'; '.join(verdict.missed)}" if verdict.missed else ""
 
 
 def renewed(text: str, table: str) -> str:
