@@ -51,6 +51,20 @@ def test_results_meet_their_ground_truth(model, bestiary, tmp_path, capsys):
         assert ids == {info["id"] for info in first["segments_info"]}
 
 
+def test_one_image_that_cannot_be_read_leaves_nothing_of_the_others(model, bestiary, tmp_path):
+    _, path = model
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for image in (bestiary / "val2017").iterdir():
+        (folder / image.name).write_bytes(image.read_bytes())
+    (folder / "zz.png").write_bytes(b"no image")
+    assert main(["predict", str(path), str(folder), "--out", str(out)]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images"]
+    (folder / "zz.png").unlink()
+    assert main(["predict", str(path), str(folder), "--out", str(out)]) == 0
+    assert len(list(out.glob("*.overlay.png"))) == 2
+
+
 def test_numbers_in_names_become_ids_only_where_every_name_is_one(tmp_path):
     assert image_ids([tmp_path / "000000000139.jpg", tmp_path / "7.png"]) == [139, 7]
     assert image_ids([tmp_path / "139.jpg", tmp_path / "dog.png"]) == [1, 2]

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ GOLDEN = 0.618034  # steps of hue that keep neighbours in the list apart
 
 def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | None = None) -> None:
     """Segments one image or every image of a folder into `out`: instances.json or panoptic.json,
-    and overlays.
+    and overlays; all of them or, where one cannot be read, none.
 
     With `points`, a file of points or boxes, what the method makes of them in the images that have
     some.
@@ -47,12 +48,29 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
     marks = marks_for(method, recipe, categories, points)
     categories = marks.categories if marks else categories
     method.to(default_device())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".predict-", dir=out.parent) as place:
+        kind, count = write_results(method, recipe, paths, marks, categories, Path(place))
+        out.mkdir(exist_ok=True)
+        for file in sorted(Path(place).iterdir()):
+            file.replace(out / file.name)
+    print(f"{out / kind}.json: {count} images")
+
+
+def write_results(
+    method: Method,
+    recipe: Recipe,
+    paths: Sequence[Path],
+    marks: Marks | None,
+    categories: Sequence[Category],
+    out: Path,
+) -> tuple[str, int]:
+    """Fills a folder; the kind of its results, and how many images have some."""
     samples, segments, entries = samples_of(paths, marks), [], []
     named = dict(zip(paths, written_names(paths)))
     for path, sample in tqdm(samples, desc="predict", disable=None):
         image, number = sample.image, sample.image_id
         prediction = predict_one(method, recipe, sample)
-        out.mkdir(parents=True, exist_ok=True)
         height, width = image.shape[1:]
         entry = {"id": number, "file_name": path.name, "width": width, "height": height}
         entries.append(entry)
@@ -62,7 +80,7 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
     kind = "panoptic" if segments and "segments_info" in segments[0] else "instances"
     write_text(out / "images.json", json.dumps(listing, indent=1) + "\n")
     write_text(out / f"{kind}.json", json.dumps(segments) + "\n")
-    print(f"{out / kind}.json: {len(entries)} images")
+    return kind, len(entries)
 
 
 def model_of(given: Path) -> Path:

@@ -60,14 +60,14 @@ class Verdict:
     missed: tuple[str, ...] = ()  # gates of the bed that the claim needs
 
     def __str__(self) -> str:
-        shown = "; ".join(_told(step) for step in self.steps if step.effect)
+        shown = "; ".join(_phrase(step) for step in self.steps if step.effect)
         gates = f"; misses {', '.join(self.missed)}" if self.missed else ""
         return f"{self.word:16} {self.id} on {self.bed}: {self.says}{gates}" + (
             f"  ({shown})" if shown else ""
         )
 
 
-def _told(step: Step) -> str:
+def _phrase(step: Step) -> str:
     paper = "" if step.printed is None else f"; paper {step.printed:+.1f}"
     needed = "" if step.needed is None else f"; {step.needed} seeds would decide"
     return f"{step.above} over {step.below} {step.effect}{paper}{needed}"
@@ -190,8 +190,8 @@ def missed_gates(gates: Iterable[dict[str, Any]], bed: str, runs: Path) -> list[
             continue
         mean, low, high = np.mean(known), gate.get("at_least"), gate.get("at_most")
         if (low is not None and mean < low) or (high is not None and mean > high):
-            asked = f"at least {low:g}" if low is not None and mean < low else f"at most {high:g}"
-            missed.append(f"{gate['name']} {mean:.1f}, {asked} is needed")
+            demand = f"at least {low:g}" if low is not None and mean < low else f"at most {high:g}"
+            missed.append(f"{gate['name']} {mean:.1f}, {demand} is needed")
     return missed
 
 
