@@ -7,7 +7,7 @@ import torch
 
 from pointseg.nets.deformable_encoder import DeformableEncoder
 from pointseg.structures import Batch, Category, Classes, InputError, Truth, padding_mask
-from pointseg.students.panoptic_full import PanopticFull, true_targets
+from pointseg.students.panoptic_full import Config, PanopticFull
 from pointseg.students.panoptic_segformer.network import (
     SMALL,
     SMOKE,
@@ -58,6 +58,10 @@ def batch_of(truths, size=64):
     )
 
 
+def targets_of(batch, config):
+    return PanopticFull(Classes(2, 2), Config(config)).targets(batch)
+
+
 @pytest.mark.parametrize("neck, start", [("conv", "cells"), ("deformable", "learnt")])
 def test_every_parameter_gets_a_gradient(neck, start):
     torch.manual_seed(0)
@@ -70,7 +74,7 @@ def test_every_parameter_gets_a_gradient(neck, start):
     for _ in range(2):  # heads that start at zero let nothing through the first time
         optimizer.zero_grad()
         features = student.features(batch.images, batch.sizes)
-        losses = student.losses(features, true_targets(batch, 2), batch)
+        losses = student.losses(features, targets_of(batch, config), batch)
         sum(losses.values()).backward()
         optimizer.step()
     last = (
@@ -166,7 +170,7 @@ def test_it_overfits_a_picture():
     config = dataclasses.replace(SMOKE, stuff_layers=2, thing_layers=2)
     student = PanopticStudent(Classes(2, 2), config)
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
-    targets = true_targets(batch, 2)
+    targets = targets_of(batch, config)
     for _ in range(80):
         optimizer.zero_grad()
         losses = student.losses(student.features(batch.images, batch.sizes), targets, batch)

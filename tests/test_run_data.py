@@ -31,5 +31,5 @@ def test_editions_have_different_hashes():
 
 
 def test_a_name_that_is_no_edition_is_the_root_of_a_dataset():
-    with pytest.raises(InputError, match="bestiary-hard: is not a folder"):
+    with pytest.raises(InputError, match="data: bestiary-hard is not a folder"):
         run_data.open_corpus(recipes.make("tiny", data="bestiary-hard"))

@@ -13,6 +13,7 @@ import pytest
 from pointseg.bookkit import figures
 from pointseg.lab.notebook import run_notebook
 from pointseg.lab.run_record import Run
+from pointseg.structures import InputError
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_pseudo_labels_of_panoptic_methods_have_a_quality_and_pictures(root, pla
     )
     for name in ("figure_a1.png", "figure_a2.png"):
         assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
-    with pytest.raises(RuntimeError, match="this study is of panoptic methods"):
+    with pytest.raises(InputError, match="this study is of panoptic methods"):
         run_of(
             root,
             place,
@@ -100,7 +101,7 @@ def test_the_layers_of_a_distance_branch_have_overlaps_maps_and_labellers_beside
     assert sum(row[2] for row in metrics["agreement"]) >= 5
     for name in ("layers.png", "figure4.png"):
         assert 1000 < (run.folder / name).stat().st_size <= figures.LARGEST_FIGURE
-    with pytest.raises(RuntimeError, match="no run of epld"):
+    with pytest.raises(InputError, match="no run of epld"):
         run_of(root, place, monkeypatch, "epld_study.py", scale="smoke", models=models[1:])
 
 

@@ -65,7 +65,7 @@ def test_no_block_above_the_last_map_is_run():
     images = torch.rand(1, 3, 64, 64)
     assert len(body.blocks) == 5
     for ours, theirs in zip(body.eval()(images), whole.eval()(images)[1:4]):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", SWIN])

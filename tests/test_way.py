@@ -25,7 +25,8 @@ def called(tmp_path_factory) -> list[str]:
     def note(frame, event, _):
         path = Path(frame.f_code.co_filename)
         if event == "call" and "pointseg" in path.parts:
-            module = path.with_suffix("").parts[path.parts.index("pointseg") + 1 :]
+            parts = path.with_suffix("").parts
+            module = parts[len(parts) - parts[::-1].index("pointseg") :]
             names.append(".".join((*module, frame.f_code.co_qualname)))
 
     sys.setprofile(note)
