@@ -82,7 +82,7 @@ def test_boxes_and_clicks_of_one_object_have_one_hull(bed):
     _, files, points = bed
     clicks, boxes = (read_marks(files[form]).points for form in ("COCO points", "COCO boxes"))
     for key in points.images:
-        both = [f.images[key].points.xy.view(-1, 4, 2) for f in (clicks, boxes)]
+        both = [torch.as_tensor(f.images[key].points.xy).view(-1, 4, 2) for f in (clicks, boxes)]
         assert torch.equal(hulls(torch.as_tensor(both[0])), hulls(torch.as_tensor(both[1])))
 
 
@@ -157,7 +157,9 @@ def test_a_box_that_leaves_the_image_is_cut_and_one_of_a_pixel_works(bed, model,
 
     few = edited(files["COCO boxes"], tmp_path / "few.json", change)
     marks = read_marks(few)
-    both = torch.cat([i.points.xy.view(-1, 4, 2) for i in marks.points.images.values()])
+    both = torch.cat(
+        [torch.as_tensor(i.points.xy).view(-1, 4, 2) for i in marks.points.images.values()]
+    )
     boxes = hulls(torch.as_tensor(both)).tolist()
     assert [50, 0, 64, 17] in boxes and [9, 9, 10, 10] in boxes
     assert predict(model["mal"], images, tmp_path / "out", "--points", few) == 0
