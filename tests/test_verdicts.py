@@ -22,6 +22,7 @@ from pointseg.lab.verdicts import (
     two_way,
     word_of,
 )
+from pointseg.structures import InputError
 
 CLAIMS = Path(__file__).parent.parent / "book" / "claims.yml"
 CLAIM = {
@@ -120,8 +121,23 @@ def test_a_bed_that_misses_a_gate_is_outside_and_says_which(tmp_path):
     gate = {"name": "precision", "row": "a", "score": "map_precision", "at_least": 70}
     verdict = judge({**CLAIM, "gates": [gate]}, "bed", tmp_path)
     assert verdict.word == OUTSIDE and "precision 58.6, at least 70 is needed" in str(verdict)
-    met = judge({**CLAIM, "gates": [{**gate, "at_least": 50}]}, "bed", tmp_path)
-    assert met.word == HOLDS
+    for score in ("absent", ["absent", "part_recall"]):
+        verdict = judge({**CLAIM, "gates": [{**gate, "score": score}]}, "bed", tmp_path)
+        assert verdict.word == OUTSIDE and "precision was not measured" in str(verdict)
+    second = {"name": "precision", "row": "a", "score": ["absent", "map_precision"], "at_least": 50}
+    assert judge({**CLAIM, "gates": [second]}, "bed", tmp_path).word == HOLDS
+
+
+def test_rows_that_were_scored_on_other_images_are_refused(tmp_path):
+    bench(tmp_path, 0.1, seeds=2)
+    kept(tmp_path, "a", 2, np.full(50, 0.5))
+    kept(tmp_path, "b", 2, np.full(50, 0.6))
+    with pytest.raises(InputError, match="scored on other images"):
+        judge(CLAIM, "bed", tmp_path)
+    kept(tmp_path, "a", 3, np.full(60, 0.5))
+    kept(tmp_path, "b", 3, np.full(50, 0.6))
+    with pytest.raises(InputError, match="scored other objects"):
+        judge(CLAIM, "bed", tmp_path)
 
 
 def test_the_forest_draws_a_line_for_each_effect(tmp_path):

@@ -14,6 +14,7 @@ from scipy.stats import t as student_t
 
 from pointseg.lab.bench import objects_of
 from pointseg.lab.run_record import RUNS, Run
+from pointseg.structures import InputError
 
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
 OUTSIDE, NOT_RUN = "outside", "not run"
@@ -133,21 +134,22 @@ def paired(above: Sequence[Run], below: Sequence[Run], score: str) -> tuple | No
     rows = []
     for seed in seeds:
         a, b = (next(r for r in runs if r.folder.name == seed) for runs in (above, below))
-        rows.append(_by_image(objects_of(a), objects_of(b), score))
+        rows.append(_by_image(objects_of(a), objects_of(b), score, a.folder))
     if not rows:
         return None
     images, counts = rows[0][0], rows[0][1]
-    same = [row for row in rows if np.array_equal(row[0], images)]
-    return np.stack([row[2] for row in same]), counts
+    if not all(np.array_equal(row[0], images) for row in rows):
+        raise InputError(f"{above[0].folder.parent}: its seeds were scored on other images")
+    return np.stack([row[2] for row in rows]), counts
 
 
-def _by_image(above: dict, below: dict, score: str) -> tuple:
+def _by_image(above: dict, below: dict, score: str, row: Path) -> tuple:
     """Images, things in each, and the mean difference of their scores; an object that one row has
     no score of counts as nothing found there."""
     thing = above["contact"] != "stuff"
     for key in ("image", "target"):
         if not np.array_equal(above[key], below[key]):
-            raise ValueError("rows of one bed and seed scored other objects")
+            raise InputError(f"{row}: another row of its bed and seed scored other objects")
     gain = 100 * (np.nan_to_num(above[score]) - np.nan_to_num(below[score]))[thing]
     images, which = np.unique(above["image"][thing], return_inverse=True)
     counts = np.bincount(which)
@@ -180,19 +182,29 @@ def _step(below: str, above: str, ended: dict[str, list[Run]], claim: dict, k: i
 
 
 def missed_gates(gates: Iterable[dict[str, Any]], bed: str, runs: Path) -> list[str]:
-    """In words, the gates {row, score, at_least | at_most} that a bed's mean over seeds misses."""
+    """In words, the gates {row, score, at_least | at_most} that a bed's mean over seeds misses; one
+    that has no score is missed. `score` names the score, or several of which the first counts that
+    the bed has."""
     missed = []
     for gate in gates:
-        values = [run.metrics["bench"].get(gate["score"])
-                  for run in _ended(runs / f"bench-{bed}" / gate["row"])]  # fmt: skip
-        known = [value for value in values if value is not None]
+        known = _scores(_ended(runs / f"bench-{bed}" / gate["row"]), gate["score"])
         if not known:
+            missed.append(f"{gate['name']} was not measured")
             continue
         mean, low, high = np.mean(known), gate.get("at_least"), gate.get("at_most")
         if (low is not None and mean < low) or (high is not None and mean > high):
             demand = f"at least {low:g}" if low is not None and mean < low else f"at most {high:g}"
             missed.append(f"{gate['name']} {mean:.1f}, {demand} is needed")
     return missed
+
+
+def _scores(runs: Sequence[Run], named: str | Sequence[str]) -> list[float]:
+    """A score of every run: the first of those named that all of them have."""
+    for name in [named] if isinstance(named, str) else named:
+        values = [run.metrics["bench"].get(name) for run in runs]
+        if values and None not in values:
+            return values
+    return []
 
 
 def _ended(folder: Path) -> list[Run]:
