@@ -87,8 +87,7 @@ display(HTML(report.table(["setting", *shown], lines)))
 #
 # ## Students and pseudo labels
 #
-# Three seeds each; a dash is a row that has not been run. First trials with full masks say that a student finds
-# things only after about twenty thousand views; pseudo labels are good long before.
+# Three seeds each; a dash is a row that has not been run.
 
 # %% tags=["remove-input"]
 students = {

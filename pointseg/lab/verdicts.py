@@ -162,10 +162,10 @@ def judge(claim: dict[str, Any], bed: str, runs: Path = RUNS) -> Verdict:
     steps = tuple(
         _step(below, above, ended, claim, k) for k, (below, above) in enumerate(pairwise(ended))
     )
-    missed = tuple(missed_gates(claim.get("gates", []), bed, runs))
     word = next(w for w in WORST_FIRST if w in {step.word for step in steps})
-    if missed and word != NOT_RUN:
-        word = OUTSIDE
+    gates = claim.get("gates", []) if word != NOT_RUN else []
+    missed = tuple(missed_gates(gates, bed, runs))
+    word = OUTSIDE if missed else word
     return Verdict(claim["id"], claim["says"], bed, word, steps, missed)
 
 
