@@ -30,8 +30,9 @@
 # - *not reproduced*: there were runs enough, and the print did not hold;
 # - *not run*: there were not.
 #
-# Our numbers come from Bestiary at scale small, and stand in columns of their own. They are no estimate of the printed
-# ones: another data set, a backbone of another size, minutes instead of days. A link leads to the run behind a number.
+# Our numbers come from Bestiary at scale small and from photographs at scale photos, and stand in columns of their own.
+# They are no estimate of the printed ones: other data, a backbone of another size, minutes instead of days. A link leads
+# to the run behind a number.
 
 # %% tags=["parameters", "hide-input"]
 runs: str = "../runs"
