@@ -240,6 +240,16 @@ def test_scores_of_masks_by_hand():
     assert {name: scores[name][0] for name in by_hand} == pytest.approx(by_hand)
 
 
+def test_the_right_owner_is_counted_among_pixels_that_things_have():
+    true, pseudo = (torch.zeros(3, 4, 10, dtype=torch.bool) for _ in range(2))
+    true[0, :, :4] = true[1, :, 4:8] = true[2, :, 8:] = True
+    pseudo[0, :, :2] = pseudo[1, :, 2:3] = pseudo[2, :, 3:] = True  # the second is the third's
+    truth = truth_of(true, [0, 0, 1], thing=[True, True, False])
+    owned = mask_scores(truth, pseudo)["owned"]
+    assert owned[0] == pytest.approx(8 / 12)  # its last column went to stuff, which is no thing
+    assert np.isnan(owned[1:]).all()  # no thing has any of it; stuff has no owner
+
+
 def test_the_boundary_score_agrees_with_all_pairs_of_border_pixels():
     rng = np.random.default_rng(0)
     true, pseudo = (torch.from_numpy(rng.random((3, 14, 15)) < 0.5) for _ in range(2))

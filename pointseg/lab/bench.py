@@ -40,6 +40,7 @@ from pointseg.structures import Batch, InputError, Panoptic, Truth
 
 OBJECTS = "objects.csv.gz"
 FACTS = ("image", "target", "label", "contact", "area", "tokens")  # of an object, whoever labels
+BY_CONTACT = {"iou", "owned"}
 DIGITS = 3
 AT_A_TIME = 8  # images
 STRIDE = 8  # of tokens that objects are counted in, where the labeller has none
@@ -222,8 +223,8 @@ class TrueImage:
     objects: Truth  # the targets with points, in the order of `targets_of`
     canvas: Tensor  # [n, H, W] their masks as the method sees them, padded
     parts: Tensor | None  # [n, H, W] likewise
-    contact: list[str]
-    key: int  # row of the image in its dataset
+    facts: dict[str, list]  # column -> values, whoever labels
+    counted: dict[int, list[int]] = field(default_factory=dict)  # stride -> tokens of each target
 
     @classmethod
     def of(cls, marked: PointDataset, row: int, batch: Batch, k: int) -> TrueImage:
@@ -235,18 +236,21 @@ class TrueImage:
         if parts is not None:
             part_map = padded(nearest(parts[None], batch.sizes[k]), shape)
             parts = part_map.long().expand(len(canvas), -1, -1)
-        return cls(truth, objects, canvas, parts, contacts(objects), row)
-
-    def facts(self, stride: int) -> dict[str, list]:
-        masks = self.canvas.numpy()
-        return {
-            "image": [self.key] * len(masks),
-            "target": self.objects.target.tolist(),
-            "label": self.objects.label.tolist(),
-            "contact": self.contact,
-            "area": self.objects.masks.flatten(1).sum(1).tolist(),
-            "tokens": [covered_tokens(mask, stride) for mask in masks],
+        facts = {
+            "image": [row] * len(targets),
+            "target": targets,
+            "label": objects.label.tolist(),
+            "contact": contacts(objects),
+            "area": objects.masks.flatten(1).sum(1).tolist(),
         }
+        return cls(truth, objects, canvas, parts, facts)
+
+    def tokens(self, stride: int) -> list[int]:
+        """Of each target; counted once for all rows."""
+        if stride not in self.counted:
+            masks = self.canvas.numpy()
+            self.counted[stride] = [covered_tokens(mask, stride) for mask in masks]
+        return self.counted[stride]
 
 
 def padded(maps: Tensor, shape: Sequence[int]) -> Tensor:
@@ -267,7 +271,7 @@ def score_batch(
         fine = resized(labelling, image.truth.void.shape)
         whole = isinstance(labelling, Panoptic)
         picked = torch.ones_like(image.objects.is_thing) if whole else image.objects.is_thing
-        facts = image.facts(stride)
+        facts = image.facts | {"tokens": image.tokens(stride)}
         chosen = picked.nonzero()[:, 0].tolist()
         entry.add({name: [values[k] for k in chosen] for name, values in facts.items()})
         entry.add(mask_scores(image.objects.pick(picked), masks_of(fine)))
@@ -331,8 +335,10 @@ def summary(table: dict[str, list]) -> dict[str, float]:
     values = {name: np.array(column, float) for name, column in table.items() if name not in FACTS}
     scores = {name: mean(v[thing]) for name, v in values.items()}
     scores["keypoints"] = scores.get("keypoints", np.nan) / 100
-    groups = {"st": ~thing, **{name: contact == name for name in ("apart", "other", "same")}}
-    scores |= {f"iou_{name}": mean(values["iou"][rows]) for name, rows in groups.items()}
+    scores["iou_st"] = mean(values["iou"][~thing])
+    for name in ("apart", "other", "same"):
+        of_these = {score: values[score][contact == name] for score in BY_CONTACT & values.keys()}
+        scores |= {f"{score}_{name}": mean(each) for score, each in of_these.items()}
     tokens = np.array(table["tokens"])[thing]
     scores["tokens_median"] = float(np.median(tokens)) if len(tokens) else np.nan
     return {name: round(v, 3) for name, v in scores.items() if np.isfinite(v)}

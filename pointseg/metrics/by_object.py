@@ -19,16 +19,22 @@ DISTANCE = 0.0075  # of the diagonal: how far a border may lie off in the bounda
 def mask_scores(truth: Truth, masks: Tensor) -> dict[str, np.ndarray]:
     """Score -> [n] of pseudo masks [n, h, w], one an object of the truth, without its void.
 
-    Part scores only where parts are known. Precision and purity of an empty mask are nan.
+    `owned` is, of an object's pixels that things have, the share that its own mask has: ownership
+    without the error of a semantic map. Part scores only where parts are known. Shares of nothing
+    are nan.
     """
     counted = ~truth.void
     true, pseudo = truth.masks & counted, masks & counted
-    common, area, whole = (m.flatten(1).sum(1).double() for m in (true & pseudo, pseudo, true))
+    things = true & pseudo[truth.is_thing].any(0)
+    common, area, whole, shared = (
+        m.flatten(1).sum(1).double() for m in (true & pseudo, pseudo, true, things)
+    )
     scores = {
         "iou": common / (area + whole - common).clamp(min=1),
         "precision": common / area.where(area > 0, torch.nan),
         "recall": common / whole.clamp(min=1),
         "boundary": boundary_f(true, pseudo),
+        "owned": common / shared.where(truth.is_thing & (shared > 0), torch.nan),
     }
     values = {name: value.numpy() for name, value in scores.items()}
     if truth.parts is not None:
