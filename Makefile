@@ -13,8 +13,7 @@ book: _build/.book
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check pointseg tests
-	OMP_NUM_THREADS=1 timeout 1200 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser"
-	OMP_NUM_THREADS=1 timeout 1200 $(BIN)/python -m pytest -m browser
+	OMP_NUM_THREADS=1 timeout 1200 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 env: .venv/.ready
 

@@ -18,12 +18,15 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Files that train in kernels and processes: begun first, so that no worker ends with one of them.
-LONGEST = ("test_study_notebooks", "test_reproduce", "test_notebook", "test_accelerator")
+# Files that build the book or train in kernels and processes, the longest first: so both workers
+# are busy from the start, and neither ends with one of them.
+LONGEST = ("test_book", "test_study_notebooks", "test_reproduce", "test_notebook",
+           "test_accelerator", "test_explorer", "test_explorer_lab")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable: the rest keeps its order
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))  # stable: the rest stays
 
 
 @pytest.fixture(scope="session")

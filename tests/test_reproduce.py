@@ -5,9 +5,10 @@ Every measured row of the claims has a run in it, and a chain never trains a hea
 
 import pytest
 import torch
+from support import same_process
 
 from pointseg.bookkit.report import read_claims
-from pointseg.lab import plan, reproduce
+from pointseg.lab import notebook, plan, reproduce
 from pointseg.lab.methods import METHODS, scored_on
 from pointseg.lab.notebook import run_notebook, stale
 from pointseg.lab.recipe import make
@@ -17,6 +18,7 @@ from pointseg.nets.weights import read_weights
 from pointseg.structures import InputError
 
 OURS = [name for name in METHODS if name != "tiny"]
+IN_A_KERNEL = "attentionshift"
 
 
 def test_smoke_has_every_method_once():
@@ -39,6 +41,8 @@ def test_a_tier_has_its_rows_with_all_their_seeds(root, monkeypatch):
 @pytest.mark.parametrize("method", OURS)
 def test_the_experiment_runs_at_smoke_and_leaves_its_scores(root, tmp_path, method, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if method != IN_A_KERNEL:  # which takes ten seconds to import
+        monkeypatch.setattr(notebook, "execute", same_process.execute)
     folder = run_notebook(
         root / "book" / "experiment.py", {"method": method}, runs=tmp_path / "runs"
     )
@@ -67,6 +71,7 @@ def test_every_measured_row_of_the_claims_is_in_the_plan(root, monkeypatch):
 
 def test_a_later_stage_starts_from_the_weights_of_an_earlier_one(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebook, "execute", same_process.execute)
     stages = [{"method": "token_querying"}, {"method": "mask_rcnn", "starts_from": 0}]
     given = {"method": "mask_rcnn", "stages": stages, "training": {"lr": 0.0}}
     run = Run(run_notebook(root / "book" / "experiment.py", given, runs=tmp_path / "runs"))

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import same_process
 
 from pointseg.bookkit import figures
+from pointseg.lab import notebook
 from pointseg.lab.notebook import run_notebook
 from pointseg.lab.run_record import Run
 from pointseg.structures import InputError
@@ -21,16 +23,20 @@ def place(root, tmp_path_factory):
     """A project with two trained models: its folder of runs, and their ids by method."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("studies"))
-        made = {
-            name: run_notebook(root / "book" / "experiment.py", {"method": name})
-            for name in ("attentionshift", "point2mask", "epld", "panoptic_full")
-        }
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(notebook, "execute", same_process.execute)
+            made = {
+                name: run_notebook(root / "book" / "experiment.py", {"method": name})
+                for name in ("attentionshift", "point2mask", "epld", "panoptic_full")
+            }
         yield Path.cwd() / "runs", {name: Run(folder).id for name, folder in made.items()}
 
 
-def run_of(root, place, monkeypatch, notebook, **parameters):
+def run_of(root, place, monkeypatch, name, in_kernel=False, **parameters):
     monkeypatch.chdir(place[0].parent)
-    return Run(run_notebook(root / "book" / notebook, parameters, runs=place[0]))
+    if not in_kernel:  # which takes ten seconds to import
+        monkeypatch.setattr(notebook, "execute", same_process.execute)
+    return Run(run_notebook(root / "book" / name, parameters, runs=place[0]))
 
 
 def test_what_a_trained_label_path_sees(root, place, monkeypatch):
@@ -120,7 +126,7 @@ def test_nbval_trains_a_run_again_and_sees_a_score_that_moved(root, place, monke
         place[0].parent / "book" / "_toc.yml"
     ).touch()  # marks the project, as nbval works in the notebook's folder
     kept = Run(place[0] / place[1]["panoptic_full"])
-    again = run_of(root, place, monkeypatch, "again.py", again=kept.id)
+    again = run_of(root, place, monkeypatch, "again.py", in_kernel=True, again=kept.id)
     executed = again.folder / "notebook.ipynb"
     assert "True []" in executed.read_text()
     assert all(line.startswith("PASSED") for line in checked_by_nbval(executed))
