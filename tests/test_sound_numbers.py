@@ -33,7 +33,7 @@ def test_fractions_of_objects_are_refused(tmp_path, field, value):
     assert (objects == small.BOX).all()
     inst[field] = inst[field] * value
     savemat(tmp_path / "a.mat", {"GTinst": inst})
-    with pytest.raises(InputError, match=r"a\.mat: holds numbers that are no whole numbers"):
+    with pytest.raises(InputError, match=r"a\.mat: .*holds numbers that are no whole numbers"):
         read_sbd(tmp_path / "a.mat", small.BOX.shape)
 
 

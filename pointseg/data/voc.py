@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from pointseg.data.dataset import Dataset, Row
 from pointseg.data.files import (
@@ -19,6 +18,7 @@ from pointseg.data.files import (
     shown,
 )
 from pointseg.data.images import named, read_index_mask
+from pointseg.data.matlab import read_struct
 from pointseg.data.photo_splits import PHOTO_SPLITS, photo_ids, photo_lists, refuse_absent
 from pointseg.structures import IGNORE, Category, InputError
 
@@ -29,6 +29,7 @@ PASCAL = (
 BACKGROUND = Category(0, "background", is_thing=False)
 MERGED = "train_aug"
 COMPOSED = (MERGED, *PHOTO_SPLITS)  # splits that need no list of their own
+LARGEST = 2**53  # what a float can say to the last digit
 BACKGROUND_TARGET = 256  # no byte of a mask PNG, so never an object's id; 0 would read as void
 
 
@@ -174,15 +175,9 @@ def find_sbd(root: Path) -> Path | None:
 
 
 def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Objects and classes, each uint8[h, w], of GTinst in a .mat file (MATLAB 5, plain arrays,
-    nothing is run)."""
-    try:
-        inst = loadmat(path, variable_names=["GTinst"], appendmat=False)["GTinst"][0, 0]
-        objects, categories = (whole(inst[name]) for name in ("Segmentation", "Categories"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or directory") from None
-    except Exception as error:  # scipy raises nearly anything on corrupt bytes
-        raise InputError(f"{path}: is not an SBD instance file ({type(error).__name__})") from None
+    """Objects and classes, each uint8[h, w], of GTinst in a .mat file."""
+    inst = read_struct(path, "GTinst", ("Segmentation", "Categories"))
+    objects, categories = (whole(inst[name]) for name in ("Segmentation", "Categories"))
     if objects is None or categories is None:
         raise InputError(f"{path}: holds numbers that are no whole numbers")
     if objects.shape != tuple(size):
@@ -193,11 +188,10 @@ def read_sbd(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
 
 def whole(numbers: np.ndarray) -> np.ndarray | None:
     """int64 of numbers that MATLAB may have kept as floats; None where one is no whole number."""
-    values = np.asarray(numbers)
-    if values.dtype.kind not in "iufb" or not np.isfinite(values).all():
+    if not (np.abs(numbers) < LARGEST).all():
         return None
-    integers = values.astype(np.int64)
-    return integers if (integers == values).all() else None
+    integers = numbers.astype(np.int64)
+    return integers if (integers == numbers).all() else None
 
 
 def _with_classes(
