@@ -8,7 +8,8 @@ import numpy as np
 
 from pointseg.data.coco_json import CocoIndex
 from pointseg.data.dataset import Dataset, Row
-from pointseg.data.files import OnFault, inside, raise_fault
+from pointseg.data.files import OnFault, inside, raise_fault, shown
+from pointseg.data.images import refuse_masks
 from pointseg.metrics import rle
 from pointseg.structures import InputError
 
@@ -48,8 +49,10 @@ class CocoDataset(CocoImages):
     layout = "coco"
 
     def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
-        rows = []
-        for entry in self.index.annotations.get(self.ids[i], ()):
+        rows, entries = [], self.index.annotations.get(self.ids[i], ())
+        where = f"{self.index.file}: image {shown(self.ids[i])}"
+        refuse_masks(where, len(entries), self.size(i))
+        for entry in entries:
             try:
                 mask = rle.decoded(entry.get("segmentation"), *self.size(i))
             except ValueError as fault:

@@ -87,14 +87,13 @@ class Dataset:
         if not self.has_truth:
             raise InputError(f"{self.root}: split {self.split!r} has no ground truth, only images")
         rows, void = self.rows(i)
-        masks = np.stack([row.mask for row in rows]) if rows else np.zeros((0, *self.size(i)), bool)
         label = np.array([self.label_of[row.category_id] for row in rows], dtype=np.int64)
         return Truth(
-            masks=masks,
             label=label,
             target=np.array([row.target for row in rows], dtype=np.int64),
             is_thing=np.array([c.is_thing for c in self.categories], dtype=bool)[label],
             is_crowd=np.array([row.is_crowd for row in rows], dtype=bool),
+            masks=stacked(rows, void.shape),
             void=void,
             parts=self.parts(i),
         )
@@ -117,6 +116,14 @@ class Dataset:
                 digest.update(f"{self.path(i).name}\0{named(self.size(i))}\n".encode())
             self._hash = digest.hexdigest()
         return self._hash
+
+
+def stacked(rows: list[Row], size: tuple[int, int]) -> np.ndarray:
+    """[n, h, w] of the masks of rows, which are let go one by one."""
+    masks = np.empty((len(rows), *size), bool)
+    for k in range(len(rows)):
+        masks[k] = rows.pop(0).mask
+    return masks
 
 
 def find_parts(root: Path, split: str) -> list[Path]:

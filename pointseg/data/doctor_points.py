@@ -27,6 +27,8 @@ def find_points(root: Path) -> list[Path]:
 
 
 def _says_points(path: Path) -> bool:
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return f'"{FORMAT}"'.encode() in file.read(200)
 

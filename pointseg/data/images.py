@@ -16,6 +16,7 @@ from pointseg.structures import InputError
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none runs a program to be read
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit against decompression bombs
+MOST_MASKED = 2**30  # pixels of all masks of one image together, a byte each
 DEEP_MODES = ("I", "F")  # 16 and 32 bit grey: no honest way to 8 bits without a choice by the user
 
 
@@ -59,7 +60,8 @@ def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndar
 def segment_colours(ids: np.ndarray) -> np.ndarray:
     """uint8[h, w, 3]: the colours of ids in a COCO panoptic PNG, what read_segment_ids reads
     back."""
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+    as_bytes = np.ascontiguousarray(ids, "<u4").view(np.uint8)
+    return np.ascontiguousarray(as_bytes.reshape(*ids.shape, 4)[..., :3])
 
 
 def _read_mask(
@@ -78,6 +80,13 @@ def _read_mask(
 def named(size: tuple[int, ...]) -> str:
     """(h, w, ...) as people say it: width x height."""
     return f"{size[1]}x{size[0]}"
+
+
+def refuse_masks(where: Path | str, count: int, size: tuple[int, int]) -> None:
+    """Refuses more masks of one image than anybody could hold."""
+    if count * size[0] * size[1] > MOST_MASKED:
+        cause = f"{count} masks of {named(size)} pixels, at most {MOST_MASKED} pixels are read"
+        raise InputError(f"{where}: {cause}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pointseg.data.coco import CocoImages
 from pointseg.data.coco_json import CocoIndex
 from pointseg.data.dataset import Row
 from pointseg.data.files import OnFault, inside, raise_fault
-from pointseg.data.images import read_segment_ids
+from pointseg.data.images import read_segment_ids, refuse_masks
 from pointseg.structures import VOID_SEGMENT, InputError
 
 
@@ -49,6 +49,7 @@ class PanopticDataset(CocoImages):
         file = self.mask_file(i)
         painted = read_segment_ids(file, self.size(i))
         segments = self.entry(i)["segments_info"]
+        refuse_masks(file, len(segments), self.size(i))
         self._compare_ids(file, painted, {s["id"] for s in segments})
         rows = [
             Row(painted == s["id"], s["category_id"], s["id"], bool(s.get("iscrowd", 0)))

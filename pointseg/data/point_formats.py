@@ -28,6 +28,7 @@ from pointseg.data.point_file import (
 from pointseg.structures import Category, InputError, Points
 
 Names = Mapping[int | str, str]  # image id -> file name of the image
+MOST_POINTS = 10_000  # an image
 LARGEST_ID = 256**3 - 1  # id = R + 256 G + 65536 B
 
 
@@ -130,6 +131,8 @@ def _png_rows(
     every = listed(annotation, "segments_info", str(json_path))
     segments = {segment["id"]: segment for segment in every if is_whole(segment.get("id"))}
     rows = []
+    if np.count_nonzero(ids) > MOST_POINTS:
+        raise InputError(f"{path}: has more than {MOST_POINTS} coloured pixels, a point each")
     for y, x in zip(*np.nonzero(ids)):
         segment = segments.get(int(ids[y, x]))
         if segment is None or not _names(segment.get("category_id"), label_of):

@@ -28,6 +28,7 @@ from pointseg.structures import POINT_KINDS, InputError, Truth
 __all__ = ["ImagePoints", "Jitter", "PointFile", "read_points", "sample_points", "write_points"]
 
 EXTREME_SPAN = 0.02  # share of the box side that counts as "at the extreme", ExtremeNet (CVPR 2019)
+MOST_POINTS = 10_000  # a target
 MOST_JITTER = 1e6  # pixels; no image is as large
 EXTREME_SIDES = 4  # top, left, bottom, right
 
@@ -177,7 +178,7 @@ def request_fault(kind: str, n: int, seed: int, jitter: Jitter | None) -> str | 
     """Why nobody can have such points, None when one can; what passes, a points file can say."""
     rules = {
         f"kind: expected one of {', '.join(POINT_KINDS)}, got {kind!r}": kind in POINT_KINDS,
-        f"n: expected a positive integer, got {n}": is_whole(n, 1),
+        f"n: expected an integer of 1 to {MOST_POINTS}, got {n}": is_whole(n, 1, MOST_POINTS),
         f"n: kind 'centre' gives one point a target, got {n}": kind != "centre" or n == 1,
         f"seed: expected an integer of 0 to 2**63 - 1, got {seed}": is_whole(seed, 0),
     }

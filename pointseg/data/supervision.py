@@ -19,6 +19,7 @@ from pointseg.ops.extreme_points import boxed
 from pointseg.structures import Batch, Category, InputError, Sample
 
 Augmentation = Callable[[Sample, Generator], Sample]
+LEAST_SIDE = 32  # pixels of a batch
 CACHE_BYTES = 2**30  # of decoded images, and as many again of decoded masks
 
 
@@ -118,9 +119,10 @@ class MaskDataset(ImageDataset):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad right and below to the largest height and width; bytes become 0..1."""
+    """Pad right and below to the largest height and width, and to what the coarsest level of a
+    network needs; bytes become 0..1."""
     sizes = [sample.size for sample in samples]
-    height, width = (max(side) for side in zip(*sizes))
+    height, width = (max(LEAST_SIDE, *side) for side in zip(*sizes))
     images = torch.zeros(len(samples), 3, height, width)
     for canvas, sample, (h, w) in zip(images, samples, sizes):
         canvas[:, :h, :w] = sample.image

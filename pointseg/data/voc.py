@@ -17,7 +17,7 @@ from pointseg.data.files import (
     refuse_name,
     shown,
 )
-from pointseg.data.images import named, read_index_mask
+from pointseg.data.images import named, read_index_mask, refuse_masks
 from pointseg.data.matlab import read_struct
 from pointseg.data.photo_splits import PHOTO_SPLITS, photo_ids, photo_lists, refuse_absent
 from pointseg.structures import IGNORE, Category, InputError
@@ -87,8 +87,9 @@ class VocDataset(Dataset):
     def rows(self, i: int) -> tuple[list[Row], np.ndarray]:
         objects, classes = self.masks(i)
         file = self.mask_files(i)[-1]
-        rows = []
-        for k in np.setdiff1d(objects, (0, IGNORE)).tolist():
+        rows, numbers = [], np.setdiff1d(objects, (0, IGNORE)).tolist()
+        refuse_masks(file, len(numbers) + self.background, objects.shape)
+        for k in numbers:
             category = most_frequent_class(classes[objects == k])
             if category is not None and category in self.label_of:
                 rows.append(Row(objects == k, category, k))

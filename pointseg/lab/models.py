@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from pointseg.data.files import is_name, is_whole, refuse_special, shown
+from pointseg.data.files import is_name, is_whole, shown
 from pointseg.lab.recipe import Recipe
-from pointseg.nets.weights import check_weights
+from pointseg.nets.weights import check_weights, load_plain
 from pointseg.papers.method import Method
 from pointseg.structures import Category, InputError
 
@@ -28,25 +30,36 @@ def save_model(
 
 def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
     """Inverse of `save_model`, on the CPU and ready to predict; never unpickles."""
-    refuse_special(path)
+    saved = load_plain(path)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
         recipe = Recipe.from_json(saved["recipe"])
-        categories = tuple(_category(values) for values in saved["categories"])
-        weights = dict(saved["weights"])
-        method = recipe.build(categories)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        categories = _categories(saved["categories"])
+        weights, wanted = dict(saved["weights"]), shapes_of(recipe, categories)
     except Exception as error:  # whatever the bytes of a foreign file make a reader stumble over
         cause = f": {error}" if isinstance(error, InputError) else ""
         raise InputError(f"{path}: is not a model that a run has saved{cause}") from None
-    wanted = method.state_dict()
     for name in wanted.keys() ^ weights.keys():
         whose = "lacks" if name in wanted else "has beside its method's"
         raise InputError(f"{path}: {whose} the weights {shown(name)}")
     check_weights(path, weights, wanted, list(wanted))
+    method = recipe.build(categories)
     method.load_state_dict(weights)
     return method.eval(), recipe, categories
+
+
+def shapes_of(recipe: Recipe, categories: Sequence[Category]) -> dict[str, Tensor]:
+    """Tensors without values, of the method that a recipe describes: it may be a stranger's, and
+    of any size."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its first weights have nowhere to go
+        return recipe.build(categories).state_dict()
+
+
+def _categories(every: Sequence[Sequence[object]]) -> tuple[Category, ...]:
+    known = tuple(_category(values) for values in every)
+    if len({c.id for c in known}) < len(known) or len({c.name for c in known}) < len(known):
+        raise InputError("two categories of one id or name")
+    return known
 
 
 def _category(values: Sequence[object]) -> Category:

@@ -21,14 +21,22 @@ from pointseg.data.images import SUFFIXES, read_image, segment_colours
 from pointseg.data.marked_images import Marks, read_marks
 from pointseg.data.point_file import category_records
 from pointseg.data.supervision import collate
-from pointseg.lab.labels import at_size, autocast
+from pointseg.lab.labels import at_size, autocast, nearest
 from pointseg.lab.models import load_model
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import viewing
 from pointseg.lab.run_record import Run
 from pointseg.metrics import rle
 from pointseg.papers.method import Method
-from pointseg.structures import Category, InputError, Panoptic, Prediction, Sample, tensors
+from pointseg.structures import (
+    Category,
+    InputError,
+    Instances,
+    Panoptic,
+    Prediction,
+    Sample,
+    tensors,
+)
 from pointseg.training.loop import default_device
 
 SHOWN_SCORE = 0.5
@@ -69,13 +77,11 @@ def write_results(
     samples, segments, entries = samples_of(paths, marks), [], []
     named = dict(zip(paths, written_names(paths)))
     for path, sample in tqdm(samples, desc="predict", disable=None):
-        image, number = sample.image, sample.image_id
-        prediction = predict_one(method, recipe, sample)
-        height, width = image.shape[1:]
-        entry = {"id": number, "file_name": path.name, "width": width, "height": height}
-        entries.append(entry)
-        segments += results(prediction, categories, out / f"{named[path]}.segments.png")
-        draw(image, prediction, categories, out / f"{named[path]}.overlay.png")
+        prediction, size = predict_one(method, recipe, sample), sample.size
+        entry = {"id": sample.image_id, "file_name": path.name}
+        entries.append({**entry, "width": size[1], "height": size[0]})
+        segments += results(prediction, size, categories, out / f"{named[path]}.segments.png")
+        draw(sample.image, prediction, categories, out / f"{named[path]}.overlay.png")
     listing = {"images": entries, "categories": category_records(categories)}
     kind = "panoptic" if segments and "segments_info" in segments[0] else "instances"
     write_text(out / "images.json", json.dumps(listing, indent=1) + "\n")
@@ -156,8 +162,8 @@ def written_names(paths: Sequence[Path]) -> list[str]:
 
 @torch.inference_mode()
 def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
-    """The method's prediction at the sample's size, on the method's device, as a run evaluates
-    it; of a sample with points what the method makes of these."""
+    """The method's prediction as a run evaluates it, on the CPU and at the size that the method
+    looked at; of a sample with points what the method makes of these."""
     batch = collate([viewing(recipe)(sample, np.random.default_rng(0))])
     with autocast(method, recipe) as device:
         if sample.points is None:
@@ -166,14 +172,33 @@ def predict_one(method, recipe: Recipe, sample: Sample) -> Prediction:
             [labels] = method.pseudo_labels(batch.to(device))
             kind = "panoptic" if isinstance(labels, Panoptic) else "instances"
             prediction = Prediction(sample.image_id, **{kind: labels})
-    return at_size(prediction, sample.image_id, sample.size)
+    whole = prediction.panoptic
+    looked_at = prediction.instances.masks.shape[-2:] if whole is None else whole.segments.shape
+    return at_size(prediction, sample.image_id, looked_at)
 
 
-def results(prediction: Prediction, categories: Sequence[Category], png: Path) -> list[dict]:
-    """COCO result entries; a panoptic one leaves its segments in a PNG beside (id = R + 256 G +
-    65536 B)."""
+def masks_at(labels: Instances | Panoptic, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Masks [h, w] bool of an image's size, one after another: all of a large image's would not
+    fit into memory."""
+    if isinstance(labels, Panoptic):
+        ids = segments_at(labels, size)
+        yield from (ids == k for k in range(1, len(labels.label) + 1))
+    else:
+        yield from (nearest(mask[None], size)[0].numpy() for mask in labels.masks)
+
+
+def segments_at(labels: Panoptic, size: tuple[int, int]) -> np.ndarray:
+    """[h, w] int32 of an image's size."""
+    return nearest(labels.segments[None].int(), size)[0].numpy()
+
+
+def results(
+    prediction: Prediction, size: tuple[int, int], categories: Sequence[Category], png: Path
+) -> list[dict]:
+    """COCO result entries for an image of (h, w); a panoptic one leaves its segments in a PNG
+    beside (id = R + 256 G + 65536 B)."""
     if prediction.panoptic is not None:
-        ids = prediction.panoptic.segments.numpy()
+        ids = segments_at(prediction.panoptic, size)
         Image.fromarray(segment_colours(ids)).save(png)
         labels = prediction.panoptic.label.tolist()
         info = [
@@ -183,8 +208,9 @@ def results(prediction: Prediction, categories: Sequence[Category], png: Path) -
         ]
         return [{"image_id": prediction.image_id, "file_name": png.name, "segments_info": info}]
     instances, entries = prediction.instances, []
-    codes = rle.encode(instances.masks)
-    for code, score, label in zip(codes, instances.scores.tolist(), instances.label.tolist()):
+    scored = zip(masks_at(instances, size), instances.scores.tolist(), instances.label.tolist())
+    for mask, score, label in scored:
+        [code] = rle.encode(mask[None])
         entry = {"image_id": prediction.image_id, "category_id": categories[label].id}
         shape = {"bbox": rle.box(code), "segmentation": rle.as_json(code)}
         entries.append({**entry, "score": score, **shape})
@@ -192,25 +218,33 @@ def results(prediction: Prediction, categories: Sequence[Category], png: Path) -
 
 
 def draw(image: Tensor, prediction: Prediction, categories: Sequence[Category], path: Path) -> None:
-    """Writes the image with each segment in a colour of its own, its class beside it."""
-    pixels, names = image.permute(1, 2, 0).numpy().astype(np.float32), []
-    for k, (mask, label) in enumerate(zip(*shown_segments(prediction))):
+    """Writes the image [3, h, w] with each segment in a colour of its own, its class beside it."""
+    pixels, names = image.permute(1, 2, 0).numpy().copy(), []
+    shown = worth_drawing(prediction)
+    for k, (mask, label) in enumerate(zip(masks_at(shown, pixels.shape[:2]), shown.label.tolist())):
         if mask.any():
             colour = np.array(colorsys.hsv_to_rgb(k * GOLDEN % 1, 1, 1)) * 255
-            pixels[mask.numpy()] = (1 - VEIL) * pixels[mask.numpy()] + VEIL * colour
-            row, column = mask.nonzero()[0].tolist()
-            names.append(((column, row), categories[int(label)].name))
-    overlay = Image.fromarray(pixels.round().astype(np.uint8))
+            paint(pixels, mask, colour)
+            row, column = divmod(int(mask.argmax()), mask.shape[1])
+            names.append(((column, row), categories[label].name))
+    overlay = Image.fromarray(pixels)
     for corner, name in names:
         ImageDraw.Draw(overlay).text(corner, name, stroke_width=1, stroke_fill="black")
     overlay.save(path)
 
 
-def shown_segments(prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """Masks [n, h, w] and labels [n] worth drawing: every panoptic segment, or instances above a
-    score."""
+def paint(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+    """Veils the pixels [h, w, 3] of a mask, by a table of what each byte becomes."""
+    for channel in range(3):
+        become = (1 - VEIL) * np.arange(256) + VEIL * colour[channel]
+        one = pixels[..., channel]
+        one[mask] = become.round().astype(np.uint8)[one[mask]]
+
+
+def worth_drawing(prediction: Prediction) -> Instances | Panoptic:
+    """Every panoptic segment, or instances above a score."""
     if prediction.panoptic is not None:
-        rows = torch.arange(1, len(prediction.panoptic.label) + 1)
-        return prediction.panoptic.segments == rows[:, None, None], prediction.panoptic.label
-    shown = prediction.instances.scores >= SHOWN_SCORE
-    return prediction.instances.masks[shown], prediction.instances.label[shown]
+        return prediction.panoptic
+    every = prediction.instances
+    kept = every.scores >= SHOWN_SCORE
+    return Instances(every.masks[kept], every.scores[kept], every.label[kept], every.boxes[kept])

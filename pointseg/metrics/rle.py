@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 if TYPE_CHECKING:
     from torch import Tensor
 
-FAR = (
-    2  # image sides that a polygon may lie outside; pycocotools walks to each corner pixel by pixel
-)
+# pycocotools walks round a polygon pixel by pixel
+FAR = 2  # image sides that a polygon may lie outside
+LONGEST = 2**22  # pixels round all polygons of a mask
 
 
 def checked(segmentation: Any, height: int, width: int) -> dict:
@@ -108,4 +108,12 @@ def _from_polygons(polygons: list, height: int, width: int) -> dict:
             raise ValueError("has a polygon of fewer than three corners")
         if not all(type(v) in (int, float) and abs(v) <= reach for v in polygon):
             raise ValueError("has a polygon corner that is not a number or far outside")
+    if sum(map(_round, polygons)) > LONGEST:
+        raise ValueError(f"has polygons of more than {LONGEST} pixels all round")
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+
+
+def _round(polygon: list) -> float:
+    """Pixels walked round a polygon: the longer side of the box of each of its edges."""
+    corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import timm
 import torch
@@ -21,6 +23,7 @@ from pointseg.structures import InputError
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "bestiary_mae_vit.safetensors"
 OURS = ("query_tokens", "query_positions")  # never part of a pretrained file
+MOST_BYTES = 2**34
 WRAPPERS = ("model", "state_dict", "weights")  # of facebookresearch/mae, of others, of ours
 Weights = dict[str, Tensor]
 
@@ -72,16 +75,7 @@ def hub_weights(name: str) -> Weights:
 
 def read_weights(path: Path) -> Weights:
     """Tensors of a file by name; nothing in it is ever executed."""
-    refuse_special(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        cause = "pickled code or no tensors; nothing but plain tensors is read"
-        raise InputError(f"{path}: not readable as weights ({cause})") from None
-    except Exception as error:  # whatever the bytes of a foreign file make a reader stumble over
-        raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
+    content = load_plain(path)
     for name in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -91,6 +85,44 @@ def read_weights(path: Path) -> Weights:
     if not weights:
         raise InputError(f"{path}: holds no table of tensors")
     return weights
+
+
+def load_plain(path: Path) -> Any:
+    """What a file of torch or of safetensors holds, on the CPU: plain tensors in plain tables, of
+    no more values than the file has bytes for. Nothing in it is ever executed."""
+    refuse_special(path, MOST_BYTES)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        _refuse_packed(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_stretched(content, set())
+    except UnpicklingError:
+        cause = "pickled code or no tensors; nothing but plain tensors is read"
+        raise InputError(f"{path}: not readable as weights ({cause})") from None
+    except Exception as error:  # whatever the bytes of a foreign file make a reader stumble over
+        raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
+    return content
+
+
+def _refuse_packed(path: Path) -> None:
+    """A zip file whose parts are packed may unfold to anything; torch packs none."""
+    if is_zipfile(path):
+        with ZipFile(path) as file:
+            if any(part.compress_type != ZIP_STORED for part in file.infolist()):
+                raise ValueError("its parts are packed")
+
+
+def _refuse_stretched(content: Any, known: set[int]) -> None:
+    """A tensor of a kilobyte may say that it has a million rows."""
+    if isinstance(content, Tensor):
+        plain = content.layout is torch.strided and content.device.type == "cpu"
+        if not plain or content.untyped_storage().nbytes() < content.nbytes:
+            raise ValueError("a tensor of more values than the file holds")
+    if isinstance(content, dict | list | tuple) and id(content) not in known:
+        known.add(id(content))
+        for each in content.values() if isinstance(content, dict) else content:
+            _refuse_stretched(each, known)
 
 
 def _cause(error: Exception) -> str:
@@ -174,6 +206,7 @@ def save_backbone(vit: TokenViT, path: Path) -> Path:
 
 def read_backbone(path: Path = SHIPPED, **overrides) -> TokenViT:
     """The network of a file written by `save_backbone`; `overrides` of its config as queries=12."""
+    refuse_special(path, MOST_BYTES)
     try:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {})["vit"])
