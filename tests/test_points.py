@@ -316,7 +316,10 @@ def test_written_points_read_back(dataset, kind, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["points.json"]
 
 
-names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=6)
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp"]),
+    min_size=1, max_size=6,
+).filter(str.strip)  # fmt: skip
 ids = st.integers(-(2**60), 2**60)
 
 

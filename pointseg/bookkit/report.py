@@ -8,7 +8,6 @@ order of a table's rows is on trial.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
+from pointseg.data.measures import is_number
+from pointseg.lab.claims import read_claims
 from pointseg.lab.plan import Row, rows
 from pointseg.lab.run_index import changed
 from pointseg.lab.run_record import Run, flat, kept_runs, strict
@@ -87,10 +86,6 @@ class Finished:
     row: str | None
     recipe: dict[str, Any]
     scores: dict[str, float]
-
-
-def read_claims(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(Path(path).read_text())
 
 
 def finished(folder: Path, planned: dict[str, Row] | None = None) -> list[Finished]:
@@ -254,10 +249,6 @@ class Trial:
         values = [self.values(*place, r, order["column"]) for r in order["rows"]]
         shared, verdict = on_shared_seeds(values), verdict_on(values, self.needed_for(order))
         return {**order, "verdict": verdict, "values": shared if shared[0] else values}
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def trial(claims: Path, runs: Path) -> Trial:

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 from unicodedata import category
 
+import yaml
+
 from pointseg.structures import IGNORE, InputError
 
 CLASS_FILES = ("classes.txt", "labels.txt")
@@ -19,6 +21,7 @@ UNFIT = (
     "Zl",
     "Zp",
 )  # control characters, halves of characters, line ends: in no file name
+MOST_YAML = 2**20  # bytes, and values
 MOST_BYTES = 2**31  # of a file that is read as a whole; the largest list of COCO has half a GB
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
@@ -148,5 +151,47 @@ def is_whole(value: object, low: int = -(2**63), high: int = 2**63 - 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is text that can be written: it has no half characters."""
+    return isinstance(value, str) and not any(category(c) == "Cs" for c in value)
+
+
 def is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    """Whether a value is text for one line, with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return value.isprintable() or not any(category(c) in UNFIT for c in value)
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file, refused where it is not whole or its aliases unfold too far."""
+    raw = read_bytes(path, MOST_YAML)
+    try:
+        loader = yaml.SafeLoader(raw)
+        node = loader.get_single_node()
+        if node is None:
+            raise InputError(f"{path}: is empty")
+        if _unfolded(node, {}) > MOST_YAML:
+            raise InputError(f"{path}: its aliases unfold to more than {MOST_YAML} values")
+        return loader.construct_document(node)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply, or in itself") from None
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: is not whole YAML ({_yaml_cause(error)})") from None
+
+
+def _unfolded(node: Any, known: dict[int, int]) -> int:
+    """Values in a node, those behind an alias counted each time; a node in itself never ends."""
+    if id(node) not in known:
+        pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inside = (each for pair in pairs for each in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_unfolded(each, known) for each in inside)
+    return known[id(node)]
+
+
+def _yaml_cause(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    words = getattr(error, "problem", None) or (str(error).splitlines() or [""])[0]
+    return f"line {mark.line + 1}: {words}"[:120] if mark else words[:120]

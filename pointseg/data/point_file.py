@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pointseg.data.files import is_whole, read_json, shown, write_text
+from pointseg.data.files import is_name, is_whole, read_json, shown, write_text
 from pointseg.structures import POINT_KINDS, Category, InputError, Points, tensors
 
 FORMAT = "pointseg points"
@@ -207,11 +207,11 @@ HEAD: dict[str, Check] = {
 }
 CATEGORY: dict[str, Check] = {
     "id": (is_whole, "an integer"),
-    "name": (_is_text, "a text"),
+    "name": (is_name, "a text of one line"),
     "isthing": (lambda v: isinstance(v, bool), "true or false"),
 }
 IMAGE: dict[str, Check] = {
-    "id": (lambda v: is_whole(v) or _is_text(v), "an integer or a text"),
+    "id": (lambda v: is_whole(v) or is_name(v), "an integer or a text of one line"),
     "height": (_is_count, "a positive integer"),
     "width": (_is_count, "a positive integer"),
     "targets": (_is_list, "a list"),

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pointseg.data.files import read_yaml
+from pointseg.structures import InputError
 
 
 def announced(name: str, given: Mapping[str, Any], plan: Path) -> str:
     """One line on a row of the plan, or on a method's usual chain."""
-    row = next((rows[name] for rows in plan_of(plan).values() if name in rows), None)
+    every = plan_of(plan).values()
+    row = next((rows[name] for rows in every if isinstance(rows.get(name), dict)), None)
     stated = {} if row is None else {k: v for k, v in row.items() if k not in ("tier", "seeds")}
     where = "a method's usual chain" if row is None else f"a row of {plan}"
     both = {**stated, **{key: value for key, value in given.items() if key != "method"}}
@@ -21,8 +23,9 @@ def announced(name: str, given: Mapping[str, Any], plan: Path) -> str:
 
 def plan_of(plan: Path) -> dict[str, dict[str, Any]]:
     try:
-        return yaml.safe_load(plan.read_text())["rows"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):  # the training itself will say so
+        rows = read_yaml(plan)["rows"]
+        return {paper: each for paper, each in rows.items() if isinstance(each, dict)}
+    except (InputError, KeyError, TypeError, AttributeError):  # the training itself will say so
         return {}
 
 

@@ -11,7 +11,9 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
@@ -22,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pointseg.data.files import read_bytes, shown
 from pointseg.data.gauge import covered_tokens
 from pointseg.data.supervision import PointDataset
 from pointseg.lab.chain import Chain, StageTraining, code_of
@@ -42,6 +45,7 @@ OBJECTS = "objects.csv.gz"
 FACTS = ("image", "target", "label", "contact", "area", "tokens")  # of an object, whoever labels
 BY_CONTACT = {"iou", "owned"}
 DIGITS = 3
+MOST_BYTES = 2**26  # of a table of objects, unpacked
 AT_A_TIME = 8  # images
 STRIDE = 8  # of tokens that objects are counted in, where the labeller has none
 
@@ -125,11 +129,11 @@ def code(recipe: Recipe) -> str:
 
 def line(run: Run) -> str:
     """A row's scores in percent, for the eye."""
-    scores = run.metrics["bench"]
+    scores = run.metrics.get("bench", {})
     shown = [name for name in ("iou", "precision", "recall", "boundary", "proxy", "PQ")
              if scores.get(name) is not None]  # fmt: skip
     words = [f"{name} {scores[name]:5.1f}" for name in shown]
-    return f"{run.id:44} {'  '.join(words)}  {run.metrics['seconds']:.1f} s"
+    return f"{run.id:44} {'  '.join(words)}  {run.metrics.get('seconds', 0):.1f} s"
 
 
 @dataclass
@@ -369,9 +373,29 @@ def objects_of(run: Run) -> dict[str, np.ndarray]:
     """Inverse of `packed`, from a run's folder: columns of numbers, `contact` of words."""
     path = run.folder / OBJECTS
     try:
-        head, *rows_ = csv.reader(io.StringIO(gzip.decompress(path.read_bytes()).decode()))
-    except (OSError, EOFError, ValueError) as problem:
-        raise InputError(f"{path}: not readable ({problem})") from None
-    columns = zip(*rows_) if rows_ else [()] * len(head)
-    number = lambda column: np.array([float(v or "nan") for v in column])  # noqa: E731
-    return {name: np.array(c) if name == "contact" else number(c) for name, c in zip(head, columns)}
+        head, *rows_ = csv.reader(io.StringIO(unpacked(path).decode()))
+        columns = list(zip(*rows_, strict=True)) or [()] * len(head)
+        unique = len(columns) == len(head) == len(set(head))
+        if not unique or not set(FACTS) <= set(head):
+            raise ValueError("not one column for each name")
+        return {name: column_of(name, values) for name, values in zip(head, columns)}
+    except (EOFError, ValueError, csv.Error, zlib.error, gzip.BadGzipFile) as problem:
+        raise InputError(f"{path}: not readable ({shown(str(problem))})") from None
+
+
+def unpacked(path: Path) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path, MOST_BYTES))) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"unfolds to more than {MOST_BYTES} bytes")
+    return content
+
+
+def column_of(name: str, values: Sequence[str]) -> np.ndarray:
+    """Words of `contact`; numbers, NaN where there is none."""
+    if name == "contact":
+        return np.array(values, dtype=str)
+    numbers = [float(value or "nan") for value in values]
+    if any(math.isinf(number) for number in numbers):
+        raise ValueError(f"{name} without an end")
+    return np.array(numbers, dtype=np.float64)

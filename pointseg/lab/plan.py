@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
-import yaml
-
+from pointseg.data.files import read_yaml
+from pointseg.data.shapes import refuse_misshapen
 from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import SCALES, Recipe, make
 from pointseg.lab.run_record import SMOKE, home, run_folder
@@ -93,15 +93,38 @@ def beds(path: Path | None = None) -> dict[str, Bed]:
 
 def _plan(path: Path | None) -> dict[str, Any]:
     path = path or home() / PLAN
-    try:
-        return _read(path, path.stat().st_mtime_ns) if path.exists() else {}
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable ({getattr(error, 'strerror', error)})") from None
+    return _read(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+class BedEntry(TypedDict, total=False):
+    rows: Required[list[str]]
+    seeds: list[int]
+    first: list[dict[str, object]]
+    steps: int
+    config: dict[str, object]
+    points: dict[str, object]
+
+
+class RowEntry(TypedDict, total=False):
+    tier: str
+    seeds: list[int]
+    stages: list[dict[str, object]]
+    points: dict[str, object]
+
+
+class PlanFile(TypedDict, total=False):
+    """Settings of rows and beds are looked at where their recipes are made."""
+
+    rows: Required[dict[str, dict[str, RowEntry]]]
+    bench: dict[str, dict[str, BedEntry]]
+    stages: object
+    beds: object
 
 
 @cache
 def _read(path: Path, stamp: int) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text())
+    content = read_yaml(path)
+    refuse_misshapen(path, content, PlanFile)
     planned = {
         name: _row(name, paper, entry)
         for paper, entries in content["rows"].items()

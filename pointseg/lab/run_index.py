@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pointseg.lab.claims import read_claims
 from pointseg.lab.plan import Row, rows
 from pointseg.lab.run_record import RUNS, Run, flat, home, kept_runs, runs_in, write_text
 
@@ -123,9 +122,9 @@ def _links(runs: list[Run]) -> str:
 
 def _citations() -> dict[str, list[str]]:
     """Our row -> the printed rows that it stands beside."""
-    claims = yaml.safe_load((home() / CLAIMS).read_text())
+    claims = read_claims(home() / CLAIMS)
     cited: dict[str, list[str]] = {}
-    for entry in claims["measured"]:
+    for entry in claims.get("measured", []):
         place = f"{entry['paper']} Tab. {entry['table']} row {entry['row'] + 1}"
         cited.setdefault(entry["ours"], []).append(place)
     return cited

@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required, TypedDict
 
 import torch
 
 from pointseg.data.files import read_json, shown, write_text
+from pointseg.data.shapes import refuse_misshapen
 from pointseg.structures import InputError
 
 RUNS = Path("runs")
@@ -40,6 +41,70 @@ PACKAGES = (
     "jupytext",
 )
 FAST_ARITHMETIC = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+
+class StageRecord(TypedDict, total=False):
+    method: Required[str]
+    head: Required[str]
+    seconds: float
+
+
+class Metrics(TypedDict, total=False):
+    stages: list[StageRecord]
+    bench: dict[str, float | None]
+    seconds: float
+
+
+class KeyRecord(TypedDict):
+    notebook: str
+    parameters: dict[str, Any]
+    code: dict[str, str]
+    data: str | None
+
+
+class Result(TypedDict, total=False):
+    status: Literal["ok", "crashed", "interrupted", "running"]
+    notebook: str
+    kind: str
+    key: KeyRecord
+    code: str
+    pid: int
+    host: str
+    born: int | None
+    started: str
+    finished: str
+    wall_s: float
+    metrics: Metrics
+
+
+class StageSettings(TypedDict):
+    method: str
+    config: dict[str, Any]
+
+
+class KeptPoints(TypedDict):
+    n: int
+    kind: str
+
+
+class KeptRecipe(TypedDict, total=False):
+    stages: list[StageSettings]
+    points: KeptPoints
+    seed: int | None
+    layout: str
+    scored_on: str
+    train: str
+    tune: str
+    val: str
+
+
+class Environment(TypedDict, total=False):
+    git: str
+    device: str
+
+
+SHAPES = {"result.json": Result, "metrics.json": Metrics, "recipe.json": KeptRecipe,
+          "env.json": Environment}  # fmt: skip
 
 
 class Interrupted(KeyboardInterrupt):
@@ -98,7 +163,7 @@ class Run:
 
     def stage_folder(self, k: int) -> Path:
         stages = self.metrics.get("stages") or [{"head": "absent"}]
-        return self.stages / stages[k]["head"]
+        return self.stages / run_folder(stages[k]["head"])
 
     def write(self, name: str, value: Any) -> Path:
         """A value as a JSON file of the folder."""
@@ -111,8 +176,7 @@ class Run:
         if not path.exists():
             return {}
         value = read_json(path)
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: expected a table, got {shown(value)}")
+        refuse_misshapen(path, value, SHAPES.get(name, dict[str, Any]))
         return value
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pointseg.data.files import shown
+from pointseg.data.files import is_whole, shown
 from pointseg.structures import InputError
 
 LARGEST = 2**63 - 1
@@ -106,8 +106,10 @@ def fits(value: Any, hint: Any) -> bool:
     if is_dataclass(hint):
         return isinstance(value, Mapping) and _fits_record(value, hint)
     if hint is float:
-        return type(value) in (int, float) and not math.isnan(value)
-    if hint in (int, str, bool, types.NoneType):
+        return is_whole(value) or (type(value) is float and not math.isnan(value))
+    if hint is int:
+        return is_whole(value)
+    if hint in (str, bool, types.NoneType):
         return type(value) is hint
     return True  # of a type that no record here is changed to from outside
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
+from pointseg.data.files import shown
 from pointseg.lab.bench import objects_of
 from pointseg.lab.run_record import RUNS, Run
 from pointseg.structures import InputError
@@ -138,6 +139,8 @@ def paired(above: Sequence[Run], below: Sequence[Run], score: str) -> tuple | No
     if not rows:
         return None
     images, counts = rows[0][0], rows[0][1]
+    if not len(images):
+        raise InputError(f"{above[0].folder.parent}: no thing was scored")
     if not all(np.array_equal(row[0], images) for row in rows):
         raise InputError(f"{above[0].folder.parent}: its seeds were scored on other images")
     return np.stack([row[2] for row in rows]), counts
@@ -146,6 +149,8 @@ def paired(above: Sequence[Run], below: Sequence[Run], score: str) -> tuple | No
 def _by_image(above: dict, below: dict, score: str, row: Path) -> tuple:
     """Images, things in each, and the mean difference of their scores; an object that one row has
     no score of counts as nothing found there."""
+    if score not in above or score not in below:
+        raise InputError(f"{row}: has no {shown(score)} of its objects")
     thing = above["contact"] != "stuff"
     for key in ("image", "target"):
         if not np.array_equal(above[key], below[key]):
@@ -201,7 +206,7 @@ def missed_gates(gates: Iterable[dict[str, Any]], bed: str, runs: Path) -> list[
 def _scores(runs: Sequence[Run], named: str | Sequence[str]) -> list[float]:
     """A score of every run: the first of those named that all of them have."""
     for name in [named] if isinstance(named, str) else named:
-        values = [run.metrics["bench"].get(name) for run in runs]
+        values = [run.metrics.get("bench", {}).get(name) for run in runs]
         if values and None not in values:
             return values
     return []
