@@ -372,19 +372,20 @@ def written(value: Any) -> Any:
 def objects_of(run: Run) -> dict[str, np.ndarray]:
     """Inverse of `packed`, from a run's folder: columns of numbers, `contact` of words."""
     path = run.folder / OBJECTS
+    raw = read_bytes(path, MOST_BYTES)
     try:
-        head, *rows_ = csv.reader(io.StringIO(unpacked(path).decode()))
+        head, *rows_ = csv.reader(io.StringIO(unpacked(raw).decode()))
         columns = list(zip(*rows_, strict=True)) or [()] * len(head)
         unique = len(columns) == len(head) == len(set(head))
-        if not unique or not set(FACTS) <= set(head):
+        if not unique or not {"image", "target", "contact"} <= set(head):
             raise ValueError("not one column for each name")
         return {name: column_of(name, values) for name, values in zip(head, columns)}
     except (EOFError, ValueError, csv.Error, zlib.error, gzip.BadGzipFile) as problem:
         raise InputError(f"{path}: not readable ({shown(str(problem))})") from None
 
 
-def unpacked(path: Path) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path, MOST_BYTES))) as file:
+def unpacked(content: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"unfolds to more than {MOST_BYTES} bytes")
