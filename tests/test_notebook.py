@@ -5,6 +5,7 @@ Nothing runs on a misspelt parameter, nothing runs twice, nothing stale goes unn
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,8 +232,10 @@ def test_a_run_whose_code_was_proven_to_give_the_same_is_carried(place, monkeypa
 
 def test_a_failing_cell_is_a_crash_with_its_notebook_kept(place):
     path = chapter(place, "\n# %%\nprint('before')\n1 / 0\n")
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
+    with pytest.raises(InputError) as caught:
         run_notebook(path, {})
+    line = r"\S+chapter\.py: cell \d: ZeroDivisionError: division by zero; its traceback stands in "
+    assert re.fullmatch(line + r"runs/\S+/notebook\.ipynb", str(caught.value))
     (run,) = runs_in(place / "runs")
     assert run.status == "crashed" and "ZeroDivisionError" in run.result["error"]
     text = (run.folder / "notebook.ipynb").read_text()

@@ -43,5 +43,5 @@ def show_predictions(run: Run) -> None:
         masks, label = shown_segments(prediction)
         figures.masks(axis, corpus.scored.image(i), masks, label.tolist())
         names = dict.fromkeys(categories[k].name for k in label.tolist())
-        axis.set_title(", ".join(names)[:28], fontsize=7)
+        axis.set_title(", ".join(names)[:28], fontsize=7, parse_math=False)
     plt.show()

@@ -67,11 +67,11 @@ def faults(value: Any, shape: Any, place: str) -> Iterator[str]:
 
 def _faults_of_one(value: Any, shapes: tuple, place: str) -> Iterator[str]:
     """Those of the one shape that comes nearest: a container's faults lie inside it."""
-    found = [list(faults(value, each, place)) for each in shapes]
-    if all(found):
+    every = [list(faults(value, each, place)) for each in shapes]
+    if all(every):
         container = dict if isinstance(value, dict) else list
-        near = [f for f, each in zip(found, shapes) if _container(each) is container]
-        yield from near[0] if near and isinstance(value, container) else found[0]
+        near = [f for f, each in zip(every, shapes) if _container(each) is container]
+        yield from near[0] if near and isinstance(value, container) else every[0]
 
 
 def _container(shape: Any) -> Any:

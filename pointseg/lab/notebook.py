@@ -10,12 +10,13 @@ import shutil
 import signal
 import sys
 import sysconfig
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pointseg.data.files import shown
+from pointseg.data.files import inside, is_whole, read_bytes, shown
 from pointseg.lab.carry import is_carried
 from pointseg.lab.chain import code_of
 from pointseg.lab.fingerprint import code_hash, imported, library_hash, sha8
@@ -35,6 +36,7 @@ from pointseg.lab.run_record import (
 from pointseg.lab.settings import read_value
 from pointseg.structures import InputError
 
+MOST_BYTES = 2**23  # of a notebook
 KERNEL = "python3"
 OUT = "out"  # the parameter that, where a notebook has it, receives the run's folder
 CHECKED = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list}
@@ -55,12 +57,17 @@ class Parameter:
     def parse(self, given: Any) -> Any:
         """The value for a text such as the command line gives, or for a value of its type."""
         value = self._read(given) if isinstance(given, str) and self.type != "str" else given
-        if value is None and self.optional:
-            return None
-        is_flag = isinstance(value, bool)
-        if not isinstance(value, CHECKED[self.type]) or is_flag != (self.type == "bool"):
+        if not self.fits(value):
             raise self._refusal(given)
-        return float(value) if self.type == "float" else value
+        return float(value) if self.type == "float" and value is not None else value
+
+    def fits(self, value: Any) -> bool:
+        if value is None:
+            return self.optional
+        if isinstance(value, int) and not isinstance(value, bool) and not is_whole(value):
+            return False
+        is_flag = isinstance(value, bool)
+        return isinstance(value, CHECKED[self.type]) and is_flag == (self.type == "bool")
 
     def _read(self, given: str) -> Any:
         try:
@@ -90,7 +97,7 @@ class Source:
     def parameters(self) -> dict[str, Parameter]:
         """What the cell tagged `parameters` declares."""
         tagged = [c for c in self.notebook.cells if "parameters" in c.metadata.get("tags", [])]
-        nodes = ast.parse(tagged[0].source).body if tagged else []
+        nodes = parsed(tagged[0].source, self.path).body if tagged else []
         declared = [_declared(node, self.path) for node in nodes]
         return {parameter.name: parameter for parameter in declared}
 
@@ -110,12 +117,27 @@ class Key:
 
 
 def read_notebook(path: Path) -> Source:
+    """The notebook, all of whose code is Python."""
     import jupytext
 
+    raw = read_bytes(Path(path), MOST_BYTES)
     try:
-        return Source(Path(path), jupytext.reads(Path(path).read_text(), fmt="py:percent"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({getattr(error, 'strerror', error)})") from None
+        source = Source(Path(path), jupytext.reads(raw.decode("utf-8-sig"), fmt="py:percent"))
+    except Exception as error:  # its header is YAML, its marks are jupytext's
+        cause = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{path}: is not a notebook ({shown(cause)})") from None
+    parsed(source.code, source.path)
+    return source
+
+
+def parsed(code: str, path: Path) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes; the kernel will say so
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        cause = getattr(error, "msg", None) or "nested too deeply, or bytes that are no text"
+        raise InputError(f"{path}: its code is not Python ({cause})") from None
 
 
 def checked(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +205,8 @@ def run_notebook(
     source, key, run = prepared(path, parameters, runs)
     with run.alone(force):
         if run.status == "ok" and not force:
-            outdated = differences(Key(**run.result["key"]), key)
+            recorded = key_in(run.result)
+            outdated = differences(recorded, key) if recorded else ["what it was made from"]
             if not outdated:
                 return run.folder
             print(f"{run.folder}: {', '.join(outdated)} changed, it is made again", file=sys.stderr)
@@ -194,6 +217,13 @@ def run_notebook(
     return run.folder
 
 
+def key_in(result: Mapping[str, Any]) -> Key | None:
+    """What a run was made from, where its result says so."""
+    if "key" not in result:
+        return None
+    return Key(**{field.name: result["key"][field.name] for field in fields(Key)})
+
+
 def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
     """Runs the cells in a kernel of their own. A signal reaches the kernel, which may end its step
     and save.
@@ -202,6 +232,7 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
     and say it twice.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     started: list[Any] = []
     given = {**values, OUT: str(run.folder)} if OUT in source.parameters else dict(values)
@@ -220,13 +251,22 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
         except papermill.PapermillExecutionError as problem:
             if stop.raised:
                 raise Interrupted("stopped by a signal, resumable") from None
-            if problem.ename == InputError.__name__:
-                raise InputError(str(problem.evalue).splitlines()[0]) from None
-            raise RuntimeError(
-                f"cell {problem.exec_count}: {problem.ename}: {problem.evalue}"
-            ) from None
+            raise refusal(problem, source.path, run.folder) from None
+        except DeadKernelError:
+            raise InputError(f"{source.path}: its kernel was killed, or had no memory") from None
         finally:
             publish(executed, run.folder / "notebook.ipynb")
+
+
+def refusal(problem: Any, path: Path, folder: Path) -> InputError:
+    """What a failing cell says, in one line; where it is no bad input, with the place of the rest
+    of it."""
+    cause = (str(problem.evalue).splitlines() or [""])[0][:300]
+    if problem.ename == InputError.__name__:
+        return InputError(cause)
+    where = f"{path}: cell {problem.exec_count}"
+    rest = f"its traceback stands in {folder / 'notebook.ipynb'}"
+    return InputError(f"{where}: {problem.ename}: {cause}; {rest}")
 
 
 def known_kernels(started: list[Any], stop: StopFlag) -> type:
@@ -317,13 +357,13 @@ def differences(recorded: Key, current: Key) -> list[str]:
 
 def _has_key(folder: Path, notebooks: Path) -> bool:
     result = Run(Path(folder)).result
-    return "key" in result and (Path(notebooks) / result["notebook"]).exists()
+    return "key" in result and inside(Path(notebooks), result.get("notebook", "absent")).exists()
 
 
 def _keys(folder: Path, notebooks: Path) -> tuple[Key, Key]:
     """The recorded key of a run and the one that it would have now."""
     result = Run(Path(folder)).result
-    recorded = Key(**result["key"])
+    recorded = key_in(result)
     source = read_notebook(Path(notebooks) / result["notebook"])
     declared = source.parameters
     values = {name: p.default for name, p in declared.items() if name != OUT}
@@ -360,6 +400,8 @@ def _declared(node: ast.stmt, path: Path) -> Parameter:
         default = ast.literal_eval(node.value)
     except ValueError:
         raise InputError(f"{path}: parameter {target.id}: its default is not a literal") from None
+    except (TypeError, RecursionError, MemoryError):
+        raise InputError(f"{path}: parameter {target.id}: its default is not readable") from None
     typed = isinstance(node, ast.AnnAssign)
     named = ast.unparse(node.annotation) if typed else type(default).__name__
     kind = named.removesuffix(" | None")
@@ -367,4 +409,7 @@ def _declared(node: ast.stmt, path: Path) -> Parameter:
         raise InputError(
             f"{path}: parameter {target.id} has type {kind}; there are {', '.join(CHECKED)}"
         )
-    return Parameter(target.id, kind, named != kind, default)
+    parameter = Parameter(target.id, kind, named != kind, default)
+    if not parameter.fits(default):
+        raise InputError(f"{path}: parameter {target.id} is {PLAIN[kind]}, its default is not")
+    return parameter

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 from pointseg.data.bestiary import EDITION_NAMED, draw
+from pointseg.data.files import read_bytes
+from pointseg.data.supervision import LEAST_SIDE
 from pointseg.lab.progress import Progress, cut, read_log
 from pointseg.lab.run_record import RUNS, Run, write_text
+from pointseg.lab.settings import check_values
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED, save_backbone
 from pointseg.ops.processes import in_world, rank
@@ -44,7 +47,9 @@ def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", **settings: A
     """
     if kind != "mae":
         raise InputError(f"{kind}: unknown kind of pretraining; known is mae")
+    check_values("pretrain", Pretraining, settings)
     config, run = Pretraining(**settings), Run(Path(out))
+    _refuse_sizes(config)
     with joined():
         if rank():
             _trained(config, run)
@@ -55,9 +60,19 @@ def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", **settings: A
     return run.folder / "backbone.safetensors"
 
 
+def _refuse_sizes(config: Pretraining) -> None:
+    """A view is cut into tokens, and its sides are at least a network's own."""
+    stride = TokenViT(config.vit).stride
+    for name in ("size", "view"):
+        side = getattr(config, name)
+        if side is not None and (side < LEAST_SIDE or side % stride):
+            wanted = f"a multiple of {stride} of at least {LEAST_SIDE}"
+            raise InputError(f"pretrain: {name}: expected {wanted}, got {side}")
+
+
 def _keep_recipe(config: Pretraining, run: Run) -> None:
     path, text = run.folder / "recipe.json", json.dumps(asdict(config), indent=1) + "\n"
-    if path.exists() and path.read_text() != text:
+    if path.exists() and read_bytes(path) != text.encode():
         raise InputError(f"{path}: is another pretraining's; give another folder or the same one's")
     write_text(path, text)
 

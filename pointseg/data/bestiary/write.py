@@ -22,6 +22,7 @@ from tqdm import tqdm
 from pointseg.data.bestiary.draw import LARGEST, SMALLEST, Scene, draw
 from pointseg.data.bestiary.edition import edition_of
 from pointseg.data.bestiary.species import PARTS
+from pointseg.data.files import read_json, shown
 from pointseg.data.write_coco import category_entries, coco_folders, write_coco, write_coco_lists
 from pointseg.data.write_voc import voc_folders, write_voc, write_voc_lists
 from pointseg.structures import InputError, Truth
@@ -116,14 +117,14 @@ def already_made(out: Path, request: Request) -> bool:
     if not any(out.iterdir()):
         return False
     try:
-        present = json.loads((out / RECIPE_FILE).read_text())["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
+        present = read_json(out / RECIPE_FILE)["recipe"]
+    except (InputError, KeyError, TypeError):
         raise InputError(
             f"{out}: is not empty and holds no Bestiary; choose another folder"
         ) from None
     if present != recipe_of(request):
         raise InputError(
-            f"{out}: holds a Bestiary of another recipe ({present}); choose another folder"
+            f"{out}: holds a Bestiary of another recipe ({shown(present)}); choose another folder"
         )
     return True
 

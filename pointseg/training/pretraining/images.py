@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from pointseg.data.bestiary import EDITION_NAMED, draw
+from pointseg.data.files import refuse_special, shown
 from pointseg.data.images import SUFFIXES, read_image
 from pointseg.ops.processes import uniform
 from pointseg.structures import InputError, Sample
@@ -55,7 +56,11 @@ def stored_squares(path: Path, source: str, count: int, size: int, seed: int) ->
         make = _maker(source, size, seed)
         sources = range(count) if source in EDITION_NAMED else files_below(Path(source))[:count]
         _write(path, make, sources, size)
-    stored = np.load(path, mmap_mode="r")
+    refuse_special(path)
+    try:
+        stored = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: holds no images ({shown(str(error))})") from None
     if stored.shape[1:] != (size, size, 3):
         raise InputError(f"{path}: holds images of shape {stored.shape[1:]}, not of size {size}")
     return stored
