@@ -154,10 +154,23 @@ def labels(options) -> None:
     print(export_labels(**arguments_of(options)))
 
 
-def reproduce(options) -> None:
-    from pointseg.lab.reproduce import reproduce
+def reproduce(options) -> int:
+    from pointseg.lab.batch.engine import Machine
+    from pointseg.lab.reproduce import Lines, Wanted, reproduce
 
-    reproduce(options.tier, runs=options.runs)
+    seeds, gpus = numbers_of(options.seeds), numbers_of(options.gpus, "--gpus") or []
+    wanted = Wanted(options.names, options.scale, seeds, options.runs, options.force)
+    machine = Machine.of(options.jobs, gpus, options.per_gpu, options.slurm)
+    failures = reproduce(wanted, machine, Lines())
+    print("\n".join(failures), end="\n" if failures else "")
+    return 1 if failures else 0
+
+
+def status(options) -> None:
+    from pointseg.lab.batch.states import counted, place_of, standings
+
+    standing = standings(place_of(options.runs))
+    print("\n".join([*map(str, standing), counted(standing)]))
 
 
 def bench(options) -> None:
@@ -176,14 +189,14 @@ def words_of(text: str | None) -> list[str]:
     return [word for word in (text or "").split(",") if word]
 
 
-def numbers_of(text: str | None) -> list[int] | None:
+def numbers_of(text: str | None, option: str = "--seeds") -> list[int] | None:
     """0-4 or 0,2,7 as numbers."""
     if text is None:
         return None
     try:
         spans = [[int(end) for end in span.split("-")] for span in text.split(",")]
     except ValueError:
-        raise InputError(f"--seeds: expected numbers such as 0-4 or 0,2, got {text!r}") from None
+        raise InputError(f"{option}: expected numbers such as 0-4 or 0,2, got {text!r}") from None
     return [seed for span in spans for seed in range(span[0], span[-1] + 1)]
 
 
@@ -322,9 +335,19 @@ COMMANDS: dict[str, Command] = {
         path("--data"), path("--points"), OUT,
         Argument("--split", default="train"), LAYOUT,
     )),
-    "reproduce": Command(reproduce, "run every experiment of a tier that has not run yet", (
-        Argument("tier", choices=("smoke", "small", "nuclei")), RUNS,
+    "reproduce": Command(reproduce, "run in one batch what is missing of tables, claims or rows", (
+        Argument("names", metavar="NAME", nargs="+",
+                 help="all, smoke, a tier, a paper, a table such as AS/3, a claim, a row or a bed"),
+        Argument("--scale", help="smoke or paper: there instead; small or photos: only those"),
+        Argument("--seeds", help="such as 0-4 (the plan's)"),
+        number("--jobs", None, "at once (as many as there are cores, or slots on GPUs)"),
+        Argument("--gpus", help="such as 0-7: the GPUs of this machine to use"),
+        number("--per-gpu", 1, "jobs that share a GPU"),
+        Argument("--slurm", type=Path, metavar="PROFILE", help="a Snakemake profile of a queue"),
+        Argument("--force", action="store_true", help="again even where the records exist"),
+        RUNS,
     )),
+    "status": Command(status, "how each job of the last batch stands", (RUNS,)),
     "bench": Command(bench, "score labels of rows on tune images, object by object", (
         Argument("paper", help="a paper's folder, what its beds' names begin with, or one bed"),
         Argument("--rows", help="names with commas between them (all of the bed)"),

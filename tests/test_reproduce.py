@@ -7,35 +7,16 @@ import pytest
 import torch
 from support import same_process
 
-from pointseg.bookkit.report import read_claims
 from pointseg.lab import notebook, plan, reproduce
 from pointseg.lab.methods import METHODS, scored_on
 from pointseg.lab.notebook import run_notebook, stale
 from pointseg.lab.recipe import make
-from pointseg.lab.reproduce import planned, summary
+from pointseg.lab.reproduce import summary
 from pointseg.lab.run_record import Run
 from pointseg.nets.weights import read_weights
-from pointseg.structures import InputError
 
 OURS = [name for name in METHODS if name != "tiny"]
 IN_A_KERNEL = "attentionshift"
-
-
-def test_smoke_has_every_method_once():
-    assert [each["method"] for each in planned("smoke")] == list(METHODS)
-
-
-def test_a_tier_has_its_rows_with_all_their_seeds(root, monkeypatch):
-    monkeypatch.chdir(root)
-    small = planned("small")
-    assert [p["seed"] for p in small if p["method"] == "as-tab3-shift"] == [0, 1, 2]
-    nuclei = {p["method"] for p in planned("nuclei")}
-    assert {"as-nuclei-masks", "as-nuclei-refined", "exits-nuclei"} <= nuclei
-    assert not {p["method"] for p in small} & {p["method"] for p in planned("nuclei")}
-    with pytest.raises(
-        InputError, match="there is no tier 'large'; there are smoke, nuclei, photos, small"
-    ):
-        planned("large")
 
 
 @pytest.mark.parametrize("method", OURS)
@@ -61,12 +42,6 @@ def test_every_row_of_the_plan_builds_its_methods(root, monkeypatch):
             if (stage.method, repr(stage.config)) not in built:
                 row.recipe.head(k).build(CATEGORIES)
                 built.add((stage.method, repr(stage.config)))
-
-
-def test_every_measured_row_of_the_claims_is_in_the_plan(root, monkeypatch):
-    monkeypatch.chdir(root)
-    measured = read_claims(root / "book" / "claims.yml")["measured"]
-    assert {entry["ours"] for entry in measured} <= set(plan.rows())
 
 
 def test_a_later_stage_starts_from_the_weights_of_an_earlier_one(root, tmp_path, monkeypatch):

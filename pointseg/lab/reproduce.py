@@ -1,34 +1,68 @@
-"""The batch: every run of a tier, in order, each only if it has not been run yet."""
+"""What `train`, `recipe` and `reproduce` say and do: one run, or a batch of what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pointseg.lab.batch.engine import Machine, Watch, run_batch
+from pointseg.lab.batch.jobs import Job, jobs_of, missing
+from pointseg.lab.batch.states import RUNNING, WAITING, Standing, counted, place_of, report
 from pointseg.lab.explain import Given, explained
-from pointseg.lab.methods import METHODS
 from pointseg.lab.notebook import checked, read_notebook, recipe_of, run_notebook
-from pointseg.lab.plan import PLAN, folder_of, rows
+from pointseg.lab.plan import folder_of
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_index import write_index
-from pointseg.lab.run_record import SMOKE, home
-from pointseg.structures import InputError
+from pointseg.lab.run_record import RUNS, SMOKE, home, runs_in
 
 NOTEBOOK = Path("book/experiment.py")
 
 
-def reproduce(tier: str, runs: Path = Path("runs")) -> list[Path]:
-    """Runs what the tier lacks. A run that crashes stops the batch with its name; the others are
-    kept."""
-    done, wanted = [], planned(tier)
-    for number, parameters in enumerate(wanted, start=1):
-        words = " ".join(f"{name}={value}" for name, value in parameters.items())
-        print(f"[{number}/{len(wanted)}] {words}", flush=True)
-        done.append(run_notebook(home() / NOTEBOOK, parameters, runs=runs))
-    if tier != SMOKE:
-        write_index(runs)
-    return done
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody asks a batch for."""
+
+    names: Sequence[str]
+    scale: str | None = None
+    seeds: Sequence[int] | None = None
+    runs: Path = RUNS
+    force: bool = False
+
+    def jobs(self) -> tuple[list[Job], list[Job]]:
+        """All jobs, and those of them that have to run."""
+        source = read_notebook(home() / NOTEBOOK)
+        jobs = jobs_of(self.names, self.scale, self.seeds, source)
+        marks = place_of(self.runs) / "done"
+        return jobs, missing(jobs, source, self.runs, marks, self.force)
+
+
+def reproduce(wanted: Wanted, machine: Machine, watch: Watch) -> list[str]:
+    """Runs what is missing; the failures, with the last lines of each log."""
+    jobs, left = wanted.jobs()
+    print(f"{len(jobs)} jobs, {len(jobs) - len(left)} of them done before", flush=True)
+    if not left:
+        return []
+    done = run_batch(left, machine, wanted.runs, watch)
+    print(counted(done), flush=True)
+    if any(run.id.split("/")[0] != SMOKE for run in runs_in(wanted.runs)):
+        write_index(wanted.runs)
+    return report(place_of(wanted.runs))
+
+
+class Lines:
+    """Prints a line whenever the state of a job changes."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+
+    def __call__(self, standing: Sequence[Standing]) -> None:
+        for each in standing:
+            if self.states.get(each.name, WAITING) != each.state:
+                self.states[each.name] = each.state
+                left = sum(s.state in (WAITING, RUNNING) for s in standing)
+                print(f"[{len(standing) - left}/{len(standing)}] {each}", flush=True)
 
 
 def trained(notebook: Path, given: Mapping[str, Any], force: bool, runs: Path) -> Path:
@@ -72,14 +106,3 @@ def recipe_lines(notebook: Path, given: Mapping[str, Any], explain: bool) -> lis
     points = {"kind": values["points"], "n": values["n"], "seed": values["points_seed"]}
     changes = {name: value for name, value in values.items() if name in given}
     return explained(recipe, Given(values["method"], {**changes, "points": points}))
-
-
-def planned(tier: str) -> list[dict[str, Any]]:
-    """Parameters of every run of a tier: each method once at scale smoke, or the plan's rows."""
-    if tier == SMOKE:
-        return [{"method": name} for name in METHODS]
-    tiers = sorted({row.tier for row in rows().values()})
-    if tier not in tiers:
-        raise InputError(f"{PLAN}: there is no tier '{tier}'; there are smoke, {', '.join(tiers)}")
-    chosen = [row for row in rows().values() if row.tier == tier]
-    return [{"method": row.name, "seed": seed} for row in chosen for seed in row.seeds]

@@ -210,8 +210,7 @@ class Run:
                     raise InputError(f"{self.folder}: is running ({file.read()[:200]})") from None
             else:
                 file.truncate(0)
-                holder = f"process {os.getpid()} of {platform.node()}, begun {_now()}"
-                print(holder, end="", file=file, flush=True)
+                print(holder(), end="", file=file, flush=True)
             yield
 
     @contextmanager
@@ -336,6 +335,11 @@ def flat(tree: dict[str, Any], before: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             numbers[before + name] = value
     return numbers
+
+
+def holder() -> str:
+    """Who this process is, for the file of a lock that it holds."""
+    return f"process {os.getpid()} of {platform.node()}, begun {_now()}"
 
 
 def _process() -> dict[str, Any]:

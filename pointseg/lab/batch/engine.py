@@ -1,0 +1,152 @@
+"""A batch run through Snakemake: its order, its resources and its queue are the engine's; what is
+left to do, who may start and how it is stopped is decided here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pointseg.data.files import write_text
+from pointseg.lab.batch.jobs import Job
+from pointseg.lab.batch.locks import die_with_parent, held, wait_until_free
+from pointseg.lab.batch.states import ENDED_BADLY, Standing, place_of, standings
+from pointseg.lab.run_record import home
+from pointseg.structures import InputError
+
+SNAKEFILE = Path(__file__).with_name("Snakefile")
+STOPPING = 60.0  # seconds that a job of an earlier batch has to save and end
+LOOK_EVERY = 0.5  # seconds
+
+Watch = Callable[[Sequence[Standing]], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where jobs run: so many at once on processors, on GPUs, or where a Slurm profile says."""
+
+    jobs: int
+    gpus: tuple[int, ...] = ()
+    per_gpu: int = 1
+    slurm: Path | None = None
+
+    @classmethod
+    def of(cls, jobs: int | None, gpus: Sequence[int], per_gpu: int, slurm: Path | None) -> Machine:
+        at_once = len(gpus) * per_gpu if gpus else len(os.sched_getaffinity(0))
+        return cls(jobs or at_once, tuple(gpus), per_gpu, slurm)
+
+    @property
+    def threads(self) -> int:
+        """Of a job: the cores are shared out."""
+        return max(1, len(os.sched_getaffinity(0)) // self.jobs)
+
+    def words(self) -> list[str]:
+        """Options of Snakemake."""
+        if self.slurm:
+            return ["--workflow-profile", str(self.slurm.absolute())]
+        slots = len(self.gpus) * self.per_gpu if self.gpus else self.jobs
+        return ["--cores", str(self.jobs), "--resources", f"gpu_slot={slots}"]
+
+
+def run_batch(jobs: Sequence[Job], machine: Machine, runs: Path, watch: Watch) -> list[Standing]:
+    """Runs jobs, shows their standing again and again, and returns the last one.
+
+    One batch at a time writes to a runs/; it begins when no job of an earlier one is alive.
+    """
+    if importlib.util.find_spec("snakemake") is None:
+        raise InputError("reproduce: Snakemake is missing (pip install 'pointseg[batch]')")
+    place = place_of(runs)
+    with held(place / "lock", f"{runs}: a batch is running"):
+        wait_until_free(sorted((place / "locks").glob("*.lock")), STOPPING)
+        refuse_read_only(runs)
+        prepare(place, jobs, machine, runs)
+        try:
+            drive(place, machine, watch)
+        finally:
+            watch(standings(place))
+    return standings(place)
+
+
+def refuse_read_only(runs: Path) -> None:
+    """A batch that could keep nothing does not begin."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        write_text(runs / ".writable", "").unlink()
+    except OSError as problem:
+        raise InputError(f"{runs}: cannot be written ({problem.strerror})") from None
+
+
+def prepare(place: Path, jobs: Sequence[Job], machine: Machine, runs: Path) -> None:
+    """Writes what the engine and the jobs read; of what will be made no mark is left."""
+    for name in ("done", "states", "logs", "locks"):
+        (place / name).mkdir(parents=True, exist_ok=True)
+    for old in (place / "states").iterdir():
+        old.unlink()
+    for job in jobs:
+        (place / "done" / job.name).unlink(missing_ok=True)
+        (place / "logs" / f"{job.name}.log").unlink(missing_ok=True)
+    content = {"home": str(home().absolute()), "runs": str(Path(runs).absolute()),
+               "gpus": machine.gpus, "per_gpu": machine.per_gpu,
+               "jobs": [{**job.as_json(), **needed(job, machine)} for job in jobs]}  # fmt: skip
+    write_text(place / "jobs.json", json.dumps(content, indent=1))
+
+
+def needed(job: Job, machine: Machine) -> dict[str, Any]:
+    """What a job takes of a machine. A GPU is counted in whole slots: a part of one is cast to
+    none."""
+    gpu = 1 if machine.gpus or machine.slurm else 0
+    return {"gpus": gpu, "gpu_slots": 1, "threads": 1, "mem_mb": 2000, "minutes": 24 * 60}
+
+
+def drive(place: Path, machine: Machine, watch: Watch) -> None:
+    """The engine from its start to its end. Ctrl-C and SIGTERM reach the jobs, which save; a
+    second one kills."""
+    engine = begun(place, machine)
+    try:
+        while engine.poll() is None:
+            watch(standings(place))
+            time.sleep(LOOK_EVERY)
+    except KeyboardInterrupt:
+        stop(engine, signal.SIGTERM)
+        try:
+            engine.wait()
+        except KeyboardInterrupt:
+            stop(engine, signal.SIGKILL)
+            engine.wait()
+        raise
+    if engine.returncode and not any(s.state in ENDED_BADLY for s in standings(place)):
+        raise RuntimeError(f"the engine failed; its log is {place / 'engine.log'}")
+
+
+def begun(place: Path, machine: Machine) -> subprocess.Popen:
+    """The engine in a session of its own; killed with this process, as the jobs are with it."""
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE),
+             "--directory", str(place), "--config", f"plan={place / 'jobs.json'}",
+             "--keep-going", "--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock",
+             "--latency-wait", "30", *machine.words()]  # fmt: skip
+    environment = {
+        "OMP_NUM_THREADS": str(machine.threads),
+        "XDG_CACHE_HOME": str(place / "cache"),
+        **os.environ,
+    }
+    with (place / "engine.log").open("w") as log:
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+            start_new_session=True, preexec_fn=die_with_parent,
+        )  # fmt: skip
+
+
+def stop(engine: subprocess.Popen, number: int) -> None:
+    """A signal to the engine and all its jobs."""
+    try:
+        os.killpg(engine.pid, number)
+    except ProcessLookupError:
+        pass

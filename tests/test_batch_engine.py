@@ -1,0 +1,130 @@
+"""A batch killed at any moment and begun again ends as an undisturbed one does, to the bit."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support import stage_batch
+
+from pointseg.lab.batch.engine import refuse_read_only
+from pointseg.lab.batch.locks import held, is_held, wait_until_free
+from pointseg.lab.batch.states import place_of
+from pointseg.lab.chain import Chain
+from pointseg.lab.run_data import open_corpus
+from pointseg.structures import InputError
+
+KILLS = int(os.environ.get("POINTSEG_KILLS", 2))  # `POINTSEG_KILLS=20` is the long form
+LONGEST = 9.0  # seconds after which a batch is killed at the latest
+
+
+@pytest.fixture(scope="module")
+def place(root, tmp_path_factory):
+    """A project of its own, whose data are made once."""
+    folder, before = tmp_path_factory.mktemp("batch"), Path.cwd()
+    (folder / "book").mkdir()
+    (folder / "book" / "_toc.yml").touch()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """Stage folders of an undisturbed training, in this process."""
+    torch.set_num_threads(1)
+    chains = [Chain(open_corpus(job.recipes[0]), place / "whole") for job in stage_batch.jobs()]
+    return {chain.model(0).parent.name: chain.model(0).parent for chain in chains}
+
+
+def begun(runs):
+    words = [sys.executable, "-m", "support.stage_batch", str(runs)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def children(pid):
+    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir()
+            for word in (task / "children").read_text().split()]  # fmt: skip
+
+
+def workers(runs):
+    """Processes of jobs at work, by what their locks say."""
+    locks = [path for path in (place_of(runs) / "locks").glob("*.lock") if is_held(path)]
+    words = (re.match(r"process (\d+)", path.read_text()) for path in locks)
+    return [int(word[1]) for word in words if word]
+
+
+def kill_somebody(rng, batch, runs):
+    """The command, its engine or a job, with a signal that leaves time or with one that does
+    not."""
+    victims = [batch.pid, *children(batch.pid), *workers(runs)]
+    number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    try:
+        os.kill(rng.choice(victims), number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def same(one, other):
+    a, b = (torch.load(folder / "model.pt", weights_only=True) for folder in (one, other))
+    logs = [(folder / "log.jsonl").read_bytes() for folder in (one, other)]
+    tensors = [value["method"] if "method" in value else value for value in (a, b)]
+    return logs[0] == logs[1] and equal(*tensors)
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+    return a == b
+
+
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(place, whole):
+    rng, kills, number = random.Random(0), 0, 0
+    while kills < KILLS or number == 0:
+        runs = place / f"batch{number}" / "runs"
+        number += 1
+        while True:
+            batch = begun(runs)
+            if kills < KILLS:
+                time.sleep(rng.uniform(1.0, LONGEST))
+                kills += batch.poll() is None and kill_somebody(rng, batch, runs)
+            output, _ = batch.communicate(timeout=300)
+            if batch.returncode == 0:
+                break
+            assert "refused" not in output, output
+        made = {path.parent.name: path.parent for path in runs.parent.rglob("model.pt")}
+        assert made.keys() == whole.keys()
+        assert all(same(made[name], whole[name]) for name in whole)
+
+
+def test_a_second_batch_on_the_same_runs_says_so_and_changes_nothing(place):
+    runs = place / "twice" / "runs"
+    with held(place_of(runs) / "lock", "held"):
+        before = sorted(place_of(runs).rglob("*"))
+        with pytest.raises(InputError, match=r"runs: a batch is running \(process \d+ of"):
+            stage_batch.run_batch(stage_batch.jobs(), stage_batch.Machine(1), runs, print)
+        assert sorted(place_of(runs).rglob("*")) == before and not runs.exists()
+
+
+def test_a_job_of_an_earlier_batch_that_still_lives_is_named(tmp_path):
+    lock = tmp_path / "epld-s0.lock"
+    with held(lock, "held"):
+        with pytest.raises(InputError, match=r"^epld-s0: a job of an earlier batch .*process \d+"):
+            wait_until_free([lock], 0.0)
+    wait_until_free([lock], 0.0)
+
+
+def test_runs_that_cannot_be_written_are_refused_before_anything_starts(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(InputError, match="runs: cannot be written"):
+        refuse_read_only(tmp_path / "runs")
