@@ -1,6 +1,7 @@
 """The label bench: labels scored object by object on tune, rows on one look at the images."""
 
 import dataclasses
+import shutil
 import typing
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from pointseg import cli
 from pointseg.data.supervision import collate
 from pointseg.lab import bench as benches
+from pointseg.lab import carry
 from pointseg.lab import recipe as recipes
 from pointseg.lab.key_points import proxy
 from pointseg.lab.plan import beds, rows
@@ -125,6 +127,25 @@ def test_what_is_scored_is_not_scored_again(toy, monkeypatch):
     monkeypatch.setattr(benches, "score_rows", lambda *given: pytest.fail("scored again"))
     lines = list(benches.bench("as", seeds=[0], chosen=["as-full"]))[:1]
     assert "iou" in lines[0] and lines[0].startswith("smoke/bench-as-full-")
+
+
+def test_scores_by_code_that_was_proven_to_give_the_same_are_kept(toy, monkeypatch, tmp_path):
+    run = Run(tmp_path / "runs" / "smoke" / "bench-as-full" / "s0")
+    shutil.copytree(toy["as-full"].folder, run.folder)
+    recipe, new = beds()["as-toy"].recipe(rows()["as-full"], 0), {"code": "new"}
+    assert benches.finished(run, recipe) and benches.state(run) == "current"
+    methods = [stage.method for stage in recipe.stages]
+    old = {method: benches.code_of(method) for method in methods}
+    monkeypatch.setattr(benches, "code_of", lambda method: new["code"])
+    assert not benches.finished(run, recipe) and benches.state(run) == "stale"
+    proven = [{"method": method, "old": old[method], "new": "new", "battery": "b", "base": "1",
+               "commit": "2"} for method in methods]  # fmt: skip
+    carry.write_carried(proven[:1], tmp_path / "runs")
+    assert len(methods) == 2 and not benches.finished(run, recipe)
+    carry.write_carried(proven, tmp_path / "runs")
+    assert benches.finished(run, recipe) and benches.state(run) == "carried"
+    new["code"] = "newer"
+    assert not benches.finished(run, recipe) and benches.state(run) == "stale"
 
 
 def test_a_seed_draws_weights_and_points():

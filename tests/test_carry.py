@@ -108,12 +108,12 @@ def test_the_command_checks_the_commit_out_and_records_what_is_equal(
 def test_what_a_chapter_shows_is_compared_too_and_a_planted_change_is_red(project, root):
     for name in ("weights", "bookkit/explorer"):
         shutil.copytree(root / "pointseg" / name, project / "pointseg" / name, dirs_exist_ok=True)
-    before = carry.outputs_of(project, carry.DIAGNOSTICS)
+    before = carry.outputs_of(project, [carry.DIAGNOSTICS])
     file = project / "pointseg" / "ownership.py"
     text = file.read_text()
     try:
         file.write_text(text.replace("net.min(dim)", "(net * 1.0).max(dim)"))
-        after = carry.outputs_of(project, carry.DIAGNOSTICS)
+        after = carry.outputs_of(project, [carry.DIAGNOSTICS])
     finally:
         file.write_text(text)
     assert before.keys() == after.keys() and before["page: answers"] != after["page: answers"]

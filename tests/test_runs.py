@@ -8,6 +8,8 @@ from pointseg.bookkit import report
 from pointseg.lab import run_index
 from pointseg.lab.run_record import Run, kept_runs, runs_in
 
+KEY = {"notebook": "n", "parameters": {}, "code": {}, "data": None}
+
 
 def test_index_and_guide_follow_from_the_runs(root, monkeypatch):
     monkeypatch.chdir(root)
@@ -41,7 +43,7 @@ def test_smoke_runs_are_not_kept(tmp_path):
     for paper in ("smoke", "tried"):
         run = Run(tmp_path / "runs" / paper / "psps-01234567" / "s0")
         run.folder.mkdir(parents=True)
-        run.write("result.json", {"status": "ok", "key": {}})
+        run.write("result.json", {"status": "ok", "key": KEY})
     assert [run.id for run in kept_runs(tmp_path / "runs")] == ["tried/psps-01234567/s0"]
     assert [row["row"] for row in csv.DictReader(
         run_index.index_of(kept_runs(tmp_path / "runs")).splitlines()
@@ -52,7 +54,10 @@ def test_a_run_that_is_not_current_is_named(tmp_path):
     for name in ("a", "b", "c"):
         run = Run(tmp_path / "runs" / "tried" / name / "s0")
         run.folder.mkdir(parents=True)
-        run.write("result.json", {"status": "ok", "key": {}})
+        run.write("result.json", {"status": "ok", "key": KEY})
+    bench = Run(tmp_path / "runs" / "bench-x" / "row" / "s0")
+    bench.folder.mkdir(parents=True)
+    bench.write("result.json", {"status": "ok", "kind": "bench", "code": "of long ago"})
     words = {"a": "stale", "b": "carried", "c": "current"}
     named = report.states(tmp_path / "runs", lambda folder: words[folder.parent.name])
-    assert named == {"tried/a/s0": "stale", "tried/b/s0": "carried"}
+    assert named == {"tried/a/s0": "stale", "tried/b/s0": "carried", "bench-x/row/s0": "stale"}

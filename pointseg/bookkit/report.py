@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
 from pointseg.data.measures import is_number
+from pointseg.lab import bench
 from pointseg.lab.claims import read_claims
 from pointseg.lab.plan import Row, rows
 from pointseg.lab.run_index import changed
@@ -443,8 +444,11 @@ def _range(scores: Sequence[float]) -> str:
 
 
 def states(folder: Path, state: Callable[[Path], str]) -> dict[str, str]:
-    """Run id -> "stale" or "carried" for the kept runs of notebooks that are not simply current."""
-    words = {run.id: state(run.folder) for run in kept_runs(folder) if "key" in run.result}
+    """Run id -> "stale" or "carried" for the kept runs that are not simply current; `state` says it
+    of a notebook's."""
+    kept = kept_runs(folder)
+    words = {run.id: state(run.folder) for run in kept if "key" in run.result}
+    words |= {run.id: bench.state(run) for run in kept if run.result.get("kind") == "bench"}
     return {name: word for name, word in words.items() if word != "current"}
 
 

@@ -24,6 +24,7 @@ from pointseg.structures import InputError
 COLUMNS = ("method", "old", "new", "battery", "base", "commit")
 BATTERY = Path("pointseg/lab/battery.py")
 DIAGNOSTICS = Path("pointseg/bookkit/battery.py")  # of a chapter; compared where both trees have it
+IN_TURN = "import runpy\nfor name in {}: runpy.run_module(name, run_name='__main__')"
 
 
 def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str]:
@@ -69,22 +70,26 @@ def outcome(tree: Path, methods: Sequence[str] = ()) -> dict[str, dict[str, str]
     """
     if not (tree / BATTERY).exists():
         raise InputError(f"carry: that commit has no {BATTERY}, so nothing of it can be compared")
-    shown = {} if methods or not (tree / DIAGNOSTICS).exists() else outputs_of(tree, DIAGNOSTICS)
-    return outputs_of(tree, BATTERY, methods) | shown
+    pages = [] if methods or not (tree / DIAGNOSTICS).exists() else [DIAGNOSTICS]
+    return outputs_of(tree, [BATTERY, *pages], methods)
 
 
-def outputs_of(tree: Path, battery: Path, words: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-    """The JSON that a module of a tree prints."""
+def outputs_of(
+    tree: Path, batteries: Sequence[Path], words: Sequence[str] = ()
+) -> dict[str, dict[str, str]]:
+    """The JSON that modules of a tree print, all run by one process: half of the time goes into
+    importing."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *_beside()])}
+    modules = [".".join(battery.with_suffix("").parts) for battery in batteries]
+    command = [sys.executable, "-c", IN_TURN.format(modules), *words]
     with tempfile.TemporaryDirectory(prefix="battery-") as place:
-        module = ".".join(battery.with_suffix("").parts)
-        command = [sys.executable, "-m", module, *words]
         done = subprocess.run(
             command, cwd=place, env=environment, capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise InputError(f"carry: the battery failed: {(done.stderr.splitlines() or ['?'])[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    tables = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {name: hashes for table in tables for name, hashes in table.items()}
 
 
 def _beside() -> list[str]:
@@ -95,14 +100,17 @@ def _beside() -> list[str]:
 
 def is_carried(method: str, old: str | None, new: str | None, runs: Path | None = None) -> bool:
     """Whether code `old` of a method is `new`, or was proven step by step to give the same."""
-    reached, waiting = set(), [old]
-    steps = read_carried(runs or home() / RUNS)
-    while waiting and new not in reached:
-        now = waiting.pop()
-        reached.add(now)
-        after = [row["new"] for row in steps if (row["method"], row["old"]) == (method, now)]
-        waiting += [each for each in after if each not in reached]
-    return new in reached
+    return old in carried_to(method, new, runs)
+
+
+def carried_to(method: str, new: str | None, runs: Path | None = None) -> list[str | None]:
+    """The codes of a method that give the numbers of `new`: itself, then those that were proven."""
+    reached = [new]
+    steps = [row for row in read_carried(runs or home() / RUNS) if row["method"] == method]
+    for now in reached:  # grows
+        before = [row["old"] for row in steps if row["new"] == now]
+        reached += [each for each in dict.fromkeys(before) if each not in reached]
+    return reached
 
 
 def read_carried(runs: Path = RUNS) -> list[dict[str, str]]:

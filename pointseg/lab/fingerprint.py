@@ -41,7 +41,7 @@ def sha8(*parts: Any) -> str:
 def code_hash(source: str) -> str:
     """sha256 of what a source computes."""
     digest = hashlib.sha256()
-    for word in _words(ast.parse(source)):
+    for word in _words(parsed(source)):
         digest.update(word.encode() + b"\0")
     return digest.hexdigest()
 
@@ -75,12 +75,15 @@ def closure(roots: Iterable[str]) -> set[str]:
 def imported(source: str) -> set[str]:
     """Our modules that a source imports."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names & set(sources())
+
+
+parsed = cache(ast.parse)  # once for what a module computes and once for what it imports
 
 
 @cache

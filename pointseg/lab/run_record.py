@@ -20,8 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict
 
-import torch
-
 from pointseg.data.files import read_json, shown, write_text
 from pointseg.data.shapes import refuse_misshapen
 from pointseg.structures import InputError
@@ -301,6 +299,8 @@ def strict(value: Any) -> Any:
 
 def environment() -> dict[str, Any]:
     """Where a number was made: the same recipe gives other digits on another processor."""
+    import torch  # seconds, and who only reads runs needs none of it
+
     cuda = torch.cuda.is_available()
     return {
         "git": _git("rev-parse", "HEAD"),
