@@ -338,11 +338,11 @@ glue("largest_spread", f"{max(map(report.spread, steps)):.1f}" if known else "(n
 # %% [markdown]
 # How much an order is worth: from the instance map to the full method the paper's Table 3 gains
 # {glue:text}`printed_gain` points, ours {glue:text}`gain`, while a single one of these rows varies by up to
-# {glue:text}`largest_spread` (standard deviation over seeds). The verdict above compares means.
+# {glue:text}`largest_spread` (standard deviation over seeds).
 #
 # The sweeps of Tables 4 and 5 have one seed. So, for each, how far its best row lies above its worst, and how far the seeds
 # of one and the same row lie apart (standard deviation): a sweep whose rows differ no more than seeds do says nothing
-# about an order, whatever the computed verdict is.
+# about an order, and one seed is always *undecided*.
 
 # %% tags=["remove-input"]
 display(HTML(report.sweeps_table(held, "AS")))
@@ -579,7 +579,7 @@ display(HTML(report.table(["after the last iteration", *kinds], rows)))
 # - The paper trains a ViT-S on photographs for days; scale small trains a network a tenth of that size on drawn creatures
 #   for minutes. No number of ours is an estimate of a printed one, and none shares a column with it.
 # - The order of rows is what can be tried at both scales. The verdicts at the head of this chapter are computed from
-#   runs with three seeds; a row with fewer says *not run*.
+#   paired differences with intervals over seeds and images; one seed is *undecided*.
 # - The key-point shift is the official one rewritten as two matrix products an iteration, on the tokens inside the box.
 #   What that is worth in time is measured in the chapter on cost.
 # - Tokens outside the box are excluded. The official code keeps them as zero vectors, which always fall to one key-point

@@ -22,13 +22,13 @@
 #   still printed;
 # - *not run*: a row is missing. A pair that contradicts is never hidden by one that was not run.
 #
-# Students are compared by the mean of their runs, and there the words are:
+# Students go through the same interval and get the same words. AP and PQ are no means over images, so a run keeps what each
+# image adds to its score (jackknife: how far the score moves when the image goes); two rows are paired on these. Two words
+# are of students alone:
 #
-# - *reproduced*: a run at scale paper came within the tolerance that was fixed before it started;
-# - *direction holds*: at scale small the rows stand in the order the paper prints, on the mean over at least three seeds; the
-#   sweeps of a single setting (Tables 4, 5, A2 and A3) are decided by one seed, and their chapters say what a seed does;
-# - *not reproduced*: there were runs enough, and the print did not hold;
-# - *not run*: there were not.
+# - *reproduced* and *not reproduced*: a run at scale paper came within the tolerance that was fixed before it started, or
+#   did not;
+# - *no order claimed*: the row was run, and no paper says beside which other one its number should lie.
 #
 # Our numbers come from Bestiary at scale small and from photographs at scale photos, and stand in columns of their own.
 # They are no estimate of the printed ones: other data, a backbone of another size, minutes instead of days. A link leads

@@ -95,7 +95,7 @@ def trained(name, device, precision):
             predicted = list(predictions.__wrapped__(method, recipe, corpus))
         assert len(predicted) == 4
     if "labels" in scored_on(name):
-        scores = score_labels(label_train(method, corpus), corpus)
+        scores = score_labels(label_train(method, corpus), corpus).whole
     return SimpleNamespace(losses=losses, scores=scores, device=next(method.parameters()).device)
 
 

@@ -21,7 +21,7 @@ from pointseg.lab import methods
 from pointseg.lab import recipe as recipes
 from pointseg.lab import run_data as corpora
 from pointseg.lab.chain import Chain, head_hash
-from pointseg.lab.evaluation import part_recall, shown_predictions
+from pointseg.lab.evaluation import by_image, part_recall, shown_predictions
 from pointseg.lab.experiment import experiment
 from pointseg.lab.labels import Labelled, resized
 from pointseg.lab.models import load_model, save_model
@@ -63,9 +63,14 @@ def test_a_recipe_becomes_a_recorded_result(run):
     chosen = recipes.make("tiny", training={"epochs": 1.5})
     with run.recording():
         metrics = experiment(chosen, run)
-    kept = {"recipe.json", "data.json", "env.json", "log.jsonl.gz", "answers.json", "result.json"}
+    kept = {"recipe.json", "data.json", "env.json", "log.jsonl.gz", "answers.json", "result.json",
+            "by_image.json.gz"}  # fmt: skip
     assert {path.name for path in run.folder.iterdir()} == kept
     assert run.result["metrics"]["val"]["AP"] == metrics["val"]["AP"]
+    for part, name, images in (("val", "voc_mAP50_11pt", 4), ("labels", "mIoU", 8)):
+        values = by_image(run, f"{part}/{name}")
+        assert len(values) == images
+        assert values.mean() == pytest.approx(metrics[part][name], abs=0.01)
     assert 0 < metrics["labels"]["mIoU"] < 60 and metrics["labels"]["part_recall"] == 100
     [stage] = run.result["metrics"]["stages"]
     assert stage["steps"] == 6 and stage["seconds"] > 0  # 1.5 x 8 images / 2

@@ -1,6 +1,7 @@
 """Quality of pseudo labels: hand-worked images and loops over pixels as oracle."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_groups_by_size_are_cocos():
         mask[:h, :w] = True
     table = object_table([truth_of(masks)], [instances(masks & False)])
     assert table.area.tolist() == [1023, 1024, 9215, 9216]
-    table = type(table)(np.array([0.1, 0.2, 0.3, 0.4]), *list(vars(table).values())[1:])
+    table = replace(table, iou=np.array([0.1, 0.2, 0.3, 0.4]))
     scores = summary(table)
     assert scores["mIoU_small"] == pytest.approx(10) and scores["mIoU_medium"] == pytest.approx(25)
     assert scores["mIoU_large"] == pytest.approx(40) and scores["mIoU"] == pytest.approx(25)
@@ -118,6 +119,19 @@ def test_crowds_are_left_out_and_stuff_counts_in_panoptic_labels_only():
     both = truth.masks[[0, 2]]
     panoptic = Panoptic((both * torch.tensor([1, 2])[:, None, None]).sum(0), torch.tensor([0, 0]))
     assert object_table([truth], [panoptic]).iou.tolist() == [1.0, 1.0]
+
+
+def test_the_mean_is_of_things_whoever_labels_and_stuff_has_one_of_its_own():
+    truth = truth_of(bars((0, 10), (10, 20), (20, 40)), thing=[True, True, False])
+    wrong = Panoptic(truth.masks[0].int() + 3 * truth.masks[2].int(), torch.zeros(3).long())
+    scores = summary(object_table([truth], [wrong], targets=[truth.target]))
+    assert scores["mIoU"] == pytest.approx(50) and scores["mIoU_st"] == pytest.approx(100)
+    alone = summary(
+        object_table(
+            [truth], [instances(truth.masks[[0, 0]] & torch.tensor([True, False])[:, None, None])]
+        )
+    )
+    assert alone["mIoU"] == pytest.approx(50) and np.isnan(alone["mIoU_st"])
 
 
 def test_depth_of_a_point_by_hand():

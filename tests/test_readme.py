@@ -33,7 +33,8 @@ def test_the_python_of_the_readme_runs_from_points_to_masks(text):
 
 
 def test_the_readme_is_short_and_its_files_are_there(root, text):
-    assert len(text.splitlines()) <= 80
+    written = readme.renewed(text, "")  # the table grows with the runs
+    assert len(written.splitlines()) <= 75
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     assert links and all((root / link).exists() for link in links)
     assert (root / readme.PICTURE).stat().st_size <= 120_000

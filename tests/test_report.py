@@ -1,23 +1,25 @@
-"""Verdicts follow from runs alone: each of the four can be had, and none without what it needs."""
+"""Verdicts follow from runs alone: each word can be had, and none without what it needs."""
 
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from support.finished_runs import finish
 
 from pointseg.bookkit import report
+from pointseg.lab.evaluation import Scored, write_by_image
 from pointseg.lab.plan import rows
 from pointseg.lab.recipe import PointChoice
 from pointseg.lab.run_record import Run
+from pointseg.structures import InputError
 
 BASE, FULL = "as-tab3-baseline", "as-full"
 CLAIMS = {
     "tolerance": 1.0,
-    "seeds_for_a_verdict": 3,
     "papers": {
         "AS": {
             "tables": [
@@ -58,15 +60,23 @@ def _plan(root, monkeypatch):
 
 @pytest.fixture
 def add(tmp_path):
-    def write(row, score, seed=0, **more):
-        return finish(tmp_path, row, {"val": {"AP50": score}}, seed, **more)
+    def write(row, score, seed=0, by_image=True, **more):
+        run = finish(tmp_path, row, {"val": {"AP50": score}}, seed, **more)
+        values = score + 5 * np.random.default_rng(seed).normal(size=40)
+        if by_image:
+            one = Scored({}, {"AP50": values - values.mean() + score})
+            write_by_image(run, {"val": one})
+        return run
 
     return write
 
 
 def words(tmp_path, **changes):
-    held = report.Trial(CLAIMS | changes, report.finished(tmp_path / "runs"))
-    return [c.verdict for c in held.cells()]
+    return [c.verdict for c in trial(tmp_path, **changes).cells()]
+
+
+def trial(tmp_path, **changes):
+    return report.Trial(CLAIMS | changes, report.finished(tmp_path / "runs"))
 
 
 def seeds(add, row, scores):
@@ -82,39 +92,65 @@ def test_without_runs_nothing_is_decided(tmp_path):
     assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
 
 
-def test_three_seeds_in_order_give_direction_holds(tmp_path, add):
+def test_an_interval_above_zero_holds(tmp_path, add):
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [35, 36.5, 34])
+    assert words(tmp_path) == [report.HOLDS, report.HOLDS]
+    step = trial(tmp_path).verdicts["AS-3"].steps[0]
+    assert step.effect.mean == pytest.approx(31 / 6, abs=0.05) and step.printed == 15.2
+
+
+def test_an_interval_below_zero_contradicts(tmp_path, add):
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [25, 26.5, 24])
+    assert words(tmp_path) == [report.CONTRADICTED, report.CONTRADICTED]
+
+
+def test_a_mean_that_lies_above_decides_nothing_where_seeds_scatter(tmp_path, add):
     seeds(add, BASE, [30, 31, 29])
     seeds(add, FULL, [35, 30, 40])
-    assert words(tmp_path) == [report.DIRECTION, report.DIRECTION]
+    assert words(tmp_path) == [report.UNDECIDED, report.UNDECIDED]
+    assert trial(tmp_path).verdicts["AS-3"].steps[0].needed > 3
 
 
-def test_the_wrong_order_is_not_reproduced(tmp_path, add):
-    seeds(add, BASE, [30, 31, 29])
-    seeds(add, FULL, [25, 30, 20])
-    assert words(tmp_path) == [report.FAILED, report.FAILED]
+def test_one_seed_is_undecided_and_so_are_runs_without_scores_by_image(tmp_path, add):
+    add(BASE, 30)
+    add(FULL, 90)
+    assert words(tmp_path) == [report.UNDECIDED, report.UNDECIDED]
+    assert "one seed" in str(trial(tmp_path).verdicts["AS-3"])
+    for seed in (1, 2):
+        add(BASE, 30, seed, by_image=False)
+        add(FULL, 90, seed, by_image=False)
+    assert trial(tmp_path).verdicts["AS-3"].steps[0].effect.seeds == 1
 
 
-SWEEP = [CLAIMS["orders"][0] | {"seeds": 1}]
+def test_what_would_decide_is_said_of_runs_that_keep_no_scores_by_image(tmp_path, add):
+    seeds(add, BASE, [30])
+    add(FULL, 90, by_image=False)
+    verdict = trial(tmp_path).verdicts["AS-3"]
+    assert verdict.word == report.UNDECIDED and "scores by image would decide" in str(verdict)
+    assert "scores by image would decide" in report.orders_table(trial(tmp_path))
+
+
+def test_rows_scored_on_other_images_are_refused(tmp_path, add):
+    for row, images in ((BASE, "one"), (FULL, "other")):
+        add(row, 30).write("data.json", {"scored": {"sha256": images}})
+    with pytest.raises(InputError, match="scored on other images"):
+        words(tmp_path)
 
 
 def test_rows_are_compared_on_the_seeds_they_share(tmp_path, add):
     """The full row is ahead by far on seeds that the base row lacks, behind on the shared one."""
     seeds(add, FULL, [30, 90, 90])
     add(BASE, 35)
-    assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
-    assert words(tmp_path, orders=SWEEP) == [report.FAILED, report.FAILED]
-    held = report.Trial(CLAIMS | {"orders": SWEEP}, report.finished(tmp_path / "runs"))
-    row = held.order_rows()[0]
-    assert row["verdict"] == report.FAILED
+    row = trial(tmp_path).order_rows()[0]
+    assert row["verdict"].steps[0].effect.mean == pytest.approx(-5, abs=0.05)
     assert [[v.score for v in side] for side in row["values"]] == [[35], [30]]
 
 
-def test_a_row_that_was_not_run_never_hides_one_that_failed():
-    values = [[report.Value("r", 0, score)] for score in (3.0, 2.0)]
-    assert report.verdict_on(values, 1) == report.FAILED
-    assert report.verdict_on([*values, []], 1) == report.FAILED
-    assert report.verdict_on([[], *values], 1) == report.FAILED
-    assert report.verdict_on([values[1], values[0], []], 1) == report.NOT_RUN
+def test_a_cell_of_which_no_order_is_claimed_says_so(tmp_path, add):
+    add(BASE, 30)
+    assert words(tmp_path, orders=[]) == [report.NO_ORDER, report.NOT_RUN]
 
 
 def with_stage(row, **changes):
@@ -163,10 +199,12 @@ def test_an_infinite_setting_finds_its_run(tmp_path, add):
     assert [v.score for v in report.values_of("as-tab4-alphainf", "val/AP50", runs)] == [50]
 
 
+SWEEP = [CLAIMS["orders"][0] | {"sweep": True}]
+
+
 def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
     def line():
-        held = report.Trial(CLAIMS | {"orders": SWEEP}, report.finished(tmp_path / "runs"))
-        return report.sweeps_table(held, "AS")
+        return report.sweeps_table(trial(tmp_path, orders=SWEEP), "AS")
 
     add(FULL, 30, 0)
     assert "<td>15.2</td><td>-</td><td>-</td>" in line()
@@ -184,9 +222,8 @@ def test_a_sign_between_our_rows_is_printed_where_it_is_true():
     assert text.index("&lt;") < text.index("3.0") < text.index("≥") < text.index("2.0")
 
 
-def test_two_seeds_and_crashed_runs_decide_nothing(tmp_path, add):
+def test_crashed_runs_decide_nothing(tmp_path, add):
     seeds(add, BASE, [30, 31, 29])
-    seeds(add, FULL, [35, 36])
     add(FULL, 37, 2, status="crashed")
     assert words(tmp_path) == [report.NOT_RUN, report.NOT_RUN]
 

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from pointseg.bookkit import forest
+from pointseg.lab.evaluation import Scored, write_by_image
 from pointseg.lab.plan import beds
+from pointseg.lab.run_record import Run
 from pointseg.lab.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -17,6 +19,8 @@ from pointseg.lab.verdicts import (
     OUTSIDE,
     UNDECIDED,
     judge,
+    judge_statement,
+    judge_students,
     on_bench,
     seeds_needed,
     two_way,
@@ -116,6 +120,43 @@ def test_a_row_that_was_not_run_never_hides_one_that_contradicts(tmp_path):
     assert judge({**claim, "rows": ["b", "a", "c"]}, "bed", tmp_path).word == NOT_RUN
 
 
+def test_students_go_through_the_same_interval(tmp_path):
+    rng, runs = np.random.default_rng(4), {"a": [], "b": []}
+    for seed in range(3):
+        base = 40 + 9 * rng.normal(size=80)
+        for row, gain in (("a", 0), ("b", -5)):
+            run = Run(tmp_path / row / f"s{seed}")
+            run.folder.mkdir(parents=True)
+            values = base + gain + rng.normal(size=80)
+            write_by_image(run, {"val": Scored({}, {"PQ": values})})
+            runs[row].append(run)
+    claim = {**CLAIM, "of_students": "val/PQ"}
+    verdict = judge_students(claim, runs)
+    assert verdict.word == CONTRADICTED and verdict.steps[0].effect.mean == pytest.approx(-5, abs=1)
+    longer = {**claim, "rows": ["a", "b", "c"], "printed": [1.0, 2.0, 3.0]}
+    assert judge_students(longer, runs).word == CONTRADICTED
+    assert judge_students({**claim, "of_students": "val/AP"}, runs).word == UNDECIDED
+
+
+def test_a_claimed_level_holds_between_its_limits_and_not_beyond(tmp_path):
+    bench(tmp_path, 0.0)  # means of .2 to .6
+    statement = {"id": "L", "says": "about 33", "row": "a", "score": "iou", "value": 33}
+    words = {(20, 60): HOLDS, (60, 90): CONTRADICTED, (0, 40): UNDECIDED}
+    for (low, high), word in words.items():
+        verdict = judge_statement(statement | {"at_least": low, "at_most": high}, "bed", tmp_path)
+        assert verdict.word == word and "paper 33.0" in str(verdict)
+    assert forest.figure([verdict]) is None  # a level is no difference
+    elsewhere = judge_statement(statement | {"at_least": 0, "at_most": 9}, "other", tmp_path)
+    assert elsewhere.word == NOT_RUN
+
+
+def test_one_seed_of_a_level_is_undecided(tmp_path):
+    bench(tmp_path, 0.0, seeds=1)
+    limits = {"at_least": 0, "at_most": 100}
+    statement = {"id": "L", "says": "", "row": "a", "score": "iou", "value": 33, **limits}
+    assert judge_statement(statement, "bed", tmp_path).word == UNDECIDED
+
+
 def test_a_bed_that_misses_a_gate_is_outside_and_says_which(tmp_path):
     bench(tmp_path, 0.1, map_precision=58.6)
     gate = {"name": "precision", "row": "a", "score": "map_precision", "at_least": 70}
@@ -154,7 +195,6 @@ def test_the_claims_of_the_book_name_rows_beds_and_gates_that_are_there():
     verdicts = on_bench(claims, Path("nowhere"))
     assert verdicts and {v.bed for v in verdicts} <= set(beds())
     for verdict in verdicts:
-        assert {row for s in verdict.steps for row in (s.below, s.above)} <= set(
-            beds()[verdict.bed].rows
-        )
+        named = {row for step in verdict.steps for row in (step.below, step.above) if row}
+        assert named <= set(beds()[verdict.bed].rows)
         assert verdict.word == NOT_RUN and not verdict.missed

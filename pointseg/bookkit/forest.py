@@ -15,7 +15,7 @@ SHADES = {HOLDS: 2, CONTRADICTED: 5}  # of the figures' colours; all other words
 
 def figure(verdicts: Sequence[Verdict]) -> Figure | None:
     """One line a pair of rows, the first claim on top; None while nothing has been measured."""
-    lines = [(v, step) for v in verdicts for step in v.steps if step.effect]
+    lines = [(v, step) for v in verdicts for step in v.steps if step.effect and step.below]
     if not lines:
         return None
     drawn, axis = plt.subplots(figsize=(7.4, 0.8 + 0.32 * len(lines)), layout="constrained")
@@ -27,7 +27,7 @@ def figure(verdicts: Sequence[Verdict]) -> Figure | None:
         if step.printed is not None:
             axis.plot(step.printed, y, "D", mfc="none", mec="black")
     axis.axvline(0, color="black", linewidth=0.8)
-    names = [f"{v.id}: {step.above} over {step.below} ({v.bed})" for v, step in lines]
+    names = [f"{v.id}: {step.above} over {step.below} ({v.place})" for v, step in lines]
     axis.set(yticks=range(len(lines)), yticklabels=names, xlabel="difference, points")
     axis.invert_yaxis()
     return drawn

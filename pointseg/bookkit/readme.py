@@ -26,8 +26,8 @@ def claims_table(claims: Path, runs: Path) -> str:
         for v in on_bench(held.claims, runs) if v.word != NOT_RUN
     ]  # fmt: skip
     lines += [
-        f"| {row['paper']} Tab. {row['table']} | {row['says']} | **{row['verdict']}** |"
-        for row in held.order_rows() if row["verdict"] != NOT_RUN
+        f"| {v.id}, students | {v.says} | **{v.word}** |"
+        for v in held.verdicts.values() if v.word != NOT_RUN
     ]  # fmt: skip
     if not lines:
         return NO_VERDICT

@@ -2,7 +2,7 @@
 
 A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a
 tolerance fixed before any run. At scale small no value can be compared with a print; there the
-order of a table's rows is on trial.
+order of a table's rows is on trial, by paired differences with intervals.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,19 @@ from pointseg.lab.run_record import Run, flat, kept_runs, strict
 from pointseg.lab.verdicts import (
     CONTRADICTED,
     HOLDS,
+    NOT_RUN,
     OUTSIDE,
     UNDECIDED,
-    Step,
     Verdict,
+    claim_of,
+    judge_students,
     on_bench,
 )
 
 REPRODUCED = "reproduced"
-DIRECTION = "direction holds"
 FAILED = "not reproduced"
-NOT_RUN = "not run"
+NO_ORDER = "no order claimed"
+WORST_FIRST = (FAILED, CONTRADICTED, NOT_RUN, OUTSIDE, UNDECIDED, HOLDS, REPRODUCED, NO_ORDER)
 HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU")
 BADGE = {
     HOLDS: "direction",
@@ -44,8 +47,8 @@ BADGE = {
     UNDECIDED: "none",
     OUTSIDE: "none",
     REPRODUCED: "reproduced",
-    DIRECTION: "direction",
     FAILED: "failed",
+    NO_ORDER: "none",
     NOT_RUN: "none",
     "stale": "stale",
     "carried": "direction",
@@ -141,25 +144,10 @@ def on_shared_seeds(values: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]
     return [tuple(v for v in row if v.seed in seeds) for row in values]
 
 
-def verdict_on(values: Sequence[Sequence[Value]], needed: int) -> str:
-    """Whether rows at scale small stand in the printed order.
-
-    Each pair of neighbours is decided on the seeds that both have; one that fails is never hidden
-    by another one that has not been run.
-    """
-    return first_of({_pair(*on_shared_seeds(pair), needed) for pair in pairwise(values)})
-
-
-def _pair(smaller: Sequence[Value], larger: Sequence[Value], needed: int) -> str:
-    if len({v.seed for v in smaller}) < needed:
-        return NOT_RUN
-    return DIRECTION if mean(smaller) < mean(larger) else FAILED
-
-
 def first_of(words: Iterable[str]) -> str:
     """The one word for several: what failed, before what is unknown, before what holds."""
     words = set(words)
-    return next((w for w in (FAILED, NOT_RUN, DIRECTION, REPRODUCED) if w in words), NOT_RUN)
+    return next((word for word in WORST_FIRST if word in words), NOT_RUN)
 
 
 def mean(values: Sequence[Value]) -> float:
@@ -176,7 +164,6 @@ class Trial:
 
     def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
         self.claims, self.runs = claims, runs
-        self.needed = claims.get("seeds_for_a_verdict", 3)
 
     def measured(self, paper: str, table: str, row: int, column: str) -> dict[str, Any] | None:
         """The row of ours beside a printed number; the columns of one printed row may be measured
@@ -197,21 +184,14 @@ class Trial:
     def value(self, row: str, score: str) -> tuple[Value, ...]:
         return values_of(row, score, self.runs)
 
-    def pairs_of(self, paper: str, table: str, row: int, column: str):
-        """Neighbours (smaller row, larger row) in a printed order that this row is one of, and the
-        seeds that decide."""
-        place = (paper, table, column)
-        return [
-            (pair, self.needed_for(order))
-            for order in self.claims.get("orders", [])
-            if (order["paper"], order["table"], order["column"]) == place
-            for pair in pairwise(order["rows"])
-            if row in pair
-        ]
-
-    def needed_for(self, order: dict[str, Any]) -> int:
-        """Seeds that decide an order: a sweep may name fewer than the rest."""
-        return order.get("seeds", self.needed)
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What students say of each claimed order, by its id."""
+        ended: dict[str | None, list[Run]] = {}
+        for each in self.runs:
+            ended.setdefault(each.row, []).append(each.run)
+        claims = [claim_of(order, self.claims) for order in self.claims.get("orders", [])]
+        return {claim["id"]: judge_students(claim, ended) for claim in claims}
 
     def cell(self, paper: str, table: str, row: int, column: str, printed: float) -> Cell:
         place = (paper, table, row, column)
@@ -223,11 +203,15 @@ class Trial:
         return Cell(*place, printed, self.by_order(*place), "small" if small else None, small)
 
     def by_order(self, paper: str, table: str, row: int, column: str) -> str:
-        """The verdict at scale small: every order that the row takes part in."""
-        return first_of(
-            verdict_on([self.values(paper, table, r, column) for r in pair], needed)
-            for pair, needed in self.pairs_of(paper, table, row, column)
-        )
+        """The verdict at scale small: of every pair of neighbours that the row is one of."""
+        if not self.values(paper, table, row, column):
+            return NOT_RUN
+        place, words = (paper, table, column), set()
+        for order in self.claims.get("orders", []):
+            if (order["paper"], order["table"], order["column"]) == place:
+                steps = zip(pairwise(order["rows"]), self.verdicts[order["id"]].steps)
+                words |= {step.word for pair, step in steps if row in pair}
+        return first_of(words or {NO_ORDER})
 
     def cells(self) -> list[Cell]:
         """One a printed number of every table of every paper."""
@@ -248,7 +232,7 @@ class Trial:
     def _order_row(self, order: dict[str, Any]) -> dict[str, Any]:
         place = (order["paper"], order["table"])
         values = [self.values(*place, r, order["column"]) for r in order["rows"]]
-        shared, verdict = on_shared_seeds(values), verdict_on(values, self.needed_for(order))
+        shared, verdict = on_shared_seeds(values), self.verdicts[order["id"]]
         return {**order, "verdict": verdict, "values": shared if shared[0] else values}
 
 
@@ -260,10 +244,9 @@ def verdict_lines(claims: Path, runs: Path) -> list[str]:
     """The verdicts as text: labels, students, then how many printed cells got which."""
     held = trial(claims, runs)
     lines = [str(verdict) for verdict in on_bench(held.claims, runs)]
-    lines += [f"{row['verdict']:16} {row['id']}: {row['says']}" for row in held.order_rows()]
-    verdicts = [cell.verdict for cell in held.cells()]
-    words = (REPRODUCED, DIRECTION, FAILED, NOT_RUN)
-    return [*lines, *(f"{verdicts.count(word):5} printed cells {word}" for word in words)]
+    lines += [str(verdict) for verdict in held.verdicts.values()]
+    words = [cell.verdict for cell in held.cells()]
+    return [*lines, *(f"{words.count(word):5} printed cells {word}" for word in WORST_FIRST)]
 
 
 def badge(verdict: str) -> str:
@@ -385,16 +368,17 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
     """What the papers say about orders, what we saw, and the verdict."""
     lines = [
         [f"{r['paper']} Tab. {r['table']}", escape(r["says"]), in_order(r["values"]),
-         badge(r["verdict"])]
+         _step_lines(r["verdict"]), badge(r["verdict"].word)]
         for r in held.order_rows() if paper in (None, r["paper"])
     ]  # fmt: skip
-    return table(["claim", "paper says", "ours, small, in that order", "verdict"], lines)
+    return table(["claim", "paper says", "ours, small, in that order",
+                  "differences, and the paper's", "verdict"], lines)  # fmt: skip
 
 
 def bench_verdicts_table(verdicts: Sequence[Verdict]) -> str:
     """What the label bench says of the claims that it judges, pair by pair."""
     lines = [
-        [f"{v.id}, {v.bed}", escape(v.says), joined("<br>", map(_step_line, v.steps)),
+        [f"{v.id}, {v.place}", escape(v.says), _step_lines(v),
          filled("{}{}", badge(v.word), joined("", (f" {gate}." for gate in v.missed)))]
         for v in verdicts
     ]  # fmt: skip
@@ -403,11 +387,9 @@ def bench_verdicts_table(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _step_line(step: Step) -> str:
-    ours = f"{step.effect}" if step.effect else "-"
-    paper = f"{step.printed:+.1f}" if step.printed is not None else "-"
-    needed = f" ({step.needed} seeds would decide)" if step.needed else ""
-    return f"{step.above} over {step.below}: {ours}{needed}; paper {paper}"
+def _step_lines(verdict: Verdict) -> Html:
+    known = [step for step in verdict.steps if step.effect or step.lacks]
+    return joined("<br>", known) if known else Html("-")
 
 
 def in_order(values: Sequence[Sequence[Value]]) -> str:
@@ -423,7 +405,7 @@ def in_order(values: Sequence[Sequence[Value]]) -> str:
 def sweeps_table(held: Trial, paper: str) -> str:
     """How far the rows of each sweep lie apart, printed and ours, beside what the seed alone does
     to one of them."""
-    sweeps = [o for o in held.order_rows() if o["paper"] == paper and "seeds" in o]
+    sweeps = [o for o in held.order_rows() if o["paper"] == paper and o.get("sweep")]
     head = ["sweep", "best over worst row, printed", "best over worst row, ours",
             "spread of one row over seeds"]  # fmt: skip
     return table(head, [_sweep(held, sweep) for sweep in sweeps])

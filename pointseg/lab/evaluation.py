@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,18 @@ from pointseg.lab.labels import Labelled, at_size, autocast, batches, codes, mas
 from pointseg.lab.methods import method_class
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus
-from pointseg.metrics.pseudo import part_recall_of_masks, pseudo_masks, pseudo_scores
-from pointseg.metrics.scores import instance_scores, panoptic_scores
+from pointseg.lab.run_record import Run
+from pointseg.metrics.by_image import map_by_image, mean_by_image, pq_by_image
+from pointseg.metrics.pq import quality_of
+from pointseg.metrics.pseudo import object_table, part_recall_of_masks, pseudo_masks, summary
+from pointseg.metrics.scores import instance_data, panoptic_counts, scores_of
+from pointseg.metrics.voc_ap import overlaps_of
 from pointseg.papers.method import Method, targets_of
-from pointseg.structures import Instances, Panoptic, Prediction, Truth
+from pointseg.structures import InputError, Instances, Panoptic, Prediction, Truth
 
 SCORED = 500  # training images whose pseudo labels are compared with the truth
 SHOWN = 6  # images whose predictions and labels are kept with a run
+BY_IMAGE = "by_image.json.gz"
 CONFIDENT = 0.5  # score from which an instance is kept there
 
 
@@ -39,17 +47,32 @@ def predictions(
             yield at_size(prediction, image_id, size)
 
 
-def score_predictions(
-    predicted: Iterable[Prediction], recipe: Recipe, corpus: Corpus
-) -> dict[str, float]:
-    """The scores of the last method's task, in percent."""
+@dataclass(frozen=True)
+class Scored:
+    """Scores in percent, and the values of the images of those that verdicts compare."""
+
+    whole: dict[str, float]
+    by_image: dict[str, np.ndarray]  # score -> [images], whose mean it is
+
+    @classmethod
+    def panoptic(
+        cls, truths: Iterable[Truth], panoptics: Iterable[Panoptic], corpus: Corpus
+    ) -> Scored:
+        counts = panoptic_counts(truths, panoptics, corpus.categories)
+        whole = quality_of(counts.over_images(), corpus.categories)
+        return cls(whole, {"PQ": pq_by_image(counts)})
+
+
+def score_predictions(predicted: Iterable[Prediction], recipe: Recipe, corpus: Corpus) -> Scored:
+    """The scores of the last method's task."""
     truths = (corpus.scored.truth(i) for i in range(len(corpus.scored)))
     if method_class(recipe.stage.method).TASK == "panoptic":
-        return panoptic_scores(truths, (p.panoptic for p in predicted), corpus.categories)
-    return instance_scores(truths, (p.instances for p in predicted), corpus.categories)
+        return Scored.panoptic(truths, (p.panoptic for p in predicted), corpus)
+    data = instance_data(truths, (p.instances for p in predicted), corpus.categories)
+    return Scored(scores_of(data), {"voc_mAP50_11pt": map_by_image(overlaps_of(data))})
 
 
-def score_labels(labelled: Labelled, corpus: Corpus) -> dict[str, float]:
+def score_labels(labelled: Labelled, corpus: Corpus) -> Scored:
     """Overlap of labels with the truth they stand for, PQ of panoptic ones; on Bestiary also the
     parts they reach."""
     labels = [labelled.labels(i) for i in range(len(labelled))]
@@ -57,10 +80,35 @@ def score_labels(labelled: Labelled, corpus: Corpus) -> dict[str, float]:
     shown = [p if isinstance(x, Panoptic) else p.things() for p, x in zip(points, labels)]
     targets = [targets_of(p) for p in shown]
     truths = [corpus.train.truth(row) for row in labelled.rows]
-    scores = pseudo_scores(truths, labels, shown, targets) | part_recall(truths, labels, targets)
-    if all(isinstance(each, Panoptic) for each in labels):
-        scores |= panoptic_scores(truths, labels, corpus.categories)
-    return scores
+    table = object_table(truths, labels, shown, targets)
+    iou, image = table.iou[table.thing], table.image[table.thing]
+    scores = summary(table) | part_recall(truths, labels, targets)
+    by_image = {"mIoU": mean_by_image(100 * iou, image, len(labels))}
+    if not all(isinstance(each, Panoptic) for each in labels):
+        return Scored(scores, by_image)
+    quality = Scored.panoptic(truths, labels, corpus)
+    return Scored(scores | quality.whole, by_image | quality.by_image)
+
+
+def write_by_image(run: Run, scored: dict[str, Scored]) -> None:
+    """Keeps the values of images with a run, compressed, under names such as val/PQ."""
+    values = {
+        f"{part}/{name}": column.round(2).tolist()
+        for part, each in scored.items() for name, column in each.by_image.items()
+    }  # fmt: skip
+    (run.folder / BY_IMAGE).write_bytes(gzip.compress(json.dumps(values).encode(), 9, mtime=0))
+
+
+def by_image(run: Run, score: str) -> np.ndarray | None:
+    """[images] of a score of a run; None where none are kept."""
+    path = run.folder / BY_IMAGE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(gzip.decompress(path.read_bytes())).get(score)
+    except (OSError, EOFError, ValueError) as problem:
+        raise InputError(f"{path}: not readable ({problem})") from None
+    return None if values is None else np.array(values)
 
 
 def shown_predictions(predicted: Sequence[Prediction]) -> list[dict[str, Any]]:

@@ -19,11 +19,13 @@ from pointseg.lab.chain import Chain
 from pointseg.lab.evaluation import (
     SCORED,
     SHOWN,
+    Scored,
     predictions,
     score_labels,
     score_predictions,
     shown_labels,
     shown_predictions,
+    write_by_image,
 )
 from pointseg.lab.labels import Labelled, label_train
 from pointseg.lab.methods import method_class, scored_on
@@ -50,8 +52,10 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
     chain.model(len(recipe.stages) - 1)
     if rank() != 0:
         return {}
-    metrics, shown = scores(chain, teachers)
+    scored, shown = scores(chain, teachers)
+    metrics = {"stages": chain.record(), **{part: each.whole for part, each in scored.items()}}
     keep_log(chain, run)
+    write_by_image(run, scored)
     run.write("answers.json", shown)
     run.write("metrics.json", metrics)
     return metrics
@@ -62,17 +66,17 @@ def teaching(recipe: Recipe) -> list[int]:
     return sorted({s.learns_from for s in recipe.stages if isinstance(s.learns_from, int)})
 
 
-def scores(chain: Chain, teachers: dict[int, Labelled]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the last stage is scored on, and the labels of the last one that makes any; and the
-    first few of both."""
+def scores(chain: Chain, teachers: dict[int, Labelled]) -> tuple[dict[str, Scored], dict[str, Any]]:
+    """Scores of what the last stage is scored on ("val" or "tune") and of the "labels" of the last
+    one that makes any; and the first few of both."""
     recipe, corpus = chain.recipe, chain.corpus
-    last, metrics, shown = len(recipe.stages) - 1, {"stages": chain.record()}, {}
+    last, scored, shown = len(recipe.stages) - 1, {}, {}
     if "val" in scored_on(recipe.stage.method) and recipe.stage.student:
         few: list[Prediction] = []
         method, known = chain.method(last), corpus.scored.has_truth
         if known:
             predicted = _noting(predictions(method, recipe, corpus), few)
-            metrics[recipe.scored_on] = score_predictions(predicted, recipe, corpus)
+            scored[recipe.scored_on] = score_predictions(predicted, recipe, corpus)
         else:  # images of one's own: there is nothing to score by
             few += predictions(method, recipe, corpus, SHOWN)
         shown[recipe.scored_on] = shown_predictions(few)
@@ -81,8 +85,8 @@ def scores(chain: Chain, teachers: dict[int, Labelled]) -> tuple[dict[str, Any],
         labels = pseudo_labels(chain, k, teachers)
         shown["labels"] = shown_labels(labels)
         if corpus.train.has_truth:
-            metrics["labels"] = score_labels(labels, corpus)
-    return metrics, shown
+            scored["labels"] = score_labels(labels, corpus)
+    return scored, shown
 
 
 def pseudo_labels(chain: Chain, k: int, teachers: dict[int, Labelled]) -> Labelled:

@@ -1,9 +1,10 @@
-"""Verdicts of the label bench: paired differences with an interval for seeds and images crossed."""
+"""Verdicts on what papers claim: paired differences of rows, with an interval for seeds and images
+crossed, of labels object by object and of students image by image."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from scipy.stats import t as student_t
 
 from pointseg.data.files import shown
 from pointseg.lab.bench import objects_of
+from pointseg.lab.evaluation import by_image
 from pointseg.lab.run_record import RUNS, Run
 from pointseg.structures import InputError
 
@@ -22,6 +24,7 @@ OUTSIDE, NOT_RUN = "outside", "not run"
 WORST_FIRST = (CONTRADICTED, NOT_RUN, OUTSIDE, UNDECIDED, HOLDS)
 LEVEL = 0.95
 MOST_SEEDS = 1000  # more would never be run
+LACKS = "scores by image would decide, which these runs do not keep"
 
 
 @dataclass(frozen=True)
@@ -37,42 +40,57 @@ class Effect:
     def __str__(self) -> str:
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
+    def as_level(self) -> str:
+        return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
 
 @dataclass(frozen=True)
 class Step:
-    """Two neighbours of a claimed order, and what the bench says of them."""
+    """Two neighbours of a claimed order, and what our runs say of them; or one row's own level."""
 
-    below: str
+    below: str | None  # None: the level of `above`
     above: str
     word: str
     effect: Effect | None = None
     needed: int | None = None  # seeds that would decide, where that is undecided
-    printed: float | None = None  # the paper's difference
+    printed: float | None = None  # the paper's difference, or level
+    lacks: str | None = None  # what would decide, where the records cannot
+
+    def __str__(self) -> str:
+        name = self.above if self.below is None else f"{self.above} over {self.below}"
+        needed = None if self.needed is None else f"{self.needed} seeds would decide"
+        sign = "+" if self.below else ""
+        paper = None if self.printed is None else f"paper {self.printed:{sign}.1f}"
+        known = (f"{name}: {self._size()}", needed, self.lacks, paper)
+        return "; ".join(part for part in known if part)
+
+    def _size(self) -> str:
+        if self.effect is None:
+            return "-"
+        return str(self.effect) if self.below else self.effect.as_level()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a bed says of one claim."""
+    """What a bed, or students, say of one claim."""
 
     id: str
     says: str
-    bed: str
+    bed: str | None  # None: students
     word: str
     steps: tuple[Step, ...]
     missed: tuple[str, ...] = ()  # gates of the bed that the claim needs
 
+    @property
+    def place(self) -> str:
+        return "students" if self.bed is None else self.bed
+
     def __str__(self) -> str:
-        shown = "; ".join(_phrase(step) for step in self.steps if step.effect)
+        shown = "; ".join(str(step) for step in self.steps if step.effect or step.lacks)
         gates = f"; misses {', '.join(self.missed)}" if self.missed else ""
-        return f"{self.word:16} {self.id} on {self.bed}: {self.says}{gates}" + (
+        return f"{self.word:16} {self.id} on {self.place}: {self.says}{gates}" + (
             f"  ({shown})" if shown else ""
         )
-
-
-def _phrase(step: Step) -> str:
-    paper = "" if step.printed is None else f"; paper {step.printed:+.1f}"
-    needed = "" if step.needed is None else f"; {step.needed} seeds would decide"
-    return f"{step.above} over {step.below} {step.effect}{paper}{needed}"
 
 
 def two_way(table: np.ndarray, counts: np.ndarray) -> Effect:
@@ -121,69 +139,167 @@ def seeds_needed(table: np.ndarray, counts: np.ndarray) -> int | None:
     cells = table * (counts / counts.mean())
     by_seed = cells.mean(1).var(ddof=1)
     by_image = max(cells.mean(0).var(ddof=1) / images - by_seed / seeds / images, 0.0)
-    for more in range(seeds, MOST_SEEDS + 1):
-        reach = student_t.ppf((1 + LEVEL) / 2, more - 1) * math.sqrt(by_seed / more + by_image)
-        if abs(effect.mean) > reach:
-            return more
-    return None
+    more = np.arange(seeds, MOST_SEEDS + 1)
+    reach = student_t.ppf((1 + LEVEL) / 2, more - 1) * np.sqrt(by_seed / more + by_image)
+    enough = more[abs(effect.mean) > reach]
+    return int(enough[0]) if len(enough) else None
 
 
-def paired(above: Sequence[Run], below: Sequence[Run], score: str) -> tuple | None:
+def paired(above: Sequence[Run], below: Sequence[Run], gains: Gains) -> tuple | None:
     """(differences [seeds, images] in points, objects an image) on the seeds that both rows have;
     None where there is none."""
     seeds = sorted({run.folder.name for run in above} & {run.folder.name for run in below})
     rows = []
     for seed in seeds:
         a, b = (next(r for r in runs if r.folder.name == seed) for runs in (above, below))
-        rows.append(_by_image(objects_of(a), objects_of(b), score, a.folder))
+        rows.append(gains(a, b))
+    return _stacked(rows, above)
+
+
+def _stacked(rows: Sequence[ByImage], runs: Sequence[Run]) -> tuple | None:
     if not rows:
         return None
-    images, counts = rows[0][0], rows[0][1]
-    if not len(images):
-        raise InputError(f"{above[0].folder.parent}: no thing was scored")
-    if not all(np.array_equal(row[0], images) for row in rows):
-        raise InputError(f"{above[0].folder.parent}: its seeds were scored on other images")
-    return np.stack([row[2] for row in rows]), counts
+    if not len(rows[0].images):
+        raise InputError(f"{runs[0].folder.parent}: no thing was scored")
+    if not all(np.array_equal(row.images, rows[0].images) for row in rows):
+        raise InputError(f"{runs[0].folder.parent}: its seeds were scored on other images")
+    return np.stack([row.values for row in rows]), rows[0].counts
 
 
-def _by_image(above: dict, below: dict, score: str, row: Path) -> tuple:
-    """Images, things in each, and the mean difference of their scores; an object that one row has
-    no score of counts as nothing found there."""
-    if score not in above or score not in below:
-        raise InputError(f"{row}: has no {shown(score)} of its objects")
-    thing = above["contact"] != "stuff"
-    for key in ("image", "target"):
-        if not np.array_equal(above[key], below[key]):
-            raise InputError(f"{row}: another row of its bed and seed scored other objects")
-    gain = 100 * (np.nan_to_num(above[score]) - np.nan_to_num(below[score]))[thing]
-    images, which = np.unique(above["image"][thing], return_inverse=True)
-    counts = np.bincount(which)
-    return images, counts, np.bincount(which, gain) / counts
+@dataclass(frozen=True)
+class ByImage:
+    """Means of what the images of one seed hold."""
+
+    images: np.ndarray
+    counts: np.ndarray  # things in each
+    values: np.ndarray
+
+    @classmethod
+    def of_things(cls, table: dict, values: np.ndarray) -> ByImage:
+        """From values of objects, in percent points; an object that has none counts as nothing
+        found there."""
+        thing = table["contact"] != "stuff"
+        images, which = np.unique(table["image"][thing], return_inverse=True)
+        counts = np.bincount(which)
+        return cls(images, counts, np.bincount(which, np.nan_to_num(values)[thing]) / counts)
+
+
+Gains = Callable[[Run, Run], ByImage]  # of the first of two runs of one seed over the second
+
+
+def label_gains(score: str) -> Gains:
+    """Differences of a score of the bench, object by object."""
+
+    def gains(above: Run, below: Run) -> ByImage:
+        a, b = (_scored(run, score) for run in (above, below))
+        for key in ("image", "target"):
+            if not np.array_equal(a[key], b[key]):
+                row = above.folder
+                raise InputError(f"{row}: another row of its bed and seed scored other objects")
+        return ByImage.of_things(a, 100 * (np.nan_to_num(a[score]) - np.nan_to_num(b[score])))
+
+    return gains
+
+
+def _scored(run: Run, score: str) -> dict[str, np.ndarray]:
+    """The objects of a run on the bench, which have a score."""
+    table = objects_of(run)
+    if score not in table:
+        raise InputError(f"{run.folder}: has no {shown(score)} of its objects")
+    return table
+
+
+def student_gains(score: str) -> Gains:
+    """Differences of what each image adds to a score of students, such as val/PQ."""
+
+    def gains(above: Run, below: Run) -> ByImage:
+        a, b = by_image(above, score), by_image(below, score)
+        if len(a) != len(b) or _images_of(above, score) != _images_of(below, score):
+            raise InputError(f"{above.folder}: another row of its seed was scored on other images")
+        return ByImage(np.arange(len(a)), np.ones(len(a), int), a - b)
+
+    return gains
+
+
+def _images_of(run: Run, score: str) -> str | None:
+    """Hash of the images that a score was taken on."""
+    part = "train" if score.startswith("labels/") else "scored"
+    return run.read("data.json").get(part, {}).get("sha256")
 
 
 def judge(claim: dict[str, Any], bed: str, runs: Path = RUNS) -> Verdict:
     """A claim of the form {id, says, score, rows, printed, gates} on one bed."""
     ended = {row: _ended(runs / f"bench-{bed}" / row) for row in claim["rows"]}
-    steps = tuple(
-        _step(below, above, ended, claim, k) for k, (below, above) in enumerate(pairwise(ended))
-    )
-    word = next(w for w in WORST_FIRST if w in {step.word for step in steps})
+    steps = steps_of(claim, ended, label_gains(claim["score"]))
+    word = worst({step.word for step in steps})
     gates = claim.get("gates", []) if word != NOT_RUN else []
     missed = tuple(missed_gates(gates, bed, runs))
     word = OUTSIDE if missed else word
     return Verdict(claim["id"], claim["says"], bed, word, steps, missed)
 
 
-def _step(below: str, above: str, ended: dict[str, list[Run]], claim: dict, k: int) -> Step:
-    printed = claim.get("printed")
-    size = None if printed is None else round(printed[k + 1] - printed[k], 3)
-    pair = paired(ended[above], ended[below], claim["score"])
+def judge_students(claim: dict[str, Any], ended: Mapping[str, Sequence[Run]]) -> Verdict:
+    """The same by the runs of students, given by row."""
+    score = claim["of_students"]
+    ended = {row: ended.get(row, ()) for row in claim["rows"]}
+    steps = steps_of(claim, ended, student_gains(score), lambda run: by_image(run, score))
+    return Verdict(claim["id"], claim["says"], None, worst({step.word for step in steps}), steps)
+
+
+def worst(words: set[str]) -> str:
+    return next((word for word in WORST_FIRST if word in words), NOT_RUN)
+
+
+def steps_of(
+    claim: dict[str, Any], ended: Mapping[str, Sequence[Run]], gains: Gains,
+    kept: Callable[[Run], Any] = lambda run: True,
+) -> tuple[Step, ...]:  # fmt: skip
+    """Each pair of neighbours; `kept` is None for a run without scores by image."""
+    steps = []
+    for k, (below, above) in enumerate(pairwise(claim["rows"])):
+        printed = claim.get("printed")
+        size = None if printed is None else round(printed[k + 1] - printed[k], 3)
+        runs = [[run for run in ended[row] if kept(run) is not None] for row in (above, below)]
+        pair = paired(*runs, gains)
+        if pair is None and all(ended[row] for row in (above, below)):
+            steps.append(Step(below, above, UNDECIDED, printed=size, lacks=LACKS))
+        else:
+            steps.append(_step(below, above, pair, size))
+    return tuple(steps)
+
+
+def _step(below: str, above: str, pair: tuple | None, size: float | None) -> Step:
     if pair is None:
         return Step(below, above, NOT_RUN, printed=size)
     effect = two_way(*pair)
     word = word_of(effect)
     needed = seeds_needed(*pair) if word == UNDECIDED else None
-    return Step(below, above, word, effect, needed, size)
+    lacks = "one seed; two say how far seeds differ" if effect.seeds < 2 else None
+    return Step(below, above, word, effect, needed, size, lacks)
+
+
+def judge_statement(statement: dict[str, Any], bed: str, runs: Path = RUNS) -> Verdict:
+    """A claimed level: whether ours lies between two limits that were fixed before."""
+    row, score = statement["row"], statement["score"]
+    ended = _ended(runs / f"bench-{bed}" / row)
+    tables = [_scored(run, score) for run in ended]
+    level = _stacked([ByImage.of_things(t, 100 * t[score]) for t in tables], ended)
+    says, printed = statement["says"], statement["value"]
+    if level is None:
+        step = Step(None, row, NOT_RUN, printed=printed)
+    else:
+        effect = two_way(*level)
+        word = within(effect, statement["at_least"], statement["at_most"])
+        step = Step(None, row, word, effect, printed=printed)
+    return Verdict(statement["id"], says, bed, step.word, (step,))
+
+
+def within(effect: Effect, low: float, high: float) -> str:
+    """Whether a level lies between limits; one seed decides nothing."""
+    if effect.seeds > 1 and low <= effect.low and effect.high <= high:
+        return HOLDS
+    outside = effect.high < low or effect.low > high
+    return CONTRADICTED if effect.seeds > 1 and outside else UNDECIDED
 
 
 def missed_gates(gates: Iterable[dict[str, Any]], bed: str, runs: Path) -> list[str]:
@@ -218,22 +334,27 @@ def _ended(folder: Path) -> list[Run]:
 
 
 def on_bench(claims: dict[str, Any], runs: Path = RUNS) -> list[Verdict]:
-    """Every claimed order that the label bench judges, on each of its beds."""
-    return [
+    """Every claimed order and statement that the label bench judges, on each of its beds."""
+    orders = [
         judge(claim_of(order, claims), bed, runs)
         for order in claims.get("orders", []) for bed in order.get("beds", ())
+    ]  # fmt: skip
+    return orders + [
+        judge_statement(each, bed, runs)
+        for each in claims.get("statements", []) for bed in each.get("beds", ())
     ]  # fmt: skip
 
 
 def claim_of(order: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
     """An order of claims.yml with our rows and the printed numbers in the place of row numbers."""
     place = (order["paper"], order["table"])
-    ours = {m["row"]: m["ours"] for m in claims["measured"]
-            if (m["paper"], m["table"]) == place and order["column"] in m["scores"]}  # fmt: skip
+    beside = (m for m in claims["measured"] if (m["paper"], m["table"]) == place)
+    measured = {m["row"]: m for m in beside if order["column"] in m["scores"]}
     table = next(t for t in claims["papers"][place[0]]["tables"] if t["id"] == place[1])
     return {
         "id": order["id"], "says": order["says"], "score": order.get("score", "iou"),
-        "rows": [ours[row] for row in order["rows"]],
+        "of_students": measured[order["rows"][0]]["scores"][order["column"]],
+        "rows": [measured[row]["ours"] for row in order["rows"]],
         "printed": [table["rows"][row][order["column"]] for row in order["rows"]],
         "gates": claims["gates"][order["gates"]] if "gates" in order else [],
     }  # fmt: skip

@@ -32,12 +32,15 @@ class Segments(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Sums over images, one number a class."""
+    """Of one image [classes] or of several [images, classes]."""
 
     iou: np.ndarray
     tp: np.ndarray
     fp: np.ndarray
     fn: np.ndarray
+
+    def over_images(self) -> Counts:
+        return Counts(*(each.sum(0) for each in self))
 
 
 def panoptic_quality(
@@ -51,7 +54,13 @@ def panoptic_quality(
 
     pairs are (truth, prediction) of each image; per_class adds `PQ/<name>`, `SQ/<name>`,
     `RQ/<name>`."""
-    counts = count(pairs, len(categories), crowds)
+    return quality_of(count(pairs, len(categories), crowds), categories, per_class)
+
+
+def quality_of(
+    counts: Counts, categories: Sequence[Category], per_class: bool = False
+) -> dict[str, float]:
+    """The same from counts [classes]."""
     quality = by_class(counts)
     things = np.array([c.is_thing for c in categories], dtype=bool)
     scores = {}
@@ -69,13 +78,17 @@ def count(
     pairs: Iterable[tuple[Segments, Segments]], classes: int, crowds: Crowds = "last"
 ) -> Counts:
     """Matches and mistakes of each class over all images."""
+    return count_each(pairs, classes, crowds).over_images()
+
+
+def count_each(
+    pairs: Iterable[tuple[Segments, Segments]], classes: int, crowds: Crowds = "last"
+) -> Counts:
+    """The same of each image [images, classes]."""
     if crowds not in ("last", "all"):
         raise InputError(f"crowds: expected last or all, got {crowds!r}")
-    total = Counts(*np.zeros((4, classes)))
-    for truth, prediction in pairs:
-        for sum_, part in zip(total, count_image(truth, prediction, classes, crowds)):
-            sum_ += part
-    return total
+    each = [count_image(*pair, classes, crowds) for pair in pairs]
+    return Counts(*np.array(each, float).reshape(-1, 4, classes).swapaxes(0, 1))
 
 
 def by_class(counts: Counts) -> dict[str, np.ndarray]:

@@ -29,8 +29,10 @@ TOUCH_PX = (
 class ObjectTable:
     """One row an object, over all images."""
 
+    image: np.ndarray  # row among the images
     iou: np.ndarray  # with its pseudo label, 0 where it has none
     label: np.ndarray
+    thing: np.ndarray  # bool
     area: np.ndarray  # pixels
     share: np.ndarray  # area / image area
     depth: np.ndarray  # 0 point on the border .. 1 at the deepest place; nan without points
@@ -43,8 +45,8 @@ def pseudo_scores(
     points: Sequence[Points] | None = None,
     targets: Sequence[Tensor] | None = None,
 ) -> dict[str, float]:
-    """mIoU of pseudo labels with the objects they stand for, whole and by group, in percent; nan =
-    empty group.
+    """mIoU of pseudo labels with the things they stand for, whole and by group, in percent, and
+    that of stuff, `mIoU_st`; nan = empty group.
 
     targets[i][k] is the truth's target that pseudo label k of image i stands for; without it the
     labels are taken in the order of the truth's things (a Panoptic's rows in the order of all its
@@ -53,7 +55,7 @@ def pseudo_scores(
 
 
 def summary(table: ObjectTable) -> dict[str, float]:
-    """The groups of an ObjectTable: mIoU, and `mIoU_<group>`."""
+    """Things of an ObjectTable: mIoU, and `mIoU_<group>`; stuff is the group `st`."""
     groups = {
         "": np.ones(len(table.iou), dtype=bool),
         **_three(("small", "medium", "large"), table.area, SIZE_LIMITS),
@@ -66,9 +68,11 @@ def summary(table: ObjectTable) -> dict[str, float]:
         "touching": table.touching,
         "apart": ~table.touching,
     }
-    return {
-        f"mIoU_{name}".rstrip("_"): _mean_percent(table.iou[rows]) for name, rows in groups.items()
+    scores = {
+        f"mIoU_{name}".rstrip("_"): _mean_percent(table.iou[rows & table.thing])
+        for name, rows in groups.items()
     }
+    return scores | {"mIoU_st": _mean_percent(table.iou[~table.thing])}
 
 
 def object_table(
@@ -85,8 +89,9 @@ def object_table(
         area = kept.masks.flatten(1).sum(1).cpu().numpy()
         depth = point_depth(kept, points[row] if points is not None else None)
         share = area / truth.void.numel()
-        label, touching = kept.label.cpu().numpy(), touching_same_class(kept)
-        columns.append((iou, label, area, share, depth, touching))
+        label, thing = kept.label.cpu().numpy(), kept.is_thing.cpu().numpy()
+        image, touching = np.full(len(iou), row), touching_same_class(kept)
+        columns.append((image, iou, label, thing, area, share, depth, touching))
     return ObjectTable(*(np.concatenate(column) for column in zip(*columns)))
 
 

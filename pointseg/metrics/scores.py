@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,11 @@ def instance_scores(
 ) -> dict[str, float]:
     """COCO mask AP (AP, AP50, ..), box AP (box_AP, ..) and VOC mask AP of things, in percent; nan =
     no object."""
-    data = instance_data(truths, predictions, categories)
+    return scores_of(instance_data(truths, predictions, categories))
+
+
+def scores_of(data: InstanceData) -> dict[str, float]:
+    """The same of what the AP protocols read."""
     return coco_ap.score(data) | _boxes(data) | voc_ap.score(voc_ap.overlaps_of(data))
 
 
@@ -60,11 +64,21 @@ def panoptic_scores(
     per_class: bool = False,
 ) -> dict[str, float]:
     """PQ, SQ, RQ and the same of things (_th) and stuff (_st), in percent."""
-    pairs = (
-        (pq.segments_of_truth(t), pq.segments_of_panoptic(p))
-        for t, p in zip(truths, panoptics, strict=True)
-    )
-    return pq.panoptic_quality(pairs, categories, crowds, per_class)
+    return pq.panoptic_quality(_segments(truths, panoptics), categories, crowds, per_class)
+
+
+def panoptic_counts(
+    truths: Iterable[Truth], panoptics: Iterable[Panoptic], categories: Sequence[Category]
+) -> pq.Counts:
+    """[images, classes] what PQ is made of."""
+    return pq.count_each(_segments(truths, panoptics), len(categories))
+
+
+def _segments(
+    truths: Iterable[Truth], panoptics: Iterable[Panoptic]
+) -> Iterator[tuple[pq.Segments, pq.Segments]]:
+    for truth, panoptic in zip(truths, panoptics, strict=True):
+        yield pq.segments_of_truth(truth), pq.segments_of_panoptic(panoptic)
 
 
 def instance_data(

@@ -49,7 +49,7 @@ def score(
     overlaps: Iterable[Overlap], thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[str, float]:
     """All VOC numbers in percent; nan where no class has an object."""
-    overlaps = [_ranked(one) for one in overlaps]
+    overlaps = [ranked(one) for one in overlaps]
     truth_label = _joined(one.truth_label for one in overlaps)
     classes, objects = np.unique(truth_label, return_counts=True)
     order = np.argsort(-_joined(one.score for one in overlaps), kind="stable")
@@ -106,7 +106,7 @@ def _overlap_of(truths: list[dict], detections: list[dict]) -> Overlap:
     )
 
 
-def _ranked(one: Overlap) -> Overlap:
+def ranked(one: Overlap) -> Overlap:
     """Detections by falling score, and no overlap across classes."""
     order = np.argsort(-one.score, kind="stable")
     iou = np.where(one.label[order, None] == one.truth_label[None], one.iou[order], 0.0)
