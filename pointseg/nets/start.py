@@ -16,6 +16,7 @@ from pointseg.nets.weights import (
     read_backbone,
     read_weights,
     refuse_unsound,
+    wanted,
 )
 from pointseg.structures import InputError
 
@@ -25,7 +26,7 @@ def starting_backbone(config: ViTConfig, weights: str | None) -> TokenViT:
     if weights == "shipped":
         return read_backbone(SHIPPED, queries=config.queries, anchored=config.anchored)
     vit = TokenViT(config)
-    if weights is not None:
+    if wanted(weights):
         print(load_backbone(vit, weights))
     return vit
 
@@ -34,7 +35,7 @@ def start_heads(detector: nn.Module, weights: str) -> None:
     """The decoder in an MAE file starts every head made of decoder blocks, where their widths
     agree. [AS Sec. 4]"""
     trunks = [each for each in detector.modules() if isinstance(each, DecoderTrunk)]
-    if not trunks or not Path(weights).is_file():
+    if not trunks or not wanted(weights) or not Path(weights).is_file():
         return
     stored = read_weights(Path(weights))
     known = ("decoder_", "norm.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pointseg.data.files import read_bytes
 from pointseg.nets.vit import IMAGENET_MEAN, IMAGENET_STD
-from pointseg.nets.weights import Weights, check_weights, hub_weights, read_weights
+from pointseg.nets.weights import Weights, check_weights, hub_weights, read_weights, wanted
 from pointseg.structures import InputError
 
 IMAGENET = "imagenet"  # as a source of weights: the registry package below
@@ -33,7 +33,7 @@ class TimmBackbone(nn.Module):
         # twice as fast on a CPU where convolutions are by channel
         self.body = _body(name, strides).to(memory_format=torch.channels_last)
         self.channels = self.body.feature_info.channels()
-        if weights is not None:
+        if wanted(weights):
             load_body(self.body, _stored(name, weights), weights)
         for part, parameter in self.body.named_parameters():
             if part.startswith(FIRST_STAGE):
@@ -132,9 +132,9 @@ def renamed(path: Path, expected: str, network: str) -> Weights:
         why = f"its sha256 {digest[:12]}... is not {expected[:12]}..."
         raise InputError(f"{path}: not the published file, or not all of it ({why})")
     stored = list(read_weights(path).values())
-    wanted = timm.create_model(network, pretrained=False).state_dict()
-    if len(stored) != len(wanted):
-        raise InputError(f"{path}: holds {len(stored)} tensors, {network} has {len(wanted)}")
-    weights = dict(zip(wanted, stored))
-    check_weights(path, weights, wanted, list(wanted))
+    state = timm.create_model(network, pretrained=False).state_dict()
+    if len(stored) != len(state):
+        raise InputError(f"{path}: holds {len(stored)} tensors, {network} has {len(state)}")
+    weights = dict(zip(state, stored))
+    check_weights(path, weights, state, list(state))
     return weights

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,6 +28,22 @@ OURS = ("query_tokens", "query_positions")  # never part of a pretrained file
 MOST_BYTES = 2**34
 WRAPPERS = ("model", "state_dict", "weights")  # of facebookresearch/mae, of others, of ours
 Weights = dict[str, Tensor]
+_REPLACED: ContextVar[bool] = ContextVar("replaced", default=False)
+
+
+@contextmanager
+def to_be_replaced() -> Iterator[None]:
+    """Networks built inside read no weights to start from: a saved model brings all of theirs."""
+    token = _REPLACED.set(True)
+    try:
+        yield
+    finally:
+        _REPLACED.reset(token)
+
+
+def wanted(source: str | None) -> bool:
+    """Whether a network that is being built shall read weights from a source."""
+    return source is not None and not _REPLACED.get()
 
 
 @dataclass(frozen=True)
