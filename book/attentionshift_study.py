@@ -31,7 +31,7 @@ import torch
 
 from pointseg.bookkit import figures
 from pointseg.lab.models import load_model
-from pointseg.lab.run_data import open_corpus
+from pointseg.lab.run_data import open_for_study
 from pointseg.data.supervision import collate
 from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.papers.attentionshift.tokens import token_centres
@@ -41,7 +41,7 @@ from pointseg.lab.tta import view_scores
 run = Run(Path(out)) if out else unrecorded("study")
 run.folder.mkdir(parents=True, exist_ok=True)
 method, recipe, categories = load_model(Run(home() / "runs" / start).model)
-corpus = open_corpus(recipe)
+corpus = open_for_study(recipe)
 shifted, boxed = {"filtering": False}, {"drawn_by": "box"}
 CASES = {
     "no shift, any token of high A^I": {"shift": False, "filtering": False},

@@ -38,7 +38,7 @@ from pointseg.bookkit.diagnostics.epld import by_depth, evidence_of, study_by_la
 from pointseg.data.supervision import collate
 from pointseg.lab.labels import label_train
 from pointseg.lab.models import load_model
-from pointseg.lab.run_data import open_corpus
+from pointseg.lab.run_data import open_for_study
 from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.metrics.pseudo import pseudo_masks
 from pointseg.structures import InputError
@@ -51,7 +51,7 @@ loaded = {name: load_model(Run(home() / "runs" / name).model) for name in models
 mine = {name: method.eval() for name, (method, *_) in loaded.items() if hasattr(method, "labeller") and method.KEY == "EPLD"}
 if not mine:
     raise InputError("models: no run of epld among them")
-corpus = open_corpus(loaded[models[0]][1])
+corpus = open_for_study(loaded[models[0]][1])
 marked = corpus.marked()
 compared = min(compared, len(marked))
 

@@ -32,7 +32,7 @@ import torch
 
 from pointseg.bookkit import figures
 from pointseg.lab.models import load_model
-from pointseg.lab.run_data import open_corpus
+from pointseg.lab.run_data import open_for_study
 from pointseg.data.supervision import collate
 from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.papers.method import PointSupervised
@@ -57,10 +57,10 @@ if strangers or not loaded:
 metrics = {"pseudo": {}, "solver": {}}
 for name, (method, recipe, _) in loaded.items():
     if isinstance(method, Point2Mask):
-        metrics["solver"][name] = quality_by_solver(method, open_corpus(recipe), compared)
+        metrics["solver"][name] = quality_by_solver(method, open_for_study(recipe), compared)
         metrics["pseudo"][name] = metrics["solver"][name][method.labeller.config.solver]
     elif isinstance(method, PointSupervised):
-        metrics["pseudo"][name] = pseudo_panoptic_quality(method, open_corpus(recipe), compared)
+        metrics["pseudo"][name] = pseudo_panoptic_quality(method, open_for_study(recipe), compared)
 run.write("metrics.json", metrics)
 metrics
 
@@ -72,7 +72,7 @@ first = {}  # the first model of each method with one point a target speaks for 
 for method, recipe, _ in loaded.values():
     if recipe.points.n == 1:
         first.setdefault(recipe.stage.method, (method, recipe))
-corpus = open_corpus(next(iter(loaded.values()))[1])
+corpus = open_for_study(next(iter(loaded.values()))[1])
 marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
 labelling = {name: one for name, (one, _) in first.items() if isinstance(one, PointSupervised)}

@@ -20,7 +20,7 @@
 models: list = []  # ids of runs whose models are in work/, in the order of the figure's rows
 scale: str = "small"
 seed: int = 0
-first: int = 500  # pictures of Bestiary's split val from here on; the runs were scored on those before
+first: int = 500  # pictures of Bestiary's split tune from here on; nothing was chosen on them
 compared: int = 100  # that the numbers are taken from
 shown: list = [1, 2, 4, 6, 8]  # of these, in the figure
 size: int = 128
@@ -51,7 +51,7 @@ torch.manual_seed(seed)
 # One point on every thing and every patch of ground: the pixel nearest to the middle of its box.
 
 # %%
-scenes = [draw(seed, "val", first + i, size) for i in range(compared)]
+scenes = [draw(seed, "tune", first + i, size) for i in range(compared)]
 truths = [scene.truth.pick(~scene.truth.is_crowd & scene.truth.masks.flatten(1).any(1)) for scene in scenes]
 middles = [torch.tensor(np.concatenate([centre(mask.numpy()) for mask in t.masks])).float() for t in truths]
 marks = [Points(xy, t.label, t.target, t.is_thing) for xy, t in zip(middles, truths)]

@@ -4,6 +4,7 @@ Each runs at scale smoke, on models trained there.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from support import same_process
 
 from pointseg.bookkit import figures
 from pointseg.lab import notebook
+from pointseg.lab import recipe as recipes
 from pointseg.lab.notebook import run_notebook
+from pointseg.lab.run_data import open_for_study
 from pointseg.lab.run_record import Run
 from pointseg.structures import InputError
 
@@ -37,6 +40,22 @@ def run_of(root, place, monkeypatch, name, in_kernel=False, **parameters):
     if not in_kernel:  # which takes ten seconds to import
         monkeypatch.setattr(notebook, "execute", same_process.execute)
     return Run(run_notebook(root / "book" / name, parameters, runs=place[0]))
+
+
+LOOKS_AT_VAL = re.compile(r"""["']\w*val["']|\bopen_corpus\b""")  # the run's own
+
+
+@pytest.mark.parametrize("name", ["attentionshift_study.py", "epld_study.py", "panoptic_study.py",
+                                  "side_by_side.py"])  # fmt: skip
+def test_a_study_looks_at_tune_and_never_at_val(root, name):
+    assert not LOOKS_AT_VAL.search((root / "book" / name).read_text())
+    assert LOOKS_AT_VAL.search('draw(0, "val", 3)') and LOOKS_AT_VAL.search("open_corpus(recipe)")
+
+
+def test_a_study_of_a_run_judged_on_val_opens_tune(place, monkeypatch):
+    monkeypatch.chdir(place[0].parent)
+    chosen = recipes.make("panoptic_full", scored_on="val")
+    assert open_for_study(chosen).scored.split == "tune"
 
 
 def test_what_a_trained_label_path_sees(root, place, monkeypatch):

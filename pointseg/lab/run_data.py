@@ -126,6 +126,12 @@ def open_corpus(recipe: Recipe) -> Corpus:
     return Corpus(recipe, train, scored)
 
 
+def open_for_study(recipe: Recipe) -> Corpus:
+    """A run's data with tune images in the place of val's: studies look and choose, and val is for
+    rows that have nothing left to choose."""
+    return open_corpus(replace(recipe, scored_on="tune"))
+
+
 def _clicked(root: Path, recipe: Recipe) -> Corpus:
     """Images with a points.json beside them and no masks: weak methods learn, nothing is scored."""
     images = _first(open_dataset(root, recipe.train, "folder"), recipe.images)
