@@ -17,7 +17,7 @@ from pointseg.lab.key_points import proxy
 from pointseg.lab.plan import beds, rows
 from pointseg.lab.run_data import open_corpus
 from pointseg.lab.run_record import Run
-from pointseg.metrics.by_object import boundary_f, contacts, mask_scores
+from pointseg.metrics.by_object import boundary_f, contacts, mask_scores, pieces
 from pointseg.papers.attentionshift.method import AttentionShift
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.structures import Truth
@@ -269,6 +269,27 @@ def test_the_right_owner_is_counted_among_pixels_that_things_have():
     owned = mask_scores(truth, pseudo)["owned"]
     assert owned[0] == pytest.approx(8 / 12)  # its last column went to stuff, which is no thing
     assert np.isnan(owned[1:]).all()  # no thing has any of it; stuff has no owner
+
+
+def test_what_a_mask_takes_of_its_kin_is_counted_in_its_box():
+    """By hand: the first is columns 0, 1 and 8, 9, so its box is the image; the second, of its
+    class, is columns 4, 5; the third, of another class, columns 6, 7; the last ones are no kin."""
+    true, pseudo = (torch.zeros(4, 6, 12, dtype=torch.bool) for _ in range(2))
+    true[0, :, :2] = true[0, :, 8:10] = true[1, :, 4:6] = true[2, :, 6:8] = True
+    true[3, :, 10:] = True
+    pseudo[0, :3, 4:8] = pseudo[1, :, :10] = pseudo[2, :, 4:10] = True
+    truth = truth_of(true, [0, 0, 1, 0], thing=[True, True, True, False])
+    taken = mask_scores(truth, pseudo)["taken"]
+    assert taken[0] == 0.5, "half of the second one"
+    assert np.isnan(taken[1:]).all(), "no kin in the box, none at all, no thing"
+    assert pieces(truth) == [2, 1, 1, 1]
+
+
+def test_a_crumb_is_no_piece():
+    mask = torch.zeros(2, 10, 40, dtype=torch.bool)
+    mask[:, :, :10] = mask[:, 0, 20] = True
+    mask[1, 0, 20:26] = True  # 6 of 106 pixels
+    assert pieces(truth_of(mask, [0, 0])) == [1, 2]
 
 
 def test_the_boundary_score_agrees_with_all_pairs_of_border_pixels():

@@ -11,6 +11,7 @@ from pointseg.ops.extreme_points import clicked_objects
 from pointseg.papers.exits.losses import point_loss
 from pointseg.papers.exits.method import EXITS
 from pointseg.papers.exits.retrieval import Levels, Retrieved, Seeds
+from pointseg.papers.exits.walk_alone import CropWalk, WalkAlone
 from pointseg.papers.exits.warmup import SimilarityWarmup
 from pointseg.papers.mal import MAL
 from pointseg.structures import Batch, Category, InputError, Points
@@ -177,6 +178,54 @@ def test_the_extractor_does_not_learn_with_the_generator():
     exits = build(EXITS)
     sum(exits.losses(batch(clicks(*USUAL)), 3).values()).backward()
     assert all(p.grad is None for p in exits.extractor.parameters())
+
+
+@pytest.mark.parametrize("method", [MAL, EXITS])
+def test_where_the_heads_alone_learn_the_encoder_stays_and_the_masks_are_the_same(method):
+    frozen, whole = build(method, generator={"encoder_learns": False}), build(method)
+    b = batch(clicks(*USUAL), clicks())
+    losses = [each.losses(b, 3) for each in (frozen, whole)]
+    for name, value in losses[0].items():
+        assert torch.allclose(value, losses[1][name], atol=1e-5)
+    sum(losses[0].values()).backward()
+    grads = {n: p.grad is not None for n, p in frozen.auto.generator.named_parameters()}
+    assert all(has == n.startswith("heads") for n, has in grads.items())
+    learning = [p for group in frozen.param_groups(1.0, 0.0) for p in group["params"]]
+    assert {id(p) for p in learning} == {id(p) for p in frozen.auto.generator.heads.parameters()}
+
+
+def test_the_walk_alone_labels_the_tokens_that_the_object_wins():
+    """By hand: one step from anywhere leads to a seed of the object, or to one of the ground."""
+    walk = build(WalkAlone, walk={"foreground": 0.5, "background": 0.5, "hops": 1.0})
+    b = batch(clicks(USUAL[0]))
+    look = walk.evidence_features(b)
+    n = walk.extractor.grid**2
+    seeds = walk.extractor.seeds(look.view)
+    for side, whole in ((seeds.foreground, True), (seeds.background, False)):
+        to = (side.float() / side.sum())[:, None].expand(1, n, n)
+        [labels] = walk.assign(CropWalk(look.view, to), b).pseudo_labels()
+        assert (labels.masks[0, 8:28, 6:22] == whole).all(), "but for its rim, the box"
+        assert labels.masks.sum() == labels.masks[0, 6:30, 4:24].sum()
+
+
+def test_levels_that_favour_a_side_move_what_the_walk_owns():
+    b = batch(clicks(*USUAL))
+    areas = []
+    for foreground, background in ((0.1, 5.0), (0.1, 0.1), (5.0, 0.1)):
+        walk = build(WalkAlone, walk={"foreground": foreground, "background": background})
+        areas.append(int(walk.pseudo_labels(b)[0].masks.sum()))
+    assert areas[0] >= areas[1] >= areas[2] and areas[0] > areas[2]
+
+
+def test_settings_of_the_walk_share_what_the_network_sees():
+    b, whole = batch(clicks(*USUAL), clicks()), build(WalkAlone)
+    one = build(WalkAlone, walk={"layer": 1, "hops": 4.0, "neighbours": True})
+    look = whole.evidence_features(b)
+    by_itself = one.pseudo_labels(b)
+    shared = one.assign(one.evidence(look, b), b).pseudo_labels()
+    assert all(torch.equal(x.masks, y.masks) for x, y in zip(by_itself, shared))
+    matrix = one.extractor.transition(look.view.pixels)
+    assert torch.allclose(one.evidence(look, b).transition, matrix, atol=1e-6)
 
 
 def test_the_teacher_follows_slowly():

@@ -32,11 +32,12 @@ from pointseg.lab.carry import carried_to
 from pointseg.lab.chain import Chain, StageTraining, code_of
 from pointseg.lab.key_points import path_scores
 from pointseg.lab.labels import autocast, batches, masks_of, nearest, resized
+from pointseg.lab.methods import method_class
 from pointseg.lab.plan import Bed, beds, rows
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus, open_corpus
 from pointseg.lab.run_record import RUNS, Run, strict
-from pointseg.metrics.by_object import contacts, mask_scores
+from pointseg.metrics.by_object import contacts, mask_scores, pieces
 from pointseg.metrics.scores import panoptic_scores
 from pointseg.ops.processes import row_draws
 from pointseg.papers.attentionshift.labeller import Labels as LabelPath
@@ -44,7 +45,8 @@ from pointseg.papers.method import Method, targets_of
 from pointseg.structures import Batch, InputError, Panoptic, Truth
 
 OBJECTS = "objects.csv.gz"
-FACTS = ("image", "target", "label", "contact", "area", "tokens")  # of an object, whoever labels
+# of an object, whoever labels
+FACTS = ("image", "target", "label", "contact", "area", "pieces", "tokens")
 BY_CONTACT = {"iou", "owned"}
 DIGITS = 3
 MOST_BYTES = 2**26  # of a table of objects, unpacked
@@ -190,7 +192,9 @@ def opened(recipe: Recipe, run: Run) -> Entry:
     if recipe.stage.steps_for(1):
         method = chain.method(last)
     else:
-        method = StageTraining(chain, last).started(chain.corpus.judged())
+        training = StageTraining(chain, last)
+        looks_first = hasattr(method_class(recipe.stage.method), "prepare")
+        method = training.started(training.dataset() if looks_first else chain.corpus.judged())
     entry = Entry(run, recipe, method.eval())
     if looks(method):
         config = method.labeller.config
@@ -263,6 +267,7 @@ class TrueImage:
             "label": objects.label.tolist(),
             "contact": contacts(objects),
             "area": objects.masks.flatten(1).sum(1).tolist(),
+            "pieces": pieces(objects),
         }
         return cls(truth, objects, canvas, parts, facts)
 
@@ -360,6 +365,8 @@ def summary(table: dict[str, list]) -> dict[str, float]:
     for name in ("apart", "other", "same"):
         of_these = {score: values[score][contact == name] for score in BY_CONTACT & values.keys()}
         scores |= {f"{score}_{name}": mean(each) for score, each in of_these.items()}
+    split = thing & (np.array(table["pieces"]) > 1)
+    scores |= {f"{name}_split": mean(values[name][split]) for name in ("iou", "recall")}
     tokens = np.array(table["tokens"])[thing]
     scores["tokens_median"] = float(np.median(tokens)) if len(tokens) else np.nan
     return {name: round(v, 3) for name, v in scores.items() if np.isfinite(v)}

@@ -22,8 +22,11 @@ METHODS = {
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }
-# These need something that is not part of the library.
-EXTRA = {"prompted": "pointseg.papers.prompted:Prompted"}
+# These learn nothing; the second needs something that is not part of the library.
+EXTRA = {
+    "exits_walk": "pointseg.papers.exits.walk_alone:WalkAlone",
+    "prompted": "pointseg.papers.prompted:Prompted",
+}
 # What a method's chain begins with at the scales that have a first stage, or that this stage states
 # a training for: points alone teach features.
 FIRST = {

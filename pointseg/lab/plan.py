@@ -19,6 +19,7 @@ from pointseg.lab.settings import refuse_unknown, table, types_of
 from pointseg.structures import InputError
 
 PLAN = Path("book/plan.yml")
+COUNTS = ("images", "scored_images")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Bed:
     rows: tuple[str, ...]
     seeds: tuple[int, ...]
     first: tuple[dict[str, Any], ...]  # the stages before the one that labels
+    method: str | None  # that labels in its stead, from the same settings
     steps: int  # of that one, whose student never learns
     config: dict[str, Any]  # of that one, where a row does not state it
     given: dict[str, Any]  # what else `make` receives
@@ -61,7 +63,9 @@ class Bed:
         if given.get("scale") == SMOKE:  # as short as the scale says
             first = [{**stage, "training": {}} for stage in first]
             steps = min(steps, SCALES[SMOKE].steps)
+            given = {k: v for k, v in given.items() if k not in COUNTS or k in changes}
         last = last | {
+            "method": self.method or last["method"],
             "starts_from": len(self.first) - 1 if self.first else None,
             "config": self.config | last.get("config", {}),
             "training": last.get("training", {}) | {"steps": steps},
@@ -144,6 +148,7 @@ def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row
     taken = {
         "seeds": tuple(entry.pop("seeds", [0])),
         "first": tuple(entry.pop("first", ())),
+        "method": entry.pop("method", None),
         "steps": entry.pop("steps", 0),
         "config": entry.pop("config", {}),
     }

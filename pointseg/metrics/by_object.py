@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, label
 from torch import Tensor
 
 from pointseg.data.gauge import BORDER
@@ -13,6 +13,7 @@ from pointseg.metrics.pseudo import part_recall_of_masks
 from pointseg.structures import Truth
 
 CONTACTS = ("apart", "other", "same", "stuff")  # touches nothing, another class, its own class
+PIECE = 0.05
 DISTANCE = 0.0075  # of the diagonal: how far a border may lie off in the boundary F [DAVIS 2016]
 
 
@@ -35,11 +36,40 @@ def mask_scores(truth: Truth, masks: Tensor) -> dict[str, np.ndarray]:
         "recall": common / whole.clamp(min=1),
         "boundary": boundary_f(true, pseudo),
         "owned": common / shared.where(truth.is_thing & (shared > 0), torch.nan),
+        "taken": share_taken(truth, pseudo),
     }
     values = {name: value.numpy() for name, value in scores.items()}
     if truth.parts is not None:
         values["part_recall"] = part_recall_of_masks(truth, pseudo)
     return values
+
+
+def share_taken(truth: Truth, pseudo: Tensor) -> Tensor:
+    """[n] share of its kin's pixels in an object's box that its mask takes; nan without such
+    pixels."""
+    true, classes = truth.masks & ~truth.void, truth.label
+    kin = (classes[:, None] == classes) & truth.is_thing & truth.is_thing[:, None]
+    kin = (kin & ~torch.eye(len(kin), dtype=torch.bool)).float()
+    others = (kin @ true.flatten(1).float()).view_as(true) > 0
+    others = others & spanned(truth.masks.any(2))[:, :, None] & spanned(truth.masks.any(1))[:, None]
+    there, taken = (m.flatten(1).sum(1).double() for m in (others, others & pseudo))
+    return taken / there.where(there > 0, torch.nan)
+
+
+def spanned(lines: Tensor) -> Tensor:
+    """[n, k] what lies from the first to the last one that is set of rows or columns [n, k]."""
+    return lines.cummax(1).values & lines.flip(1).cummax(1).values.flip(1)
+
+
+def pieces(truth: Truth) -> list[int]:
+    """[n] parts that each mask falls into, such as where something stands before it; those of
+    less than PIECE of its pixels do not count."""
+    return [_pieces(mask) for mask in truth.masks.numpy()]
+
+
+def _pieces(mask: np.ndarray) -> int:
+    areas = np.bincount(label(mask, np.ones((3, 3)))[0].ravel())[1:]
+    return int((areas >= PIECE * areas.sum()).sum())
 
 
 def boundary_f(true: Tensor, pseudo: Tensor) -> Tensor:
@@ -75,18 +105,20 @@ def grown(masks: Tensor, reach: int) -> Tensor:
 
 def contacts(truth: Truth) -> list[str]:
     """[n] of CONTACTS: the closest kin that each thing touches."""
-    masks, label = truth.masks.numpy(), truth.label.tolist()
+    masks, classes = truth.masks.numpy(), truth.label.tolist()
     things = truth.is_thing.tolist()
     width = max(2, round(max(masks.shape[-2:]) / BORDER))
     near = [binary_dilation(m, iterations=width) if t else m for m, t in zip(masks, things)]
-    return [_contact(row, near, masks, label, things) for row in range(len(masks))]
+    return [_contact(row, near, masks, classes, things) for row in range(len(masks))]
 
 
-def _contact(row: int, near: list, masks: np.ndarray, label: list[int], things: list[bool]) -> str:
+def _contact(
+    row: int, near: list, masks: np.ndarray, classes: list[int], things: list[bool]
+) -> str:
     if not things[row]:
         return "stuff"
     touched = {
-        label[other] == label[row]
+        classes[other] == classes[row]
         for other in range(len(masks))
         if other != row and things[other] and (near[row] & masks[other]).any()
     }

@@ -53,6 +53,7 @@ class GeneratorConfig:
     rounds: int = 100  # of mean field; UNSTATED [MAL]: the release
     momentum: float = 0.996  # of the teacher; UNSTATED [MAL]: the release
     level: float = 0.1  # from which a pixel belongs to a mask; UNSTATED [MAL]: the release
+    encoder_learns: bool = True  # without it the heads alone learn, as on the label bench
 
 
 # DEVIATION [MAL]: small crops and a small ViT that saw Bestiary; a step takes two objects an image
@@ -76,10 +77,19 @@ class MaskGenerator(nn.Module):
         if config.conv_stem:
             self.vit.body.patch_embed.proj = ConvStem(self.vit.dim)
         self.heads = MaskHeads(self.vit.dim, config.inner, config.upscale_after)
+        self.vit.requires_grad_(config.encoder_learns)
 
     def forward(self, crops: Tensor) -> Tensor:
         """[n, m, m] logits on a grid four times as fine as the tokens. [EXITS Sec. A]"""
-        logits = self.heads(self.vit(crops).map()).float()
+        return self.decoded(self.encoded(crops))
+
+    def encoded(self, crops: Tensor) -> Tensor:
+        """[n, D, g, g] the tokens of crops."""
+        return self.vit(crops).map()
+
+    def decoded(self, tokens: Tensor) -> Tensor:
+        """[n, m, m] logits of tokens."""
+        logits = self.heads(tokens).float()
         return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear")[:, 0]
 
 
@@ -120,9 +130,12 @@ class Autolabeller(nn.Module):
     def view(self, batch: Batch) -> View:
         """Crops of a training step, and their masks so far."""
         shown = training_crops(batch, self.config)
-        prob = on_crops(self.generator, shown.pixels).sigmoid()
+        tokens = on_crops(self.generator.encoded, shown.pixels)
+        prob = on_crops(self.generator.decoded, tokens).sigmoid()
         with torch.no_grad():
-            mean_prob = (prob + on_crops(self.teacher, shown.pixels).sigmoid()) / 2
+            if self.config.encoder_learns:  # or else both have the same tokens
+                tokens = on_crops(self.teacher.encoded, shown.pixels)
+            mean_prob = (prob + on_crops(self.teacher.decoded, tokens).sigmoid()) / 2
         return View(**vars(shown), prob=prob, mean_prob=mean_prob,
                     box=shown.crops.box_map(prob.shape[-1]))  # fmt: skip
 
@@ -142,14 +155,8 @@ class Autolabeller(nn.Module):
         objects, c = clicked_objects(batch), self.config
         crops = crops_of(objects.box, objects.image, fixed_margins(objects.box), c.side)
         pixels = crop_images(crops, batch.images, batch.sizes)
-        logits = on_crops(self.generator, pixels)
-        prob = logits.sigmoid() * crops.box_map(logits.shape[-1])
-        masks = paste_crops(prob, crops, tuple(batch.images.shape[-2:])) >= c.level
-        columns = (t.split(objects.counts) for t in (masks, objects.label, objects.box))
-        return [
-            Instances(mask[:, :h, :w], torch.ones(len(mask), device=mask.device), label, box)
-            for mask, label, box, (h, w) in zip(*columns, batch.sizes)
-        ]
+        prob = on_crops(self.generator, pixels).sigmoid()
+        return pasted_masks(prob, crops, objects, batch, c.level)
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """The generator's; the teacher learns from nobody."""
@@ -163,6 +170,20 @@ def training_crops(batch: Batch, config: GeneratorConfig) -> ObjectCrops:
     margins = random_margins(uniform(child(object_draws(objects, batch), 1), 6))
     crops = crops_of(objects.box, objects.image, margins, config.side)
     return ObjectCrops(everyone, objects, crops, crop_images(crops, batch.images, batch.sizes))
+
+
+def pasted_masks(
+    prob: Tensor, crops: Crops, objects: ClickedObjects, batch: Batch, level: float
+) -> list[Instances]:
+    """Masks of each image where values [n, m, m] of its objects' crops reach a level, in their
+    boxes."""
+    inside = prob * crops.box_map(prob.shape[-1])
+    masks = paste_crops(inside, crops, tuple(batch.images.shape[-2:])) >= level
+    columns = (t.split(objects.counts) for t in (masks, objects.label, objects.box))
+    return [
+        Instances(mask[:, :h, :w], torch.ones(len(mask), device=mask.device), label, box)
+        for mask, label, box, (h, w) in zip(*columns, batch.sizes)
+    ]
 
 
 def on_crops(network: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:

@@ -114,11 +114,19 @@ class Extractor(nn.Module):
 
     def similarity(self, pixels: Tensor) -> Tensor:
         """[n, N, N] S of the chosen layer, or its mean over all layers. [EXITS Tab. a1]"""
-        trace = self.vit(pixels, trace=True).trace
-        layers = range(self.vit.depth) if self.config.layer is None else [self.config.layer - 1]
-        every = torch.arange(trace.patches.stop, device=pixels.device)
-        maps = [similarity(attention_rows(self.vit, trace, k, every), trace.prefix) for k in layers]
+        maps = self.similarities(pixels, self.layers())
         return sum(maps) / len(maps)
+
+    def layers(self) -> list[int]:
+        """Numbers of the layers that are looked at, from 0."""
+        every, chosen = list(range(self.vit.depth)), self.config.layer
+        return every if chosen is None else [every[chosen - 1]]
+
+    def similarities(self, pixels: Tensor, layers: list[int]) -> list[Tensor]:
+        """[n, N, N] S of each of some layers."""
+        trace = self.vit(pixels, trace=True).trace
+        every = torch.arange(trace.patches.stop, device=pixels.device)
+        return [similarity(attention_rows(self.vit, trace, k, every), trace.prefix) for k in layers]
 
     def points(self, pixels: Tensor, seeds: Seeds) -> Retrieved:
         """Pseudo points in the boxes."""

@@ -37,6 +37,10 @@ class Config:
     balanced: bool = True  # UNSTATED [EXITS Sec. B]: see point_loss
     warmup_steps: int = 4000  # over which the colour term grows; UNSTATED [MAL]: the release
 
+    @property
+    def student(self) -> GeneratorConfig:
+        return self.generator
+
 
 # DEVIATION [EXITS Tab. a1]: the small ViT is walked on by the mean of its six layers: chosen on the
 # split tune, where its scores order tokens of a box better than those of its fifth layer
