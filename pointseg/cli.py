@@ -155,15 +155,29 @@ def labels(options) -> None:
 
 
 def reproduce(options) -> int:
+    from pointseg.bookkit.status_page import Page
     from pointseg.lab.batch.engine import Machine
-    from pointseg.lab.reproduce import Lines, Wanted, reproduce
+    from pointseg.lab.reproduce import Lines, Wanted, dry_run, reproduce
 
     seeds, gpus = numbers_of(options.seeds), numbers_of(options.gpus, "--gpus") or []
     wanted = Wanted(options.names, options.scale, seeds, options.runs, options.force)
+    if options.dry_run:
+        on_gpus = gpus or options.slurm or options.scale == "paper"
+        print("\n".join(dry_run(wanted, "cuda" if on_gpus else "cpu")))
+        return 0
     machine = Machine.of(options.jobs, gpus, options.per_gpu, options.slurm)
-    failures = reproduce(wanted, machine, Lines())
+    shown = (Lines(), Page(options.runs / "status.html"))
+    failures = reproduce(wanted, machine, lambda standing: [show(standing) for show in shown])
     print("\n".join(failures), end="\n" if failures else "")
     return 1 if failures else 0
+
+
+def gpu_check(options) -> None:
+    from pointseg.lab.batch.speed import check_gpu, measured
+
+    measure = measured if options.cpu else check_gpu
+    for line in measure(options.scale, options.steps, options.runs):
+        print(line, flush=True)
 
 
 def status(options) -> None:
@@ -345,6 +359,13 @@ COMMANDS: dict[str, Command] = {
         number("--per-gpu", 1, "jobs that share a GPU"),
         Argument("--slurm", type=Path, metavar="PROFILE", help="a Snakemake profile of a queue"),
         Argument("--force", action="store_true", help="again even where the records exist"),
+        Argument("--dry-run", action="store_true", help="what would run, and what it would cost"),
+        RUNS,
+    )),
+    "gpu-check": Command(gpu_check, "every method a few steps on the GPU: speed, memory, losses", (
+        Argument("--scale", default="paper", help="whose sizes and batches (paper)"),
+        number("--steps", 50),
+        Argument("--cpu", action="store_true", help="measure the processor instead"),
         RUNS,
     )),
     "status": Command(status, "how each job of the last batch stands", (RUNS,)),

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from pointseg.lab.batch.bill import bill_lines, table_lines
 from pointseg.lab.batch.engine import Machine, Watch, run_batch
 from pointseg.lab.batch.jobs import Job, jobs_of, missing
 from pointseg.lab.batch.states import RUNNING, WAITING, Standing, counted, place_of, report
@@ -14,7 +17,7 @@ from pointseg.lab.explain import Given, explained
 from pointseg.lab.notebook import checked, read_notebook, recipe_of, run_notebook
 from pointseg.lab.plan import folder_of
 from pointseg.lab.recipe import Recipe
-from pointseg.lab.run_index import write_index
+from pointseg.lab.run_index import CLAIMS, write_index
 from pointseg.lab.run_record import RUNS, SMOKE, home, runs_in
 
 NOTEBOOK = Path("book/experiment.py")
@@ -36,6 +39,18 @@ class Wanted:
         jobs = jobs_of(self.names, self.scale, self.seeds, source)
         marks = place_of(self.runs) / "done"
         return jobs, missing(jobs, source, self.runs, marks, self.force)
+
+
+def dry_run(wanted: Wanted, device: str) -> list[str]:
+    """What a batch would do and cost; nothing is begun. At scale paper also a bill a table."""
+    jobs, left = wanted.jobs()
+    names = {job.name for job in left}
+    kept = [job for job in jobs if job.name not in names]
+    lines = bill_lines(left, kept, wanted.runs, device)
+    if wanted.scale == "paper":
+        claims = yaml.safe_load((home() / CLAIMS).read_text())
+        lines += ["each table by itself:", *table_lines(jobs, claims, wanted.runs, device)]
+    return [*lines, f"{len(kept)} jobs are done before"]
 
 
 def reproduce(wanted: Wanted, machine: Machine, watch: Watch) -> list[str]:
