@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from unicodedata import category
 
 import yaml
@@ -89,19 +92,57 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """The path, after the file holds all of the text; on failure it holds what it held before."""
+    try:
+        data = text.encode()
+    except UnicodeError:
+        raise InputError(f"{path}: cannot be written (half a character in the text)") from None
+    return write_bytes(path, data)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    return write_whole(path, lambda file: file.write(data))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
+    """The path, after the file holds all that `write` gives it; stopped or failed, it holds what
+    it held before."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, UnicodeError) as error:
-        part.unlink(missing_ok=True)
-        cause = cause_of(error) if isinstance(error, OSError) else "half a character in the text"
+    except (OSError, RuntimeError) as error:  # torch.save says the latter where a disk is full
+        cause = cause_of(error) if isinstance(error, OSError) else shown(str(error))
         raise InputError(f"{path}: cannot be written ({cause})") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def hidden_folder(beside: Path) -> Iterator[Path]:
+    """An empty folder next to a path, gone at the end; its name is known before it exists, so a
+    signal at any moment leaves nothing."""
+    folder = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        yield folder
+    except OSError as error:
+        raise InputError(f"{beside}: cannot be written ({cause_of(error)})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def folder_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder that takes the name `out` at the end, or vanishes when it is stopped or fails."""
+    with hidden_folder(out) as folder:
+        yield folder
+        folder.replace(out)
 
 
 def cause_of(error: OSError) -> str:

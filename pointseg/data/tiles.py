@@ -4,8 +4,6 @@ layout."""
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pointseg.data.dataset import Dataset
+from pointseg.data.files import folder_or_nothing
 from pointseg.data.layouts import open_dataset
 from pointseg.metrics import rle
 from pointseg.structures import InputError
@@ -28,9 +27,7 @@ def write_tiles(roots: Sequence[Path], out: Path, side: int) -> Path:
         raise InputError(f"{out}: exists already")
     if side < 16:
         raise InputError(f"side: expected at least 16 pixels, got {side}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with folder_or_nothing(out) as part:
         (part / "annotations").mkdir()
         for split in SPLITS:
             (part / split).mkdir()
@@ -38,10 +35,6 @@ def write_tiles(roots: Sequence[Path], out: Path, side: int) -> Path:
                 [open_dataset(root, split, "coco") for root in roots], part / split, side
             )
             (part / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-        part.chmod(0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return out
 
 

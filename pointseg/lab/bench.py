@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pointseg.data.files import read_bytes, shown
+from pointseg.data.files import read_bytes, shown, write_bytes
 from pointseg.data.gauge import covered_tokens
 from pointseg.data.supervision import PointDataset
 from pointseg.lab.carry import carried_to
@@ -71,7 +71,7 @@ def bench(
                 refuse_early_look(bed, row, recipe, runs)
             missing = [r for r in picked if force or not finished(records[r], recipes[r])]
             if missing:
-                score_rows(bed, {r: recipes[r] for r in missing}, records)
+                score_rows(bed, {r: recipes[r] for r in missing}, records, force)
             yield from (line(records[row]) for row in picked)
 
 
@@ -168,10 +168,14 @@ class Entry:
             self.table.setdefault(name, []).extend(values)
 
 
-def score_rows(bed: Bed, recipes: dict[str, Recipe], records: dict[str, Run]) -> None:
+def score_rows(
+    bed: Bed, recipes: dict[str, Recipe], records: dict[str, Run], force: bool = False
+) -> None:
     """Records the scores of rows that share their images and points."""
     corpus = open_corpus(next(iter(recipes.values())))
     with ExitStack() as stack:
+        for row in recipes:
+            stack.enter_context(records[row].alone(force))
         for row, recipe in recipes.items():
             facts = {
                 "kind": "bench",
@@ -348,7 +352,7 @@ def keep(entry: Entry, corpus: Corpus, truths: Sequence[Truth]) -> None:
     run.write("data.json", {"layout": corpus.scored.layout, "split": corpus.scored.split,
                             "images": len(truths), "objects": len(entry.table["image"]),
                             "sha256": corpus.scored.content_hash(), "points": points})  # fmt: skip
-    (run.folder / OBJECTS).write_bytes(packed(entry.table))
+    write_bytes(run.folder / OBJECTS, packed(entry.table))
     stages = Chain(replace(corpus, recipe=entry.recipe), run.stages).record()
     run.write("metrics.json", {"bench": scores, "seconds": round(entry.seconds, 2),
                                "stages": stages})  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from pointseg.data.files import folder_or_nothing
 from pointseg.data.images import is_turned
 from pointseg.data.layouts import open_dataset
 from pointseg.data.marked_images import read_marks
@@ -48,7 +49,8 @@ def export_labels(
     if tuple(marked.categories) != categories:
         raise InputError(f"{points}: has other categories than {run} was trained on")
     labelled = label_images(model.to(default_device()), marked, recipe, teaching=True)
-    write_labelled(labelled, out, split)
+    with folder_or_nothing(out) as folder:
+        write_labelled(labelled, folder, split)
     return f"{out}: labels of {len(labelled)} images by {method}"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pointseg.data.dataset import Dataset
+from pointseg.data.files import write_bytes
 from pointseg.data.supervision import ImageDataset, PointDataset, collate
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus
@@ -102,10 +103,8 @@ class Labelled:
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
-        part = path.with_suffix(".part")
         content = json.dumps({"rows": self.rows, "kept": self.kept}).encode()
-        part.write_bytes(gzip.compress(content, 6, mtime=0))
-        part.replace(path)
+        write_bytes(path, gzip.compress(content, 6, mtime=0))
 
     @classmethod
     def read(cls, path: Path, dataset: Dataset, categories: Sequence[Category]) -> Self:

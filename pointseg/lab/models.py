@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pointseg.data.files import is_name, is_whole, shown
+from pointseg.data.files import is_name, is_whole, shown, write_whole
 from pointseg.lab.recipe import Recipe
 from pointseg.nets.weights import check_weights, load_plain, to_be_replaced
 from pointseg.papers.method import Method
@@ -20,11 +20,10 @@ def save_model(
 ) -> None:
     """The last method of a recipe after its training: no optimiser, no counters."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     named = [[category.id, category.name, category.is_thing] for category in categories]
     weights = {name: value.cpu() for name, value in method.state_dict().items()}
-    torch.save({"recipe": recipe.to_json(), "categories": named, "weights": weights}, part)
-    part.replace(path)
+    saved = {"recipe": recipe.to_json(), "categories": named, "weights": weights}
+    write_whole(path, lambda file: torch.save(saved, file))
 
 
 def load_model(path: Path) -> tuple[Method, Recipe, tuple[Category, ...]]:

@@ -211,6 +211,7 @@ def run_notebook(
                 return run.folder
             print(f"{run.folder}: {', '.join(outdated)} changed, it is made again", file=sys.stderr)
         if run.status == "ok":
+            (run.folder / "result.json").unlink()  # first: what is half gone is no result
             shutil.rmtree(run.folder, ignore_errors=True)
         with run.recording(notebook=Path(path).name, key=asdict(key), sha8=key.sha8):
             execute(source, key.parameters, run)

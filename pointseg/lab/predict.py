@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from pointseg.data.files import write_text
+from pointseg.data.files import hidden_folder, write_text
 from pointseg.data.images import SUFFIXES, read_image, segment_colours
 from pointseg.data.marked_images import Marks, read_marks
 from pointseg.data.point_file import category_records
@@ -56,13 +55,19 @@ def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | Non
     marks = marks_for(method, recipe, categories, points)
     categories = marks.categories if marks else categories
     method.to(default_device())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".predict-", dir=out.parent) as place:
-        kind, count = write_results(method, recipe, paths, marks, categories, Path(place))
-        out.mkdir(exist_ok=True)
-        for file in sorted(Path(place).iterdir()):
-            file.replace(out / file.name)
+    with hidden_folder(out) as place:
+        kind, count = write_results(method, recipe, paths, marks, categories, place)
+        settle(place, out)
     print(f"{out / kind}.json: {count} images")
+
+
+def settle(made: Path, out: Path) -> None:
+    """Moves a finished folder to its place, at once; file by file where there is one."""
+    if not out.exists():
+        made.rename(out)
+        return
+    for file in sorted(made.iterdir()):
+        file.replace(out / file.name)
 
 
 def write_results(

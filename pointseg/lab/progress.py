@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from pointseg.data.files import write_bytes, write_text
 from pointseg.training.loop import Record
 
 LINES = 200  # of the log of a stage, however many steps it has
@@ -88,9 +89,7 @@ def cut(path: Path, step: int) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] >= step:
             break
         kept.append(line)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(kept))
-    part.replace(path)
+    write_text(path, "".join(kept))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -106,7 +105,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def write_log(path: Path, lines: list[dict[str, Any]]) -> None:
     """A compressed log, a function of its lines alone; numbers to five digits."""
     text = "".join(json.dumps(_short(line)) + "\n" for line in lines)
-    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    write_bytes(path, gzip.compress(text.encode(), 9, mtime=0))
 
 
 def _short(value: Any) -> Any:

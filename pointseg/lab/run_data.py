@@ -4,8 +4,6 @@ method may see."""
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 from pointseg.data.augment import PAPER_LONG_SIDE, PAPER_SHORT_SIDES, Augment
 from pointseg.data.bestiary import EDITION_NAMED, make
 from pointseg.data.dataset import Dataset
+from pointseg.data.files import hidden_folder
 from pointseg.data.layouts import find_images, open_dataset, splits_of
 from pointseg.data.point_file import PointFile, read_points, things_first, write_points
 from pointseg.data.points import sample_points
@@ -171,9 +170,7 @@ def bestiary(recipe: Recipe) -> Path:
     folder = cache() / f"bestiary{edition}-all-{counts}-s{BESTIARY_SEED}"
     if folder.exists():
         return folder
-    cache().mkdir(exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=cache()))
-    try:
+    with hidden_folder(folder) as part:
         make(
             part / folder.name,
             "all",
@@ -185,8 +182,6 @@ def bestiary(recipe: Recipe) -> Path:
             edition=edition,
         )
         _settle(part / folder.name, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

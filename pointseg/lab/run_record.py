@@ -202,14 +202,23 @@ class Run:
         with (self.scratch / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 file.seek(0)
                 if not force:
                     raise InputError(f"{self.folder}: is running ({file.read()[:200]})") from None
+            except OSError:  # a file system without locks blocks nobody
+                pass
             else:
                 file.truncate(0)
                 print(holder(), end="", file=file, flush=True)
+                self.sweep()
             yield
+
+    def sweep(self) -> None:
+        """Removes what a kill left of a write, or of the work after its result was kept."""
+        over = [self.folder / "metrics.json"] if self.status == "ok" else []
+        for path in [*self.folder.glob(".*.part"), *over]:
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def recording(self, **facts: Any) -> Iterator[Run]:

@@ -40,11 +40,7 @@ class Checkpointer:
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob("*.part"):
             left_over.unlink()
-        part = self.folder / f"step{trainer.step:08d}.part"
-        with part.open("wb+") as file:
-            torch.save(trainer.state(), file)
-            file.flush()
-            os.fsync(file.fileno())
+        part = _written(self.folder / f"step{trainer.step:08d}.part", trainer.state())
         path = part.with_name(f"{part.stem}-{_digest(part)}.pt")
         part.rename(path)
         _sync_folder(self.folder)
@@ -70,6 +66,19 @@ class Checkpointer:
 
     def _has(self, step: int) -> bool:
         return any(is_whole(path) for path in self.folder.glob(f"step{step:08d}-*.pt"))
+
+
+def _written(part: Path, state: dict[str, Any]) -> Path:
+    try:
+        with part.open("wb+") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch.save says the latter where a disk is full
+        part.unlink(missing_ok=True)
+        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"{part}: cannot be written ({cause})") from None
+    return part
 
 
 def is_whole(path: Path) -> bool:

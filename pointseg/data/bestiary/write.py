@@ -6,9 +6,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import shutil
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +19,7 @@ from tqdm import tqdm
 from pointseg.data.bestiary.draw import LARGEST, SMALLEST, Scene, draw
 from pointseg.data.bestiary.edition import edition_of
 from pointseg.data.bestiary.species import PARTS
-from pointseg.data.files import read_json, shown
+from pointseg.data.files import folder_or_nothing, read_json, shown
 from pointseg.data.write_coco import category_entries, coco_folders, write_coco, write_coco_lists
 from pointseg.data.write_voc import voc_folders, write_voc, write_voc_lists
 from pointseg.structures import InputError, Truth
@@ -127,23 +124,6 @@ def already_made(out: Path, request: Request) -> bool:
             f"{out}: holds a Bestiary of another recipe ({shown(present)}); choose another folder"
         )
     return True
-
-
-@contextmanager
-def folder_or_nothing(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name at the end, or vanishes on failure."""
-    temporary = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def fill(folder: Path, request: Request, workers: int, progress: bool) -> None:

@@ -1,0 +1,1 @@
+"""pointseg: which pixels does a point own?"""

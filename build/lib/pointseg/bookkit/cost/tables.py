@@ -1,0 +1,75 @@
+"""From a cost run to the cells of the chapter's tables: rows of text, nothing measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pointseg.bookkit.markup import escape, filled
+from pointseg.bookkit.report import source
+from pointseg.lab.run_record import Run
+
+NOT_MEASURED = "not measured here"
+Row = dict[str, Any]
+
+
+def source_line(run: Run) -> str:
+    """Where, when and on how many threads a run's numbers were made."""
+    where = escape(run.read("env.json").get("device", "") or "an unnamed machine")
+    threads = run.result["metrics"]["machines"][0]["threads"]
+    ended = run.result.get("finished", "")
+    return filled("Run {}, finished {}, on {}, {} thread(s).", source(run), ended, where, threads)
+
+
+def machine_table(metrics: Row) -> tuple[list[str], list[list[str]]]:
+    head = ["device", "float32, 10⁹ operations/s", "bf16, 10⁹ operations/s", "copy, 10⁹ bytes/s"]
+    rates = ("float32", "bf16", "bytes")
+    rows = [
+        [escape(m["device"]), *(number(m[k] / 1e9) for k in rates)] for m in metrics["machines"]
+    ]
+    return head, rows
+
+
+def cost_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    head = ["what", "piece", "images", "side", "ms", "median ms", "peak MB", "floor, ms"]
+    numbers = ("ms", "median_ms", "peak_mb", "floor_ms")
+    cells = [
+        [escape(row["group"]), filled("{} ({})", row["name"], row["precision"]),
+         str(row["images"]), str(row["side"]), *(number(row[k]) for k in numbers)]
+        for row in rows
+    ]  # fmt: skip
+    return head, cells
+
+
+def memory_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    head = ["method", "scale", "side of the image", "weights, MB", "held by a step beside them, MB"]
+    cells = [
+        [
+            row["method"],
+            row["scale"],
+            str(row["side"]),
+            number(row["weights_mb"]),
+            number(row["peak_mb"]),
+        ]
+        for row in rows
+    ]
+    return head, cells
+
+
+def number(value: float | None) -> str:
+    """Three figures that count; a dash for nothing."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def curves(
+    rows: Sequence[Row], group: str, key: str = "ms"
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Piece -> sides and values, by rising side, of one group."""
+    lines: dict[str, tuple[list[int], list[float]]] = {}
+    for row in sorted((r for r in rows if r["group"] == group), key=lambda r: r["side"]):
+        sides, values = lines.setdefault(row["name"], ([], []))
+        sides.append(row["side"])
+        values.append(row[key])
+    return lines

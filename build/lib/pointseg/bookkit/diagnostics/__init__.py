@@ -1,0 +1,1 @@
+"""What a chapter measures inside a method."""

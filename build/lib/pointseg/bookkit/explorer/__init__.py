@@ -1,0 +1,1 @@
+"""The key-point-shift explorer: one JavaScript module, live and in the static book."""

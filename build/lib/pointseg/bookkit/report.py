@@ -1,0 +1,496 @@
+"""From runs/ to what a reader sees: measured values, verdicts on claims, tables, badges.
+
+A verdict is computed, never chosen. At scale paper a printed cell is reproduced or not by a
+tolerance fixed before any run. At scale small no value can be compared with a print; there the
+order of a table's rows is on trial.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
+from pointseg.lab.plan import Row, rows
+from pointseg.lab.run_index import changed
+from pointseg.lab.run_record import Run, flat, kept_runs, strict
+from pointseg.lab.verdicts import (
+    CONTRADICTED,
+    HOLDS,
+    OUTSIDE,
+    UNDECIDED,
+    Step,
+    Verdict,
+    on_bench,
+)
+
+REPRODUCED = "reproduced"
+DIRECTION = "direction holds"
+FAILED = "not reproduced"
+NOT_RUN = "not run"
+HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU")
+BADGE = {
+    HOLDS: "direction",
+    CONTRADICTED: "failed",
+    UNDECIDED: "none",
+    OUTSIDE: "none",
+    REPRODUCED: "reproduced",
+    DIRECTION: "direction",
+    FAILED: "failed",
+    NOT_RUN: "none",
+    "stale": "stale",
+    "carried": "direction",
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of ours: a score of one run."""
+
+    run: str
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed number and what our runs say of it."""
+
+    paper: str
+    table: str
+    row: int
+    column: str
+    printed: float
+    verdict: str
+    scale: str | None = None
+    values: tuple[Value, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper} Tab. {self.table} row {self.row + 1} {self.column}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended well, the row of the plan that it is a run of, and its scores by name."""
+
+    run: Run
+    row: str | None
+    recipe: dict[str, Any]
+    scores: dict[str, float]
+
+
+def read_claims(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(Path(path).read_text())
+
+
+def finished(folder: Path, planned: dict[str, Row] | None = None) -> list[Finished]:
+    """Every kept run of an experiment that ended well."""
+    planned = rows() if planned is None else planned
+    wanted = {_whole(json.loads(row.recipe.to_json())): name for name, row in planned.items()}
+    done = []
+    for run in kept_runs(folder):
+        recipe = run.read("recipe.json")
+        if run.status == "ok" and "stages" in recipe:
+            scores = flat(run.result.get("metrics", {}))
+            done.append(Finished(run, wanted.get(_whole(recipe)), recipe, scores))
+    return done
+
+
+def _whole(recipe: dict[str, Any]) -> str:
+    """All of a recipe but its seed: a run joins the row whose recipe is this one, and no other."""
+    return json.dumps(strict({**recipe, "seed": None}), sort_keys=True)
+
+
+def newest(folder: Path, notebook: str) -> Run | None:
+    """The run of a notebook that finished last."""
+    runs = [r for r in kept_runs(folder) if r.result.get("notebook") == notebook]
+    ended = [run for run in runs if run.status == "ok"]
+    return max(ended, key=lambda run: run.result.get("finished", ""), default=None)
+
+
+def source(run: Run | None) -> str:
+    """A link to a run, or a word where there is none."""
+    if run is None:
+        return "no run yet"
+    return filled('<a href="runs.html#{}"><code>{}</code></a>', run.id, run.id)
+
+
+def source_line(run: Run | None) -> str:
+    """A sentence with a link to a run, or what its absence means."""
+    if run is None:
+        return "<p><em>This part has not been run yet: its tables and figures are empty.</em></p>"
+    return filled("<p>From run {}.</p>", source(run))
+
+
+def values_of(row: str | None, score: str, runs: Iterable[Finished]) -> tuple[Value, ...]:
+    """Our values of one score of one row, one a run, by seed."""
+    mine = [f for f in runs if row is not None and f.row == row and score in f.scores]
+    values = [Value(f.run.id, f.recipe["seed"], f.scores[score]) for f in mine]
+    return tuple(sorted(values, key=lambda value: value.seed))
+
+
+def on_shared_seeds(values: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
+    """The values of the seeds that every row has: rows are compared like with like."""
+    seeds = set.intersection(*({v.seed for v in row} for row in values))
+    return [tuple(v for v in row if v.seed in seeds) for row in values]
+
+
+def verdict_on(values: Sequence[Sequence[Value]], needed: int) -> str:
+    """Whether rows at scale small stand in the printed order.
+
+    Each pair of neighbours is decided on the seeds that both have; one that fails is never hidden
+    by another one that has not been run.
+    """
+    return first_of({_pair(*on_shared_seeds(pair), needed) for pair in pairwise(values)})
+
+
+def _pair(smaller: Sequence[Value], larger: Sequence[Value], needed: int) -> str:
+    if len({v.seed for v in smaller}) < needed:
+        return NOT_RUN
+    return DIRECTION if mean(smaller) < mean(larger) else FAILED
+
+
+def first_of(words: Iterable[str]) -> str:
+    """The one word for several: what failed, before what is unknown, before what holds."""
+    words = set(words)
+    return next((w for w in (FAILED, NOT_RUN, DIRECTION, REPRODUCED) if w in words), NOT_RUN)
+
+
+def mean(values: Sequence[Value]) -> float:
+    return statistics.fmean(v.score for v in values)
+
+
+def spread(values: Sequence[Value]) -> float:
+    """Standard deviation over runs, 0 for one run."""
+    return statistics.stdev(v.score for v in values) if len(values) > 1 else 0.0
+
+
+class Trial:
+    """The papers' claims held against a set of runs."""
+
+    def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
+        self.claims, self.runs = claims, runs
+        self.needed = claims.get("seeds_for_a_verdict", 3)
+
+    def measured(self, paper: str, table: str, row: int, column: str) -> dict[str, Any] | None:
+        """The row of ours beside a printed number; the columns of one printed row may be measured
+        on different layouts."""
+        place = (paper, table, row)
+        beside = (
+            entry
+            for entry in self.claims.get("measured", [])
+            if (entry["paper"], entry["table"], entry["row"]) == place and column in entry["scores"]
+        )
+        return next(beside, None)
+
+    def values(self, paper: str, table: str, row: int, column: str, name: str = "ours"):
+        """Our values beside a printed number; `name` "at_paper" is the row at scale paper."""
+        entry = self.measured(paper, table, row, column)
+        return values_of(entry.get(name), entry["scores"][column], self.runs) if entry else ()
+
+    def value(self, row: str, score: str) -> tuple[Value, ...]:
+        return values_of(row, score, self.runs)
+
+    def pairs_of(self, paper: str, table: str, row: int, column: str):
+        """Neighbours (smaller row, larger row) in a printed order that this row is one of, and the
+        seeds that decide."""
+        place = (paper, table, column)
+        return [
+            (pair, self.needed_for(order))
+            for order in self.claims.get("orders", [])
+            if (order["paper"], order["table"], order["column"]) == place
+            for pair in pairwise(order["rows"])
+            if row in pair
+        ]
+
+    def needed_for(self, order: dict[str, Any]) -> int:
+        """Seeds that decide an order: a sweep may name fewer than the rest."""
+        return order.get("seeds", self.needed)
+
+    def cell(self, paper: str, table: str, row: int, column: str, printed: float) -> Cell:
+        place = (paper, table, row, column)
+        at_paper = self.values(*place, "at_paper")
+        if at_paper:
+            near = abs(mean(at_paper) - printed) <= self.claims["tolerance"]
+            return Cell(*place, printed, REPRODUCED if near else FAILED, "paper", at_paper)
+        small = self.values(*place)
+        return Cell(*place, printed, self.by_order(*place), "small" if small else None, small)
+
+    def by_order(self, paper: str, table: str, row: int, column: str) -> str:
+        """The verdict at scale small: every order that the row takes part in."""
+        return first_of(
+            verdict_on([self.values(paper, table, r, column) for r in pair], needed)
+            for pair, needed in self.pairs_of(paper, table, row, column)
+        )
+
+    def cells(self) -> list[Cell]:
+        """One a printed number of every table of every paper."""
+        return [
+            self.cell(paper, table["id"], i, column, row[column])
+            for paper, content in self.claims["papers"].items()
+            for table in content["tables"]
+            for i, row in enumerate(table["rows"])
+            for column in table.get("units", {})
+            if is_number(row.get(column)) and table["units"][column] == "percent"
+        ]
+
+    def order_rows(self) -> list[dict[str, Any]]:
+        """Each order that a paper claims, the verdict on it and the values it was held against:
+        those of the seeds that all its rows share, or all there are while they share none."""
+        return [self._order_row(order) for order in self.claims.get("orders", [])]
+
+    def _order_row(self, order: dict[str, Any]) -> dict[str, Any]:
+        place = (order["paper"], order["table"])
+        values = [self.values(*place, r, order["column"]) for r in order["rows"]]
+        shared, verdict = on_shared_seeds(values), verdict_on(values, self.needed_for(order))
+        return {**order, "verdict": verdict, "values": shared if shared[0] else values}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def trial(claims: Path, runs: Path) -> Trial:
+    return Trial(read_claims(claims), finished(runs))
+
+
+def verdict_lines(claims: Path, runs: Path) -> list[str]:
+    """The verdicts as text: labels, students, then how many printed cells got which."""
+    held = trial(claims, runs)
+    lines = [str(verdict) for verdict in on_bench(held.claims, runs)]
+    lines += [f"{row['verdict']:16} {row['id']}: {row['says']}" for row in held.order_rows()]
+    verdicts = [cell.verdict for cell in held.cells()]
+    words = (REPRODUCED, DIRECTION, FAILED, NOT_RUN)
+    return [*lines, *(f"{verdicts.count(word):5} printed cells {word}" for word in words)]
+
+
+def badge(verdict: str) -> str:
+    return filled('<span class="verdict verdict-{}">{}</span>', BADGE[verdict], verdict)
+
+
+def number(values: Sequence[Value], digits: int = 1) -> str:
+    """Our mean and spread with a link to the run, or to the first of them; a dash where there is
+    none."""
+    if not values:
+        return "-"
+    text = f"{mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {spread(values):.{digits}f}"
+    title = ", ".join(v.run for v in values)
+    link = filled('<a href="runs.html#{}" title="{}">{}</a>', values[0].run, title, text)
+    return filled("{} <small>n={}</small>", link, len(values))
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """HTML table that scrolls by itself on a narrow screen; cells that are not marked as HTML are
+    escaped. Long names break at underscores."""
+    lines = list(lines)
+    if not head or not lines:
+        return "<p><em>Not run yet.</em></p>"
+    top = "".join(f"<th>{breaking(h)}</th>" for h in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in line)}</tr>" for line in lines)
+    whole = f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
+    return Html(whole)
+
+
+def printed_table(held: Trial, paper: str, table_id: str) -> str:
+    """A paper's table as printed, beside it our values at scale small and the verdict."""
+    content = _printed(held, paper, table_id)
+    scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
+    numbers = range(len(content["rows"]))
+    shown = [c for c in scores if any(held.measured(paper, table_id, i, c) for i in numbers)]
+    ours = [f"ours, small: {escape(c)}" for c in shown]
+    lines = []
+    for i, row in enumerate(content["rows"]):
+        cells = {
+            c: held.cell(paper, table_id, i, c, row[c]) for c in scores if is_number(row.get(c))
+        }
+        values = [number(cells[c].values) if c in cells else "-" for c in shown]
+        verdict = badge(first_of({c.verdict for c in cells.values()} - {NOT_RUN}))
+        first, *printed = (plain(row.get(c)) for c in content["columns"])
+        lines.append([first, verdict, *printed, *values])
+    first, *rest = map(escape, content["columns"])
+    return table([first, "verdict", *rest, *ours], lines)
+
+
+def _printed(held: Trial, paper: str, table_id: str) -> dict[str, Any]:
+    return next(t for t in held.claims["papers"][paper]["tables"] if t["id"] == table_id)
+
+
+def plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return escape(text)
+
+
+def ours_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, str]) -> str:
+    """A table of ours alone, that no paper has: named rows of the plan against named scores."""
+    lines = [
+        [escape(name), *(number(held.value(row, score)) for score in scores.values())]
+        for name, row in ours.items()
+    ]
+    return table([what, *map(escape, scores)], lines)
+
+
+def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
+    """PQ of students, and beside it that of the pseudo labels that taught them."""
+    kinds, parts = ("PQ", "PQ_th", "PQ_st"), {"student": "val", "pseudo label": "labels"}
+    scores = {f"{who} {kind}": f"{part}/{kind}" for who, part in parts.items() for kind in kinds}
+    return ours_table(held, what, ours, scores)
+
+
+def bench_table(held: Trial, bed: str, ours: dict[str, str], scores: Sequence[str]) -> str:
+    """Rows that a bed of the label bench has scored: named rows of the plan against its scores."""
+    place = f"bench-{bed}"
+    lines = [
+        [escape(name), *(number(_on_bench(held.runs, place, row, score)) for score in scores)]
+        for name, row in ours.items()
+    ]
+    return table([f"labels, bed {bed}", *map(escape, scores)], lines)
+
+
+def _on_bench(runs: Sequence[Finished], place: str, row: str, score: str) -> tuple[Value, ...]:
+    """The values of a row's runs on a bed, by seed."""
+    name = f"bench/{score}"
+    mine = [f for f in runs if f.run.id.startswith(f"{place}/{row}/") and name in f.scores]
+    values = [Value(f.run.id, f.recipe["seed"], f.scores[name]) for f in mine]
+    return tuple(sorted(values, key=lambda value: value.seed))
+
+
+def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:
+    """How far the first of two rows of ours lies above the second: on the mean, and on each seed
+    that both have."""
+    lines = []
+    for name, pair in pairs.items():
+        gains = gains_of(*on_shared_seeds([held.value(row, score) for row in pair]))
+        by_seed = ", ".join(f"{gain:+.1f}" for gain in gains)
+        average = f"{statistics.fmean(gains):+.1f}" if gains else "-"
+        lines.append([escape(name), average, by_seed or "-"])
+    return table([what, "mean", "seed by seed"], lines)
+
+
+def gains_of(upper: Sequence[Value], lower: Sequence[Value]) -> list[float]:
+    """Upper less lower, seed by seed."""
+    seeds = sorted({v.seed for v in upper})
+    above, below = ([[v for v in row if v.seed == s] for s in seeds] for row in (upper, lower))
+    return [mean(a) - mean(b) for a, b in zip(above, below)]
+
+
+def orders_table(held: Trial, paper: str | None = None) -> str:
+    """What the papers say about orders, what we saw, and the verdict."""
+    lines = [
+        [f"{r['paper']} Tab. {r['table']}", escape(r["says"]), in_order(r["values"]),
+         badge(r["verdict"])]
+        for r in held.order_rows() if paper in (None, r["paper"])
+    ]  # fmt: skip
+    return table(["claim", "paper says", "ours, small, in that order", "verdict"], lines)
+
+
+def bench_verdicts_table(verdicts: Sequence[Verdict]) -> str:
+    """What the label bench says of the claims that it judges, pair by pair."""
+    lines = [
+        [f"{v.id}, {v.bed}", escape(v.says), joined("<br>", map(_step_line, v.steps)),
+         filled("{}{}", badge(v.word), joined("", (f" {gate}." for gate in v.missed)))]
+        for v in verdicts
+    ]  # fmt: skip
+    return table(
+        ["claim and bed", "paper says", "ours, and the paper's difference", "verdict"], lines
+    )
+
+
+def _step_line(step: Step) -> str:
+    ours = f"{step.effect}" if step.effect else "-"
+    paper = f"{step.printed:+.1f}" if step.printed is not None else "-"
+    needed = f" ({step.needed} seeds would decide)" if step.needed else ""
+    return f"{step.above} over {step.below}: {ours}{needed}; paper {paper}"
+
+
+def in_order(values: Sequence[Sequence[Value]]) -> str:
+    """Our values of rows in the printed order, joined by the signs that are true of ours."""
+    text = number(values[0])
+    for before, after in pairwise(values):
+        both = before and after
+        sign = ("<" if mean(before) < mean(after) else "≥") if both else ","
+        text = filled("{} {} {}", text, sign, number(after))
+    return text
+
+
+def sweeps_table(held: Trial, paper: str) -> str:
+    """How far the rows of each sweep lie apart, printed and ours, beside what the seed alone does
+    to one of them."""
+    sweeps = [o for o in held.order_rows() if o["paper"] == paper and "seeds" in o]
+    head = ["sweep", "best over worst row, printed", "best over worst row, ours",
+            "spread of one row over seeds"]  # fmt: skip
+    return table(head, [_sweep(held, sweep) for sweep in sweeps])
+
+
+def _sweep(held: Trial, sweep: dict[str, Any]) -> list[str]:
+    place, column = (sweep["paper"], sweep["table"]), sweep["column"]
+    printed = _printed(held, *place)["rows"]
+    whole = [held.values(*place, r, column) for r in sweep["rows"]]
+    ours = [mean(v) for v in sweep["values"]] if all(sweep["values"]) else []
+    repeated = [spread(values) for values in whole if len(values) > 1]
+    ranges = (_range([printed[r][column] for r in sweep["rows"]]), _range(ours))
+    return [escape(sweep["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"]
+
+
+def _range(scores: Sequence[float]) -> str:
+    return f"{max(scores) - min(scores):.1f}" if scores else "-"
+
+
+def states(folder: Path, state: Callable[[Path], str]) -> dict[str, str]:
+    """Run id -> "stale" or "carried" for the kept runs of notebooks that are not simply current."""
+    words = {run.id: state(run.folder) for run in kept_runs(folder) if "key" in run.result}
+    return {name: word for name, word in words.items() if word != "current"}
+
+
+def headline(scores: dict[str, float]) -> str:
+    """The scores that tables ask for, and all others on demand."""
+    lines = {name: f"{name} {value:.1f}" for name, value in scores.items()}
+    rest = [line for name, line in lines.items() if name not in HEADLINES]
+    more = "<details><summary>{} more</summary>{}</details>"
+    first = joined("<br>", (lines[name] for name in HEADLINES if name in lines))
+    return filled("{}" + more, first, len(rest), joined("<br>", rest)) if rest else first
+
+
+def runs_table(folder: Path, words: dict[str, str] | None = None) -> str:
+    """Every kept run with an anchor of its own: what it is, how it ended, its scores, its files.
+
+    `words` has a word, "stale" or "carried", for runs whose code is not what it was.
+    """
+    lines = [_run_line(run, folder, (words or {}).get(run.id)) for run in kept_runs(folder)]
+    return table(["run", "stages", "settings", "state", "wall", "scores"], lines)
+
+
+def file_links(run: Run, runs: Path) -> str:
+    """Links to the files of a run, which the book copies beside its pages."""
+    folder = run.folder.relative_to(runs).as_posix()
+    names = sorted(path.name for path in run.folder.iterdir() if path.is_file())
+    link = '<a href="runs/{}/{}">{}</a>'
+    return joined(" ", (filled(link, quote(folder), quote(name), name) for name in names))
+
+
+def _run_line(run: Run, runs: Path, word: str | None) -> list[str]:
+    recipe, result = run.read("recipe.json"), run.result
+    stages = [stage["method"] for stage in recipe.get("stages", [])]
+    return [
+        filled('<a id="{}"></a><code>{}</code><br>{}', run.id, run.id, file_links(run, runs)),
+        escape(" > ".join(stages) or result.get("kind", "")),
+        escape(changed(recipe)),
+        filled("{} {}", run.status, badge(word)) if word else run.status,
+        f"{result.get('wall_s', 0):.0f} s",
+        headline(flat(result.get("metrics", {}))),
+    ]

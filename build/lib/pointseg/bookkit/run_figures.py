@@ -1,0 +1,47 @@
+"""Figures of one run: its losses, and what its model predicts."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+
+from pointseg.bookkit import figures
+from pointseg.lab.evaluation import SHOWN, predictions
+from pointseg.lab.models import load_model
+from pointseg.lab.predict import shown_segments
+from pointseg.lab.progress import read_log
+from pointseg.lab.run_data import open_corpus
+from pointseg.lab.run_record import Run
+
+
+def show_losses(run: Run) -> None:
+    """Every loss over the steps, a panel a stage."""
+    lines = read_log(run.folder / "log.jsonl.gz")
+    stages = sorted({line["stage"] for line in lines})
+    figure, axes = plt.subplots(1, len(stages), figsize=(3.2 * len(stages) + 1, 2.6), squeeze=False)
+    for axis, k in zip(axes[0], stages):
+        mine = [line for line in lines if line["stage"] == k]
+        for i, name in enumerate(mine[0]["losses"]):
+            values = [line["losses"].get(name) for line in mine]
+            steps = [line["step"] for line in mine]
+            axis.plot(steps, values, color=figures.colour(i), label=name, linewidth=1)
+        axis.set_xlabel(f"step of stage {k}")
+        axis.legend(fontsize=7)
+    axes[0][0].set_ylabel("weighted loss")
+    figure.tight_layout()
+    plt.show()
+
+
+def show_predictions(run: Run) -> None:
+    """The first scored images and what the run's model finds there, where it answers alone."""
+    method, recipe, categories = load_model(run.model)
+    if "val" not in method.SCORES:
+        return
+    corpus = open_corpus(recipe)
+    predicted = list(predictions(method, recipe, corpus, SHOWN))
+    _, axes = figures.multiples([""] * len(predicted), columns=SHOWN)
+    for i, (axis, prediction) in enumerate(zip(axes, predicted)):
+        masks, label = shown_segments(prediction)
+        figures.masks(axis, corpus.scored.image(i), masks, label.tolist())
+        names = dict.fromkeys(categories[k].name for k in label.tolist())
+        axis.set_title(", ".join(names)[:28], fontsize=7)
+    plt.show()

@@ -1,0 +1,398 @@
+"""The command line. A command is one function, which imports what it needs when it runs, and one
+row of COMMANDS.
+
+Bad input ends in one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pointseg.structures import POINT_KINDS, InputError
+
+
+def data_make(options) -> None:
+    from pointseg.data.bestiary import make
+
+    make(**arguments_of(options))
+
+
+def data_tile(options) -> None:
+    from pointseg.data.tiles import write_tiles
+
+    print(write_tiles(options.roots, options.out, options.side))
+
+
+def data_check(options) -> int:
+    from pointseg.data.doctor import check
+
+    report = check(options.root, options.layout, points=options.points)
+    for kind, lines in (("note", report.notes), ("fault", report.faults)):
+        for line in lines:
+            print(f"{kind:6} {line}")
+    print(f"{len(report.faults)} faults in {options.root}")
+    return 2 if report.faults else 0
+
+
+def data_gauge(options) -> None:
+    from pointseg.data.gauge import gauge, table
+
+    measures = gauge(options.roots, options.split, options.stride, options.images)
+    print(json.dumps(measures, indent=1) if options.json else "\n".join(table(measures)))
+
+
+def points(options) -> None:
+    from pointseg.data.layouts import open_dataset
+    from pointseg.data.points import sample_points, write_points
+
+    dataset = open_dataset(options.root, options.split, options.layout)
+    made = sample_points(dataset, options.kind, options.n, options.seed, jitter_px=options.jitter)
+    write_points(options.out, made)
+    what = f"{options.kind} points for {len(dataset)} images"
+    print(f"{options.out}: {what}, content hash {made.content_hash[:12]}")
+
+
+def evaluate_instances(options) -> None:
+    from pointseg.metrics.scores import evaluate_instances_files
+
+    show_scores(evaluate_instances_files(options.gt, options.dt, options.protocol), options.json)
+
+
+def evaluate_panoptic(options) -> None:
+    from pointseg.metrics.scores import evaluate_panoptic_files
+
+    files = (options.gt, options.gt_dir, options.dt, options.dt_dir)
+    show_scores(evaluate_panoptic_files(*files), options.json)
+
+
+def show_scores(scores: dict[str, Any], as_json: bool) -> None:
+    """Prints scores; one that no object asks for is null in JSON, which has no NaN."""
+    numbers = {name: v for name, v in scores.items() if isinstance(v, int | float)}
+    if as_json:
+        strict = {name: None if math.isnan(v) else v for name, v in numbers.items()}
+        print(json.dumps(scores | strict, indent=1, allow_nan=False))
+        return
+    for name, value in numbers.items():
+        print(f"{name:24} {value:8.3f}")
+
+
+def run(options) -> None:
+    from pointseg.lab.notebook import run_notebook
+
+    given = parameters(options.p)
+    print(run_notebook(options.notebook, given, force=options.force, runs=options.runs))
+
+
+def train(options) -> None:
+    from pointseg.lab.announced import announced
+
+    plan = options.notebook.parent / "plan.yml"
+    print(announced(options.name, named(options), plan), flush=True)  # torch takes seconds to load
+    from pointseg.lab.reproduce import trained
+
+    trained(options.notebook, named(options), options.force, options.runs)
+
+
+def recipe(options) -> None:
+    from pointseg.lab.reproduce import recipe_lines
+
+    print("\n".join(recipe_lines(options.notebook, named(options), options.explain)))
+
+
+def named(options) -> dict[str, str]:
+    """Parameters of the experiment's notebook: a row or a method, dials, and what -p gives."""
+    dials = {"method": options.name, "scale": options.scale, "seed": options.seed}
+    stated = {name: value for name, value in dials.items() if value is not None}
+    return stated | parameters(options.p)
+
+
+def carry(options) -> int:
+    from pointseg.lab.carry import carry
+
+    lines = carry(options.base, options.methods, options.runs)
+    print("\n".join(lines))
+    return 1 if any(line.startswith("DIFFERS") for line in lines) else 0
+
+
+def parameters(pairs: list[str]) -> dict[str, str]:
+    """`name=value` texts as a dict; values stay texts, the notebook's own types decide what they
+    mean."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"-p {pair}: expected name=value")
+        if name in values:
+            raise InputError(f"-p {name}: given twice")
+        values[name] = value
+    return values
+
+
+def pretrain(options) -> None:
+    from pointseg.lab.pretrain import pretrain
+
+    pretrain(**arguments_of(options))
+
+
+def predict(options) -> None:
+    from pointseg.lab.predict import predict_images
+
+    predict_images(**arguments_of(options))
+
+
+def labels(options) -> None:
+    from pointseg.lab.export_labels import export_labels
+
+    print(export_labels(**arguments_of(options)))
+
+
+def reproduce(options) -> None:
+    from pointseg.lab.reproduce import reproduce
+
+    reproduce(options.tier, runs=options.runs)
+
+
+def bench(options) -> None:
+    from pointseg.lab.bench import bench
+
+    given = {"scale": options.scale, "data": options.data, "scored_images": options.images}
+    changes = {name: value for name, value in given.items() if value is not None}
+    changes |= {"scored_on": "val"} if options.val else {}
+    lines = bench(options.paper, words_of(options.rows), numbers_of(options.seeds),
+                  options.runs, options.force, **changes)  # fmt: skip
+    for line in lines:
+        print(line, flush=True)
+
+
+def words_of(text: str | None) -> list[str]:
+    return [word for word in (text or "").split(",") if word]
+
+
+def numbers_of(text: str | None) -> list[int] | None:
+    """0-4 or 0,2,7 as numbers."""
+    if text is None:
+        return None
+    try:
+        spans = [[int(end) for end in span.split("-")] for span in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds: expected numbers such as 0-4 or 0,2, got {text!r}") from None
+    return [seed for span in spans for seed in range(span[0], span[-1] + 1)]
+
+
+def index(options) -> None:
+    from pointseg.lab.run_index import write_index
+
+    for file in write_index(options.runs):
+        print(file)
+
+
+def verdicts(options) -> None:
+    from pointseg.bookkit.report import verdict_lines
+
+    print("\n".join(verdict_lines(options.claims, options.runs)))
+
+
+class Argument:
+    """What `add_argument` takes."""
+
+    def __init__(self, *names: str, **settings: Any):
+        self.names, self.settings = names, settings
+
+
+class Command(NamedTuple):
+    action: Callable[[argparse.Namespace], int | None]
+    text: str
+    arguments: tuple[Argument, ...]
+
+
+def path(name: str, default: str | None = None) -> Argument:
+    """A path; an option without a default is required."""
+    needed = {"required": default is None} if name.startswith("-") else {}
+    return Argument(name, type=Path, default=default and Path(default), **needed)
+
+
+def number(name: str, default: int | None, text: str | None = None) -> Argument:
+    return Argument(name, type=whole, default=default, help=text)
+
+
+def whole(text: str) -> int:
+    """An integer as JSON writes it: neither 010 nor 1_000."""
+    if not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", text):
+        raise argparse.ArgumentTypeError(f"expected an integer, got {text[:60]!r}")
+    return int(text)
+
+
+LAYOUT = Argument("--layout", default="auto")
+OUT = path("--out")
+RUNS = path("--runs", "runs")
+SCORED = (path("--gt"), path("--dt"), Argument("--json", action="store_true"))
+RUNNING = (
+    Argument("-p", metavar="NAME=VALUE", action="append", default=[]),
+    Argument("--force", action="store_true", help="run again even where the run exists"),
+    RUNS,
+)
+NAMED = (
+    Argument("name", help="a method, or a row of book/plan.yml"),
+    Argument("--scale", help="smoke, small, photos or paper (default: the row's, or smoke)"),
+    number("--seed", None),
+    path("--notebook", "book/experiment.py"),
+)
+
+GROUPS = {"data": "make or check data", "evaluate": "score result files"}
+COMMANDS: dict[str, Command] = {
+    "data make": Command(data_make, "write Bestiary in the official layouts", (
+        path("out"),
+        Argument("--layout", choices=("voc", "coco", "all"), default="all"),
+        number("--images", 64, "images to train on"),
+        number("--val", None, "images to evaluate on (a quarter of --images unless given)"),
+        number("--tune", None, "images to choose on (likewise)"),
+        number("--pretrain", 0, "images for pretraining, without labels"),
+        number("--edition", 2, "1: the easy tier"),
+        number("--size", None, "side in pixels (192, or 128 of edition 1)"),
+        number("--seed", 0),
+        number("--workers", 0),
+    )),
+    "data tile": Command(data_tile, "cut datasets in COCO's layout into tiles, one new dataset", (
+        Argument("roots", type=Path, nargs="+"), OUT, number("--side", 128),
+    )),
+    "data check": Command(data_check, "list every fault of a dataset; exit 2 when there is one", (
+        path("root"), LAYOUT, Argument("--points", type=Path),
+    )),
+    "data gauge": Command(data_gauge, "measure how hard datasets are, side by side", (
+        Argument("roots", metavar="DIR", nargs="+", help="a dataset, or dataset:split"),
+        Argument("--split", default="val"),
+        number("--stride", 8),
+        number("--images", 150, "read at most so many of each dataset, as many of all"),
+        Argument("--json", action="store_true"),
+    )),
+    "points": Command(points, "sample points from a dataset's masks", (
+        path("root"),
+        Argument("--split", default="train"),
+        LAYOUT,
+        Argument("--kind", choices=POINT_KINDS, default="uniform"),
+        number("--n", 1),
+        number("--seed", 0),
+        Argument("--jitter", type=float, default=4.0, help="spread of `jitter` in pixels"),
+        OUT,
+    )),
+    "evaluate instances": Command(evaluate_instances, "mask AP of COCO-format results", (
+        Argument("--protocol", choices=("coco", "voc"), default="coco"), *SCORED,
+    )),
+    "evaluate panoptic": Command(evaluate_panoptic, "panoptic quality, by panopticapi's rules", (
+        *SCORED, path("--gt-dir"), path("--dt-dir"),
+    )),
+    "run": Command(run, "run a notebook with checked parameters into runs/", (
+        path("notebook"), *RUNNING,
+    )),
+    "train": Command(train, "train and score a method or a row of book/plan.yml", (
+        *NAMED, *RUNNING,
+    )),
+    "recipe": Command(recipe, "print the recipe that `train` would use", (
+        *NAMED, RUNNING[0],
+        Argument("--explain", action="store_true", help="each value, and where it comes from"),
+    )),
+    "carry": Command(carry, "record which methods give the numbers of another commit, to the bit", (
+        Argument("base", help="a commit"), Argument("methods", nargs="*"), RUNS,
+    )),
+    "pretrain": Command(pretrain, "pretrain a backbone on images alone", (
+        Argument("kind", choices=("mae",)),
+        OUT, number("--views", 1_200_000), number("--batch", 64), number("--seed", 0),
+        Argument("--source", default="bestiary-easy", help="bestiary, or a folder of images"),
+        number("--size", 128),
+        number("--images", 30_000, "at most so many"),
+        number("--view", None, "side of a view in pixels (the image's own)"),
+        Argument("--start", help="weights that the encoder begins with"),
+        number("--alone", 96_000, "views before the teacher is followed"),
+    )),
+    "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
+        path("checkpoint"), path("images"), OUT,
+        Argument("--points", type=Path, help="points or boxes to segment, in any form of file"),
+    )),
+    "labels": Command(labels, "a trained method's labels of images with points, as COCO", (
+        Argument("method"),
+        Argument("--run", type=Path, required=True, help="its run folder, or the file model.pt"),
+        path("--data"), path("--points"), OUT,
+        Argument("--split", default="train"), LAYOUT,
+    )),
+    "reproduce": Command(reproduce, "run every experiment of a tier that has not run yet", (
+        Argument("tier", choices=("smoke", "small", "nuclei")), RUNS,
+    )),
+    "bench": Command(bench, "score labels of rows on tune images, object by object", (
+        Argument("paper", help="a paper's folder, what its beds' names begin with, or one bed"),
+        Argument("--rows", help="names with commas between them (all of the bed)"),
+        Argument("--seeds", help="such as 0-4 (the bed's); a seed draws the points too"),
+        Argument("--data", help="another dataset"),
+        Argument("--scale", help="another scale"),
+        number("--images", None, "at most so many"),
+        Argument("--val", action="store_true", help="on val, for rows that are finished on tune"),
+        Argument("--force", action="store_true", help="again even where the scores exist"),
+        RUNS,
+    )),
+    "index": Command(index, "write runs/index.csv and runs/README.md anew", (RUNS,)),
+    "verdicts": Command(verdicts, "hold the papers' claims against runs/", (
+        path("--claims", "book/claims.yml"), RUNS,
+    )),
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one line instead of a usage block."""
+
+    def error(self, message: str):
+        place = self.prog.removeprefix("pointseg").strip() or "command line"
+        raise InputError(f"{place}: {message}")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="pointseg", description="Which pixels does a point own?")
+    groups = {"": parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)}
+    for name, text in GROUPS.items():
+        group = groups[""].add_parser(name, help=text)
+        groups[name] = group.add_subparsers(required=True, metavar="COMMAND")
+    for words, (action, text, arguments) in COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        command = groups[group].add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        for argument in arguments:
+            command.add_argument(*argument.names, **argument.settings)
+    return parser
+
+
+def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given, by name, for a function that takes the same names."""
+    return {name: value for name, value in vars(options).items() if name != "action"}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit code: 0 done, 2 bad input, 130 interrupted."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what is half made is taken away
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        options = build_parser().parse_args(words)
+        return options.action(options) or 0
+    except InputError as problem:
+        return complain(str(problem), 2)
+    except OSError as problem:
+        where = problem.filename or "file system"
+        return complain(f"{where}: {problem.strerror or problem}", 2)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+
+
+def complain(message: str, code: int) -> int:
+    print(f"pointseg: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Layouts, points and what a training loop is allowed to see."""

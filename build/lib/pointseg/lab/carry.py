@@ -1,0 +1,137 @@
+"""`pointseg carry BASE`: methods that give the same numbers, bit by bit, after moves and renames.
+
+The battery (lab/battery.py) runs in a checkout of BASE and in the working tree, on one machine.
+What comes out bit-equal is written down in runs/carried.csv; a run with the old code then counts as
+current.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pointseg.lab.run_record import RUNS, home, write_text
+from pointseg.structures import InputError
+
+COLUMNS = ("method", "old", "new", "battery", "base", "commit")
+BATTERY = Path("pointseg/lab/battery.py")
+DIAGNOSTICS = Path("pointseg/bookkit/battery.py")  # of a chapter; compared where both trees have it
+
+
+def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str]:
+    """Runs the battery on both sides, records what is equal, returns a line a method."""
+    here = home().absolute()
+    with checked_out(base, here) as there:
+        before, after = outcome(there, methods), outcome(here, methods)
+    kept, lines = [], []
+    for method, new in after.items():
+        old = before.get(method)
+        if old is None and method.startswith("page: "):
+            continue
+        equal = old is not None and (old["battery"], old["outputs"]) == (
+            new["battery"],
+            new["outputs"],
+        )
+        lines.append(f"{'equal' if equal else 'DIFFERS':8} {method}")
+        if equal and old["code"] != new["code"]:
+            commits = {"base": commit(here, base), "commit": working_tree(here)}
+            codes = {"old": old["code"], "new": new["code"], "battery": new["battery"]}
+            kept.append({"method": method, **codes, **commits})
+    if kept:
+        write_carried([*read_carried(runs), *kept], runs)
+    return lines
+
+
+@contextmanager
+def checked_out(base: str, repository: Path) -> Iterator[Path]:
+    """A temporary working tree of a commit."""
+    with tempfile.TemporaryDirectory(prefix="carry-") as place:
+        there = Path(place) / "base"
+        git(repository, "worktree", "add", "--detach", "--quiet", str(there), base)
+        try:
+            yield there
+        finally:
+            git(repository, "worktree", "remove", "--force", str(there))
+
+
+def outcome(tree: Path, methods: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """What the battery of a tree says: method -> hashes of battery, code and outputs.
+
+    Where no method is named, what a chapter shows is among them.
+    """
+    if not (tree / BATTERY).exists():
+        raise InputError(f"carry: that commit has no {BATTERY}, so nothing of it can be compared")
+    shown = {} if methods or not (tree / DIAGNOSTICS).exists() else outputs_of(tree, DIAGNOSTICS)
+    return outputs_of(tree, BATTERY, methods) | shown
+
+
+def outputs_of(tree: Path, battery: Path, words: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """The JSON that a module of a tree prints."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *_beside()])}
+    with tempfile.TemporaryDirectory(prefix="battery-") as place:
+        module = ".".join(battery.with_suffix("").parts)
+        command = [sys.executable, "-m", module, *words]
+        done = subprocess.run(
+            command, cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise InputError(f"carry: the battery failed: {(done.stderr.splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _beside() -> list[str]:
+    """Where else modules are looked for, but for other copies of this library."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [path for path in paths if path and not (Path(path) / "pointseg").exists()]
+
+
+def is_carried(method: str, old: str | None, new: str | None, runs: Path | None = None) -> bool:
+    """Whether code `old` of a method is `new`, or was proven step by step to give the same."""
+    reached, waiting = set(), [old]
+    steps = read_carried(runs or home() / RUNS)
+    while waiting and new not in reached:
+        now = waiting.pop()
+        reached.add(now)
+        after = [row["new"] for row in steps if (row["method"], row["old"]) == (method, now)]
+        waiting += [each for each in after if each not in reached]
+    return new in reached
+
+
+def read_carried(runs: Path = RUNS) -> list[dict[str, str]]:
+    path = Path(runs) / "carried.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def write_carried(rows: list[dict[str, str]], runs: Path = RUNS) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for k, row in enumerate(rows) if row not in rows[:k])
+    return write_text(Path(runs) / "carried.csv", text.getvalue())
+
+
+def commit(repository: Path, name: str) -> str:
+    return git(repository, "rev-parse", "--short=8", name).strip()
+
+
+def working_tree(repository: Path) -> str:
+    """The commit that is checked out, with a mark where the files differ from it."""
+    changed = git(repository, "status", "--porcelain", "--", "pointseg")
+    return commit(repository, "HEAD") + ("+" if changed else "")
+
+
+def git(repository: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(repository), *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(f"carry: git {words[0]}: {(done.stderr.splitlines() or ['failed'])[-1]}")
+    return done.stdout

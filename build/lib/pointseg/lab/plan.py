@@ -1,0 +1,175 @@
+"""book/plan.yml: the rows that we measure, by name, the beds of the label bench that score them,
+and the folder that each run belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pointseg.lab.methods import METHODS
+from pointseg.lab.recipe import SCALES, Recipe, make
+from pointseg.lab.run_record import SMOKE, home, run_folder
+from pointseg.lab.settings import refuse_unknown, table, types_of
+from pointseg.structures import InputError
+
+PLAN = Path("book/plan.yml")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, or beside it: a recipe that is run with several seeds."""
+
+    name: str
+    paper: str  # its folder in runs/
+    tier: str
+    seeds: tuple[int, ...]
+    given: dict[str, Any]  # what `make` receives
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """With seed 0."""
+        return make(**self.given)
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Where the labels of rows are scored: data, what their chains begin with, and settings that
+    all of them have here."""
+
+    name: str
+    paper: str
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    first: tuple[dict[str, Any], ...]  # the stages before the one that labels
+    steps: int  # of that one, whose student never learns
+    config: dict[str, Any]  # of that one, where a row does not state it
+    given: dict[str, Any]  # what else `make` receives
+
+    def recipe(self, row: Row, seed: int, **changes: Any) -> Recipe:
+        """The chain that labels the tune images; the seed draws the points too."""
+        last = (row.given.get("stages") or [{"method": row.given.get("method")}])[-1]
+        if isinstance(last.get("learns_from"), int):
+            raise InputError(f"bench: {row.name} learns from labels, it makes none of its own")
+        given, first = {"scored_on": "tune", **self.given, **changes}, self.first
+        steps = self.steps
+        if given.get("scale") == SMOKE:  # as short as the scale says
+            first = [{**stage, "training": {}} for stage in first]
+            steps = min(steps, SCALES[SMOKE].steps)
+        last = last | {
+            "starts_from": len(self.first) - 1 if self.first else None,
+            "config": self.config | last.get("config", {}),
+            "training": last.get("training", {}) | {"steps": steps},
+            "student": False,
+        }
+        points = {**given.pop("points", {}), "seed": seed}
+        return make(stages=[*first, last], seed=seed, points=points, **given)
+
+    def folder(self, row: str, recipe: Recipe) -> Path:
+        """bench-<bed>/<row>/s<seed> below runs/; elsewhere where the recipe is not the bed's."""
+        seed = f"s{recipe.seed}"
+        if recipe.scale == SMOKE:
+            return run_folder(SMOKE, f"bench-{row}-{recipe.sha8}", seed)
+        if recipe != self.recipe(rows()[row], recipe.seed, scored_on=recipe.scored_on):
+            return run_folder("tried", f"bench-{row}-{recipe.sha8}", seed)
+        bed = f"bench-{self.name}" + "-val" * (recipe.scored_on == "val")
+        return run_folder(bed, row, seed)
+
+
+def rows(path: Path | None = None) -> dict[str, Row]:
+    """The rows of a plan by name; none where there is no plan."""
+    return _plan(path).get("rows", {})
+
+
+def beds(path: Path | None = None) -> dict[str, Bed]:
+    """The beds of the label bench by name."""
+    return _plan(path).get("beds", {})
+
+
+def _plan(path: Path | None) -> dict[str, Any]:
+    path = path or home() / PLAN
+    try:
+        return _read(path, path.stat().st_mtime_ns) if path.exists() else {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable ({getattr(error, 'strerror', error)})") from None
+
+
+@cache
+def _read(path: Path, stamp: int) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text())
+    planned = {
+        name: _row(name, paper, entry)
+        for paper, entries in content["rows"].items()
+        for name, entry in entries.items()
+    }
+    benches = {
+        name: _bed(name, paper, dict(entry), planned)
+        for paper, entries in content.get("bench", {}).items()
+        for name, entry in entries.items()
+    }
+    return {"rows": planned, "beds": benches}
+
+
+def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row]) -> Bed:
+    patterns = entry.pop("rows")
+    scored = [row for row in planned if any(fnmatch(row, pattern) for pattern in patterns)]
+    taken = {
+        "seeds": tuple(entry.pop("seeds", [0])),
+        "first": tuple(entry.pop("first", ())),
+        "steps": entry.pop("steps", 0),
+        "config": entry.pop("config", {}),
+    }
+    return Bed(name, paper, tuple(scored), **taken, given=entry)
+
+
+def _row(name: str, paper: str, entry: Mapping[str, Any]) -> Row:
+    given = {key: value for key, value in entry.items() if key not in ("tier", "seeds")}
+    return Row(name, paper, entry.get("tier", "small"), tuple(entry.get("seeds", [0])), given)
+
+
+def row_of(recipe: Recipe) -> Row | None:
+    """The row whose whole recipe, but for the seed, is this one."""
+    wanted = replace(recipe, seed=0)
+    matching = (row for row in rows().values() if _may_match(row, recipe) and row.recipe == wanted)
+    return next(matching, None)
+
+
+def _may_match(row: Row, recipe: Recipe) -> bool:
+    """A quick look before the row is resolved."""
+    methods = [stage["method"] for stage in row.given.get("stages", [])]
+    return methods in ([], [stage.method for stage in recipe.stages])
+
+
+def folder_of(recipe: Recipe) -> Path:
+    """<paper>/<row>/s<seed> below runs/; a recipe that is no row's has its hash in its name."""
+    row = None if recipe.scale == SMOKE else row_of(recipe)
+    if row:
+        return run_folder(row.paper, row.name, f"s{recipe.seed}")
+    paper = SMOKE if recipe.scale == SMOKE else "tried"
+    return run_folder(paper, f"{recipe.stage.method}-{recipe.sha8}", f"s{recipe.seed}")
+
+
+def recipe_for(name: str, **changes: Any) -> Recipe:
+    """A row's recipe or a method's usual chain, with changes; None changes nothing."""
+    changes = {key: value for key, value in changes.items() if value not in (None, {})}
+    settings = table("settings", changes.pop("settings", None))
+    for each in settings:
+        refuse_unknown("settings", each, types_of(Recipe).keys() - {"stages"})
+    if "points" in settings:
+        changes["points"] = table("points", settings["points"]) | changes.get("points", {})
+    changes = {**settings, **changes}
+    if name in METHODS:
+        return make(name, **changes)
+    if name not in rows():
+        known = f"the methods are {', '.join(METHODS)}, the rows stand in {PLAN}"
+        raise InputError(f"method: there is no '{name}'; {known}")
+    given = rows()[name].given
+    both = {**given, **changes}
+    if "points" in changes:
+        both["points"] = {**given.get("points", {}), **changes["points"]}
+    return make(**both)

@@ -1,0 +1,1 @@
+"""Scores, by the rules of those who defined them."""

@@ -1,0 +1,284 @@
+"""Token querying of [AS Sec. 3.1]: points matched to query tokens, and where those look.
+
+From the points of a batch to a self-attention map A^S of every object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from pointseg.nets.attention import rollout_rows
+from pointseg.nets.point_head import PointHead, TokenClassifier
+from pointseg.nets.vit import TokenViT
+from pointseg.ops.focal import focal_cost, focal_loss
+from pointseg.ops.processes import normaliser
+from pointseg.papers.attentionshift.tokens import Tokens, token_at, valid_tokens
+from pointseg.structures import Batch, InputError, Points
+from pointseg.students.mask_rcnn import Features
+
+
+@dataclass(frozen=True)
+class PointTargets:
+    """The p supervision points of a batch; each of them one query token shall predict."""
+
+    xy: Tensor  # [p, 2] pixels
+    label: Tensor  # [p]
+    image: Tensor  # [p] row of the batch, ascending
+
+    def rank(self) -> Tensor:
+        """[p] rank of each point among those of its image."""
+        return ranks(self.image)
+
+
+def ranks(image: Tensor) -> Tensor:
+    """[n] rank of each entry among those of its image [n], ascending."""
+    before = torch.searchsorted(image, image)
+    return torch.arange(len(image), device=image.device) - before
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The n things pointed at in a batch side by side; in each image in the order of their
+    points."""
+
+    image: Tensor  # [n] row of the batch, ascending
+    label: Tensor  # [n]
+    xy: Tensor  # [n, 2] pixels of the first point
+    seed: Tensor  # [n] its token
+    valid: Tensor  # [n, T] bool: tokens of the object's image, not padding
+    limit: Tensor  # [n, 2] width and height of that image
+    counts: list[int]  # objects of each image
+    points: PointTargets  # all p points of the objects
+    owner: Tensor  # [p] object of each point
+    grid: tuple[int, int]
+    stride: int
+    sizes: list[tuple[int, int]]  # (h, w) of each image
+
+    @classmethod
+    def of(
+        cls, points: list[Points], sizes: list[tuple[int, int]], grid: tuple[int, int], stride: int
+    ) -> Objects:
+        """Of the things among the points of each image; points that share a target are one
+        object."""
+        things = [each.things() for each in points]
+        order, device = [_order(each.target.tolist()) for each in things], things[0].xy.device
+        image = torch.tensor([i for i, row in enumerate(order) for _ in row], device=device)
+        targets = PointTargets(*(torch.cat([getattr(each, name) for each in things])
+                                 for name in ("xy", "label")), image.long())  # fmt: skip
+        counts = [max(row, default=-1) + 1 for row in order]
+        base = torch.tensor([0, *counts[:-1]], device=device).cumsum(0)
+        rank = torch.tensor([r for row in order for r in row], dtype=torch.long, device=device)
+        owner = base[targets.image] + rank
+        first = torch.searchsorted(owner.cummax(0).values, torch.arange(sum(counts), device=device))
+        row, xy = targets.image[first], targets.xy[first]
+        valid = valid_tokens(sizes, grid, stride, device)[row]
+        limit = torch.tensor(sizes, device=device, dtype=xy.dtype)[row].flip(1)
+        return cls(row, targets.label[first], xy, token_at(xy, grid, stride), valid, limit,
+                   counts, targets, owner, grid, stride, sizes)  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def rank(self) -> Tensor:
+        """[n] rank of each object among those of its image."""
+        return ranks(self.image)
+
+    def per_object(self, values: Tensor) -> Tensor:
+        """[n, ...] mean over each object's points of values [p, ...]."""
+        total = values.new_zeros(len(self), *values.shape[1:]).index_add(0, self.owner, values)
+        count = torch.bincount(self.owner, minlength=len(self)).clamp(min=1)
+        return total / count.view(-1, *[1] * (values.ndim - 1))
+
+    def on_pixels(self, cells: Tensor) -> Tensor:
+        """[n, H, W] bool: sets of tokens [n, T] enlarged to the pixels of the padded image."""
+        coarse = cells.unflatten(1, self.grid)[:, None].float()
+        return F.interpolate(coarse, scale_factor=self.stride, mode="bilinear")[:, 0] > 0.5
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Rows [n, ...] as one tensor an image."""
+        return list(values.split(self.counts))
+
+
+def _order(targets: list[int]) -> list[int]:
+    """The rank of each target among the different ones, in the order of their first appearance."""
+    rank = {target: rank for rank, target in enumerate(dict.fromkeys(targets))}
+    return [rank[target] for target in targets]
+
+
+@dataclass(frozen=True)
+class PointPredictions:
+    """What the query tokens predict: a point with class probabilities each."""
+
+    logits: Tensor  # [b, q, C]
+    xy: Tensor  # [b, q, 2] shares of the padded image
+    extent: Tensor  # [2] its width and height
+
+    def matched(self, points: PointTargets, place_weight: float) -> Tensor:
+        """[p] the query of each point, no two alike in an image, -1 for none. [AS Sec. 3.1]"""
+        query = torch.full_like(points.label, -1)
+        for row, (logits, xy) in enumerate(zip(self.logits.detach(), self.xy.detach())):
+            here = points.image == row
+            distance = torch.cdist(xy, points.xy[here] / self.extent, p=1)
+            query[here] = cheapest_pairs(
+                focal_cost(logits, points.label[here]) + place_weight * distance
+            )
+        return query
+
+    def losses(self, points: PointTargets, query: Tensor) -> dict[str, Tensor]:
+        """L_P = l_cls + l_L1 of the points matched to queries [p]. [AS Sec. 4]
+
+        UNSTATED [AS Sec. 4]: both over the number of points, as in the official code.
+        """
+        matched, count = query >= 0, normaliser(len(query), self.logits.device)
+        at = points.image[matched], query[matched]
+        label = torch.full_like(self.logits[..., 0], self.logits.shape[2], dtype=torch.long)
+        label[at] = points.label[matched]
+        distance = (self.xy[at] - points.xy[matched] / self.extent).abs().sum()
+        category = focal_loss(self.logits.flatten(0, 1), label.flatten())
+        return {"point_class": category / count, "point_place": distance / count}
+
+
+def cheapest_pairs(costs: Tensor) -> Tensor:
+    """[m] the query of each point, no query twice, at the least total of costs [q, m]; -1 for
+    points left over."""
+    query = torch.full((costs.shape[1],), -1, dtype=torch.long)
+    finite = costs.double().nan_to_num(1e6, 1e6, -1e6)
+    row, column = linear_sum_assignment(finite.cpu().numpy())
+    query[torch.from_numpy(column)] = torch.from_numpy(row)
+    return query.to(costs.device)
+
+
+def rollout_maps(features: Features, objects: Objects, query: Tensor, depths: int) -> Tensor:
+    """[n, depths, T] self-attention maps A^S of the matched queries [p], 0 without one; an object's
+    is the mean over its points. [AS Sec. 3.1]
+
+    UNSTATED [AS Sec. 3.1]: roll-outs of the last 1 ... `depths` blocks, as in the official code.
+    """
+    points, vit, trace = objects.points, features.vit, features.output.trace
+    rank = points.rank()
+    rows = query.new_zeros(len(objects.counts), int(rank.max()) + 1 if len(rank) else 1)
+    rows[points.image, rank] = query.clamp(min=0)
+    rolled = rollout_rows(vit, trace, rows + trace.query_start, min(depths, vit.depth))
+    maps = rolled[:, points.image, rank, trace.patches].transpose(0, 1)
+    return objects.per_object(maps * (query >= 0)[:, None, None])
+
+
+def point_maps(tokens: Tokens, objects: Objects) -> Tensor:
+    """[n, 1, T] cosine of every token with the labelled ones: a map that needs no query."""
+    directions, points = tokens.directions, objects.points
+    at = token_at(points.xy, objects.grid, objects.stride)
+    labelled = directions[points.image, at, None]
+    return objects.per_object(labelled @ directions[points.image].transpose(1, 2))
+
+
+def image_label_loss(logits: Tensor, valid: Tensor, points: PointTargets) -> Tensor:
+    """Cross-entropy of the classes present in each image with the log-mean-exp of its token logits.
+
+    DEVIATION [AS Sec. 3.1]: a warm-up from the points' classes. logits [b, T, C], valid [b, T].
+    """
+    pooled = logits.masked_fill(~valid[..., None], -torch.inf).logsumexp(1)
+    pooled = pooled - valid.sum(1, keepdim=True).log()
+    present = torch.zeros_like(pooled)
+    present[points.image, points.label] = 1
+    return F.binary_cross_entropy_with_logits(pooled, present)
+
+
+def token_label_loss(logits: Tensor, token: Tensor, points: PointTargets) -> Tensor:
+    """Mean cross-entropy of the labelled tokens [p] with their points' classes; logits [b, T, C].
+
+    DEVIATION [AS Sec. 3.1]: the second half of the warm-up.
+    """
+    total = F.cross_entropy(logits[points.image, token], points.label, reduction="sum")
+    return total / normaliser(len(token), logits.device)
+
+
+def in_full_precision(verb: Callable) -> Callable:
+    """A labeller's verb without lowered precision, whatever the student is trained with."""
+
+    @wraps(verb)
+    def run(labeller: nn.Module, *arguments: Any, **named: Any) -> Any:
+        device = next(labeller.parameters()).device.type
+        with torch.autocast(device, enabled=False):
+            return verb(labeller, *arguments, **named)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Queried:
+    """What the point branch finds in a batch."""
+
+    objects: Objects
+    predictions: PointPredictions
+    query: Tensor  # [p] the matched query of each point, -1 for none
+    token_logits: Tensor | None  # [b, T, C] of the warm-up
+
+
+class Unlabelled:
+    """No labels: a first stage teaches no student."""
+
+    def targets(self, batch: Batch) -> None:
+        return None
+
+
+class PointBranch(nn.Module):
+    """Query tokens that predict the points, and patch tokens that know their class. [AS Sec. 3.1]
+
+    A labeller of its own in the first stage, and the lower half of AttentionShift's.
+    """
+
+    def __init__(self, vit: TokenViT, classes: int, place_weight: float, warmup: bool):
+        super().__init__()
+        self.classes, self.place_weight, self.stride = classes, place_weight, vit.stride
+        self.points = PointHead(vit.dim, classes)
+        self.classifier = TokenClassifier(vit.dim, classes) if warmup else None
+        self.register_buffer("anchors", vit.anchors if vit.config.anchored else None, False)
+
+    @in_full_precision
+    def evidence(self, features: Features, batch: Batch) -> Queried:
+        """Predictions of the query tokens, and the query that each point is matched to."""
+        features = features.output
+        objects = Objects.of(batch.points, batch.sizes, features.grid, self.stride)
+        self._check(objects)
+        # UNSTATED [AS Sec. 3.1]: coordinates are shares of the padded image
+        extent = batch.images.new_tensor([batch.images.shape[-1], batch.images.shape[-2]])
+        answers = PointPredictions(*self.points(features.queries.float(), self.anchors), extent)
+        query = answers.matched(objects.points, self.place_weight)
+        logits = self.classifier(features.tokens.float()) if self.classifier else None
+        return Queried(objects, answers, query, logits)
+
+    def assign(self, evidence: Queried, batch: Batch) -> Unlabelled:
+        return Unlabelled()
+
+    @in_full_precision
+    def losses(self, evidence: Queried, labels: Any, batch: Batch) -> dict[str, Tensor]:
+        """L_P of [AS Sec. 4], and the warm-up's two losses."""
+        losses = evidence.predictions.losses(evidence.objects.points, evidence.query)
+        return losses | self.warmup_losses(evidence, batch)
+
+    def warmup_losses(self, evidence: Queried, batch: Batch) -> dict[str, Tensor]:
+        objects, logits = evidence.objects, evidence.token_logits
+        if logits is None:
+            return {}
+        valid = valid_tokens(batch.sizes, objects.grid, objects.stride, logits.device)
+        token = token_at(objects.points.xy, objects.grid, objects.stride)
+        return {
+            "warm_image": image_label_loss(logits, valid, objects.points),
+            "warm_token": token_label_loss(logits, token, objects.points),
+        }
+
+    def _check(self, objects: Objects) -> None:
+        highest = int(objects.points.label.max()) if len(objects) else 0
+        if highest >= self.classes:
+            raise InputError(
+                f"points: class index {highest} is out of range, "
+                f"there are {self.classes} thing classes"
+            )

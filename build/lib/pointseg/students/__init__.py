@@ -1,0 +1,1 @@
+"""Networks that learn from labels, with their losses and post-processing."""
