@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from pointseg.bookkit import figures
 from pointseg.lab.evaluation import SHOWN, predictions
 from pointseg.lab.models import load_model
-from pointseg.lab.predict import shown_segments
+from pointseg.lab.predict import masks_at, worth_drawing
 from pointseg.lab.progress import read_log
 from pointseg.lab.run_data import open_corpus
 from pointseg.lab.run_record import Run
@@ -40,8 +40,9 @@ def show_predictions(run: Run) -> None:
     predicted = list(predictions(method, recipe, corpus, SHOWN))
     _, axes = figures.multiples([""] * len(predicted), columns=SHOWN)
     for i, (axis, prediction) in enumerate(zip(axes, predicted)):
-        masks, label = shown_segments(prediction)
-        figures.masks(axis, corpus.scored.image(i), masks, label.tolist())
-        names = dict.fromkeys(categories[k].name for k in label.tolist())
+        shown, image = worth_drawing(prediction), corpus.scored.image(i)
+        masks, labels = list(masks_at(shown, image.shape[:2])), shown.label.tolist()
+        figures.masks(axis, image, masks, labels)
+        names = dict.fromkeys(categories[k].name for k in labels)
         axis.set_title(", ".join(names)[:28], fontsize=7, parse_math=False)
     plt.show()
