@@ -160,8 +160,17 @@ def test_a_bed_at_scale_smoke_is_as_short_as_the_scale(root, monkeypatch):
     monkeypatch.chdir(root)
     bed, row = beds()["exits-bestiary"], rows()["exits-neighbours"]
     whole, short = bed.recipe(row, 0), bed.recipe(row, 0, scale="smoke")
-    assert whole.stage.training.steps == 600 and short.stage.training.steps == 4
+    assert whole.stage.training.steps == bed.steps > 4 == short.stage.training.steps
+    assert whole.images == bed.given["images"] > short.images, "its counts are the scale's"
+    assert bed.recipe(row, 0, scale="smoke", images=5).images == 5
     assert [stage.method for stage in whole.stages] == ["similarity_warmup", "exits"]
+
+
+def test_a_bed_may_label_by_another_method_from_the_rows_settings(root, monkeypatch):
+    monkeypatch.chdir(root)
+    recipe = beds()["exits-walk"].recipe(rows()["exits-taba2-1"], 0)
+    assert [stage.method for stage in recipe.stages] == ["exits_walk"]
+    assert dict(recipe.stage.config)["walk"] == {"hops": 1.0} and not recipe.stage.training.steps
 
 
 def test_a_labeller_with_steps_learns_and_its_student_does_not(place):
