@@ -1,1 +1,0 @@
-"""pointseg: which pixels does a point own?"""

@@ -1,1 +1,0 @@
-"""What a chapter measures inside a method."""

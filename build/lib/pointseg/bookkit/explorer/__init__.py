@@ -1,1 +1,0 @@
-"""The key-point-shift explorer: one JavaScript module, live and in the static book."""

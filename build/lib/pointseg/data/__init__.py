@@ -1,1 +1,0 @@
-"""Layouts, points and what a training loop is allowed to see."""

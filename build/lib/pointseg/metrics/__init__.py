@@ -1,1 +1,0 @@
-"""Scores, by the rules of those who defined them."""

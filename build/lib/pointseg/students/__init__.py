@@ -1,1 +1,0 @@
-"""Networks that learn from labels, with their losses and post-processing."""

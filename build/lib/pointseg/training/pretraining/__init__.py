@@ -1,1 +1,0 @@
-"""A backbone from images alone."""
