@@ -24,8 +24,10 @@ def run(tmp_path):
     folder.mkdir(parents=True)
     made = Run(folder)
     stage = {"method": NAME, "config": {NAME: NAME}}
-    made.write("recipe.json", {"stages": [stage], "points": {"n": NAME, "kind": NAME}})
-    made.write("result.json", {"status": NAME, "metrics": {NAME: 1.0}, "finished": NAME, "key": {}})
+    made.write("recipe.json", {"stages": [stage], "points": {"n": 1, "kind": NAME}})
+    key = {"notebook": "a.py", "parameters": {NAME: NAME}, "code": {NAME: NAME}, "data": NAME}
+    ended = {"status": "ok", "metrics": {NAME: 1.0}, "finished": NAME, "kind": NAME, "key": key}
+    made.write("result.json", ended)
     made.write("env.json", {"device": NAME})
     (folder / NAME.replace("/", "")).write_text("a file")
     return made

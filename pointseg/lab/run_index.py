@@ -32,10 +32,8 @@ def write_index(folder: Path = RUNS) -> list[Path]:
     """Writes runs/index.csv and runs/README.md; functions of the runs, the plan and the claims."""
     folder = Path(folder)
     kept = kept_runs(folder)
-    return [
-        write_text(folder / "index.csv", index_of(kept)),
-        write_text(folder / "README.md", readme_of(kept)),
-    ]
+    texts = {"index.csv": index_of(kept), "README.md": readme_of(kept)}
+    return [write_text(folder / name, text) for name, text in texts.items()]
 
 
 def index_of(runs: Iterable[Run]) -> str:
