@@ -157,7 +157,7 @@ def test_a_parameter_may_be_left_to_somebody_else(tmp_path):
 
 
 def test_a_missing_notebook_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"absent.py: not readable \(No such file"):
+    with pytest.raises(InputError, match=r"absent\.py: no such file"):
         run_notebook(tmp_path / "absent.py", {})
 
 
@@ -373,7 +373,7 @@ def test_the_stages_of_a_run_are_no_results(tmp_path):
     for name, speed, score in [("a", 10.0, 50.0), ("b", 99.0, 50.1)]:
         run = Run(tmp_path / name)
         run.folder.mkdir()
-        stages = [{"images_per_s": speed}]
+        stages = [{"method": "psps", "head": name, "images_per_s": speed}]
         run.write("result.json", {"metrics": {"stages": stages, "val": {"AP": score}, name: 1.0}})
         folders.append(run.folder)
     assert compare_results(*folders) == ["a: only in one of the two", "b: only in one of the two"]

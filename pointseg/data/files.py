@@ -150,13 +150,13 @@ def cause_of(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
-def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file, stripped."""
+def read_lines(path: Path, every: bool = False) -> list[str]:
+    """The lines of a text file, stripped; without `every` those that are not empty."""
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.splitlines() if every or line.strip()]
 
 
 def class_names(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pointseg.data.files import read_lines
 from pointseg.lab.run_record import RUNS, home, write_text
 from pointseg.structures import InputError
 
@@ -115,12 +116,16 @@ def carried_to(method: str, new: str | None, runs: Path | None = None) -> list[s
 
 def read_carried(runs: Path = RUNS) -> list[dict[str, str]]:
     path = Path(runs) / "carried.csv"
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    lines = read_lines(path) if path.exists() else [",".join(COLUMNS)]
+    head, *rows = csv.reader(lines)
+    if tuple(head) != COLUMNS or any(len(row) != len(head) for row in rows):
+        raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)} in every line")
+    return [dict(zip(head, row)) for row in rows]
 
 
 def write_carried(rows: list[dict[str, str]], runs: Path = RUNS) -> Path:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(row for k, row in enumerate(rows) if row not in rows[:k])
     return write_text(Path(runs) / "carried.csv", text.getvalue())

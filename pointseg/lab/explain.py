@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pointseg.data.files import read_lines
 from pointseg.lab.methods import method_class
 from pointseg.lab.plan import PLAN, rows
 from pointseg.lab.recipe import Recipe, Scale, Stage
@@ -39,9 +40,9 @@ class Given:
 
     @property
     def line(self) -> str:
-        text = (home() / PLAN).read_text().splitlines()
-        at = next(i for i, line in enumerate(text, 1) if line.strip().startswith(f"{self.name}:"))
-        return f"{PLAN}:{at}"
+        text = read_lines(home() / PLAN, every=True)
+        numbers = (i for i, line in enumerate(text, 1) if line.startswith(f"{self.name}:"))
+        return f"{PLAN}:{next(numbers, 1)}"
 
 
 def explained(recipe: Recipe, given: Given) -> list[str]:
