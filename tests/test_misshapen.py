@@ -31,7 +31,7 @@ RUN = {
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "book").mkdir()
-    (tmp_path / "book" / "claims.yml").write_text("papers: {}\n")
+    (tmp_path / "book" / "claims.yml").write_text("{papers: {}, tolerance: 1}\n")
     folder = tmp_path / "runs" / "psps" / "row" / "s0"
     folder.mkdir(parents=True)
     for name, content in RUN.items():
@@ -74,6 +74,7 @@ def test_a_record_may_not_lead_out_of_the_stages(place):
 CLAIMS = {
     "papers": {"P": {"tables": [{"id": "1", "columns": ["m", "AP"], "units": {"AP": "percent"},
                                  "rows": [{"AP": 1.0}, {"AP": 2.0}, {"AP": None}]}]}},
+    "tolerance": 1.0,
     "measured": [{"paper": "P", "table": "1", "row": k, "ours": f"row{k}",
                   "scores": {"AP": "val/AP"}} for k in (0, 1)],
     "orders": [{"id": "o", "paper": "P", "table": "1", "column": "AP", "rows": [0, 1],
@@ -84,6 +85,8 @@ CLAIMS = {
 
 def altered(content, path, value):
     content = json.loads(json.dumps(content))
+    if not path:
+        return value
     spot = content
     for step in path[:-1]:
         spot = spot[step]
@@ -107,7 +110,7 @@ def altered(content, path, value):
     (("orders", 0), {"id": "o"}, "is missing"),
     (("gates", "G", 0, "score"), 3, "score: expected a text"),
     (("gates", "G", 0, "at_least"), 10**400, "at_least: expected a number"),
-    (("tolerance",), "x", "tolerance: expected a number"),
+    ((), {"orders": []}, "is missing"), (("tolerance",), "x", "tolerance: expected a number"),
 ])  # fmt: skip
 def test_claims_of_another_shape_are_one_line(place, capsys, path, value, cause):
     file = place.parents[3] / "book" / "claims.yml"

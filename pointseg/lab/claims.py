@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 from pointseg.data.files import read_yaml, shown
 from pointseg.data.measures import is_number
@@ -55,8 +55,8 @@ class Gate(TypedDict):
 
 
 class Claims(TypedDict, total=False):
-    papers: dict[str, PaperEntry]
-    tolerance: float
+    papers: Required[dict[str, PaperEntry]]
+    tolerance: Required[float]
     seeds_for_a_verdict: int
     measured: list[Measured]
     orders: list[Order]

@@ -57,9 +57,9 @@ def scored(folder, rng):
     return [*words, "--dt", str(folder / "dt.json")]
 
 
-def ap_is_pycocotools(folder, said):
+def ap_is_pycocotools(folder, printed):
     """AP of masks as pycocotools gives it on the very files; where it cannot, nobody knows."""
-    ours = json.loads(said)
+    ours = json.loads(printed)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(folder / JSON)
@@ -83,8 +83,8 @@ def scored_voc(folder, rng):
     return [*scored(folder, rng), "--protocol", "voc"]
 
 
-def within_a_hundred(folder, said):
-    numbers = [v for v in json.loads(said).values() if v is not None]
+def within_a_hundred(folder, printed):
+    numbers = [v for v in json.loads(printed).values() if v is not None]
     return None if all(0 <= v <= 100 for v in numbers) else f"scores {numbers}"
 
 
@@ -94,11 +94,11 @@ def panoptic_scored(folder, rng):
             "--dt", truth[0], "--dt-dir", truth[1], "--json"]  # fmt: skip
 
 
-def pq_of_itself_is_full(folder, said):
+def pq_of_itself_is_full(folder, printed):
     """Truth as its own result: full marks, or none where there is nothing but crowds."""
     annotations = json.loads((folder / f"{MASKS}.json").read_text())["annotations"]
     crowd = any(s.get("iscrowd") for a in annotations for s in a["segments_info"])
-    quality = json.loads(said)["PQ"]
+    quality = json.loads(printed)["PQ"]
     fits = quality is None or math.isclose(quality, 100) or (crowd and 0 <= quality <= 100)
     return None if fits else f"PQ {quality} of itself"
 
@@ -107,7 +107,7 @@ def checked(folder, rng):
     return ["data", "check", str(folder)]
 
 
-def what_the_doctor_passes_is_read(folder, said):
+def what_the_doctor_passes_is_read(folder, printed):
     try:
         for layout, splits in splits_of(folder).items():
             for split in splits:
@@ -127,14 +127,14 @@ def pointed_sbd(folder, rng):
     return pointed(folder, rng, "train_aug")
 
 
-def points_lie_on_their_masks(folder, said, split="train"):
+def points_lie_on_their_masks(folder, printed, split="train"):
     faults = [f for f, is_fault in point_faults(folder / "new.json", [open_dataset(folder, split)])
               if is_fault]  # fmt: skip
     return faults[0] if faults else None
 
 
-def points_of_sbd_lie_on_their_masks(folder, said):
-    return points_lie_on_their_masks(folder, said, "train_aug")
+def points_of_sbd_lie_on_their_masks(folder, printed):
+    return points_lie_on_their_masks(folder, printed, "train_aug")
 
 
 def voc(folder):
@@ -152,8 +152,8 @@ def gauged(folder, rng):
     return ["data", "gauge", str(folder), "--split", "train", "--images", "2", "--json"]
 
 
-def json_without_surprises(folder, said):
-    json.loads(said, parse_constant=lambda name: pytest.fail(name))
+def json_without_surprises(folder, printed):
+    json.loads(printed, parse_constant=lambda name: pytest.fail(name))
 
 
 # --- plan, claims, runs, settings
@@ -215,14 +215,14 @@ def inside(words):
     return given
 
 
-def verdict_is_of_two_rows(folder, said):
+def verdict_is_of_two_rows(folder, printed):
     words = ("holds", "contradicted", "undecided", "outside", "not run")
     claims = yaml.safe_load((folder / "book" / "claims.yml").read_text())
-    lines = said.splitlines()[: len(claims.get("orders", []))]
+    lines = printed.splitlines()[: len(claims.get("orders", []))]
     return None if all(line.startswith(words) for line in lines) else f"no verdict: {lines[:1]}"
 
 
-def every_run_is_in_the_index(folder, said):
+def every_run_is_in_the_index(folder, printed):
     lines = (folder / "runs" / "index.csv").read_text().splitlines()
     runs = len(list((folder / "runs").glob("*/*/*/result.json")))
     return None if len(lines) == 1 + runs else f"{len(lines) - 1} lines of {runs} runs"
@@ -241,8 +241,8 @@ def odd_settings(rng):
     return ["recipe", name, "-p", f"{rng.choice(SETTINGS)}={json.dumps(value)}"]
 
 
-def a_recipe_is_printed(folder, said):
-    same = json.loads(Recipe.from_json(said).to_json()) == json.loads(said)
+def a_recipe_is_printed(folder, printed):
+    same = json.loads(Recipe.from_json(printed).to_json()) == json.loads(printed)
     return None if same else "the recipe reads back as another one"
 
 
@@ -264,7 +264,7 @@ def predicted(folder, rng):
     return ["predict", str(folder / "model.pt"), str(folder / "images"), "--out", out]
 
 
-def every_image_has_its_masks(folder, said):
+def every_image_has_its_masks(folder, printed):
     listed = json.loads((folder / "out" / "images.json").read_text())
     size = {image["id"]: (image["height"], image["width"]) for image in listed["images"]}
     for entry in json.loads((folder / "out" / "instances.json").read_text()):
@@ -287,7 +287,7 @@ def labelled(folder, rng):
             "--points", str(folder / "points.json"), "--out", str(folder / "out")]  # fmt: skip
 
 
-def labels_are_a_data_set(folder, said):
+def labels_are_a_data_set(folder, printed):
     dataset = open_dataset(folder / "out", "train")
     assert [dataset.arrays(i) for i in range(len(dataset))]
 
@@ -303,7 +303,7 @@ def odd_pretraining(rng):
     return ["pretrain", "mae", "--out", "out", name, odd]
 
 
-def refused(folder, said):
+def refused(folder, printed):
     return "it was done"
 
 
