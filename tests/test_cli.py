@@ -1,6 +1,7 @@
 """The commands a newcomer types, and the one line that a mistake gets."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -165,3 +166,19 @@ def test_training_says_what_it_will_do_before_torch_is_loaded(root):
 def test_integers_are_those_of_json(capsys, text):
     assert main(["recipe", "psps", "--seed", text]) == 2
     assert "--seed: expected an integer" in capsys.readouterr().err
+
+
+IMPORT_EACH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for known in [each for each in sys.modules if each.split(".")[0] == "pointseg"]:
+        del sys.modules[known]
+    importlib.import_module(name)
+"""
+
+
+def test_what_a_command_imports_can_be_imported_first(root):
+    text = (root / "pointseg" / "cli.py").read_text()
+    names = sorted(set(re.findall(r"^    from (pointseg\S+) import", text, re.MULTILINE)))
+    assert "pointseg.lab.export_labels" in names
+    subprocess.run([sys.executable, "-c", IMPORT_EACH, *names], check=True, timeout=300)

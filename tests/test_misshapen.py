@@ -152,9 +152,9 @@ def test_a_plan_of_another_shape_is_one_line(tmp_path, text, cause):
 
 def test_a_name_that_is_missing_or_a_number_that_fits_nowhere_has_its_place():
     with pytest.raises(InputError, match=r"f: measured: entry 0: '\w+' is missing"):
-        refuse_misshapen("f", {"measured": [{}]}, Claims)
+        refuse_misshapen("f", {"papers": {}, "tolerance": 1, "measured": [{}]}, Claims)
     with pytest.raises(InputError, match="f: other: entry 1: x: the number"):
-        refuse_misshapen("f", {"other": [1, {"x": float("inf")}]}, Claims)
+        refuse_misshapen("f", {"papers": {}, "tolerance": 1, "other": [1, {"x": 1e999}]}, Claims)
 
 
 @pytest.mark.parametrize("lines, cause", [

@@ -16,12 +16,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from pointseg.data import write_coco, write_voc  # modules: these import Bestiary's drawing
 from pointseg.data.bestiary.draw import LARGEST, SMALLEST, Scene, draw
 from pointseg.data.bestiary.edition import edition_of
 from pointseg.data.bestiary.species import PARTS
 from pointseg.data.files import folder_or_nothing, read_json, shown
-from pointseg.data.write_coco import category_entries, coco_folders, write_coco, write_coco_lists
-from pointseg.data.write_voc import voc_folders, write_voc, write_voc_lists
 from pointseg.structures import InputError, Truth
 
 LAYOUTS = ("voc", "coco", "all")
@@ -142,8 +141,10 @@ def fill(folder: Path, request: Request, workers: int, progress: bool) -> None:
 def folders(request: Request) -> list[Path]:
     labelled = request.labelled()
     out = [Path("parts") / split for split in labelled]
-    out += voc_folders() if request.has("voc") else []
-    return out + (coco_folders(labelled, request.pretrain > 0) if request.has("coco") else [])
+    out += write_voc.voc_folders() if request.has("voc") else []
+    return out + (
+        write_coco.coco_folders(labelled, request.pretrain > 0) if request.has("coco") else []
+    )
 
 
 @contextmanager
@@ -169,7 +170,7 @@ def write_image(folder: Path, request: Request, job: tuple[str, int]) -> dict:
     if request.has("voc"):
         write_voc_image(folder, split, number, scene, jpeg)
     if request.has("coco"):
-        record.update(write_coco(folder, split, number, scene, jpeg))
+        record.update(write_coco.write_coco(folder, split, number, scene, jpeg))
         if split != "pretrain":
             write_parts(folder, split, f"{number:012d}", scene.arrays())
     return record
@@ -178,9 +179,9 @@ def write_image(folder: Path, request: Request, job: tuple[str, int]) -> dict:
 def write_voc_image(folder: Path, split: str, number: int, scene: Scene, jpeg: bytes) -> None:
     name = voc_name(number)
     if split == "pretrain":
-        (folder / voc_folders()[0] / f"{name}.jpg").write_bytes(jpeg)
+        (folder / write_voc.voc_folders()[0] / f"{name}.jpg").write_bytes(jpeg)
     else:
-        write_parts(folder, split, name, write_voc(folder, name, scene, jpeg))
+        write_parts(folder, split, name, write_voc.write_voc(folder, name, scene, jpeg))
 
 
 def voc_name(number: int) -> str:
@@ -209,15 +210,17 @@ def hash_of(scene: Scene) -> str:
 def write_lists(folder: Path, request: Request, records: list[dict]) -> None:
     by_split = {s: [r for r in records if r["split"] == s] for s in FIRST_NUMBER}
     if request.has("voc"):
-        write_voc_lists(
+        write_voc.write_voc_lists(
             folder, {s: [voc_name(r["number"]) for r in rs] for s, rs in by_split.items()}
         )
     if request.has("coco"):
         for split in request.labelled():
-            write_coco_lists(folder, split, by_split[split])
+            write_coco.write_coco_lists(folder, split, by_split[split])
     content = {
         "recipe": recipe_of(request),
-        "categories": [{k: c[k] for k in ("id", "name", "isthing")} for c in category_entries()],
+        "categories": [
+            {k: c[k] for k in ("id", "name", "isthing")} for c in write_coco.category_entries()
+        ],
         "parts": list(PARTS),
         "content_hash": hashlib.sha256("".join(r["hash"] for r in records).encode()).hexdigest(),
     }
