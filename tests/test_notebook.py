@@ -230,6 +230,14 @@ def test_a_run_whose_code_was_proven_to_give_the_same_is_carried(place, monkeypa
     assert state(run.folder) == "carried" and stale(run.folder) == []
 
 
+def test_a_killed_kernel_is_one_line(place):
+    path = chapter(place, "\n# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(InputError, match=r"chapter\.py: its kernel was killed"):
+        run_notebook(path, {})
+    (run,) = runs_in(place / "runs")
+    assert run.status == "crashed"
+
+
 def test_a_failing_cell_is_a_crash_with_its_notebook_kept(place):
     path = chapter(place, "\n# %%\nprint('before')\n1 / 0\n")
     with pytest.raises(InputError) as caught:
