@@ -182,14 +182,9 @@ def make(
     Without stages the method's usual chain; `training` and `config` change its last stage.
     """
     dial = scale_of(scale)
-    if stages is not None and not (isinstance(stages, list | tuple) and stages):
-        raise InputError(f"stages: expected a list of tables, got {shown(stages)}")
-    chain = stages or usual_chain(method, scale)
-    given = [table(f"stage {k}", each) for k, each in enumerate(chain)]
-    for name, changes in (("training", training), ("config", config)):
-        what = f"stage {len(given) - 1}: {name}"
-        given[-1][name] = table(what, given[-1].get(name)) | table(what, changes)
-    resolved = tuple(_resolved(k, each, scale) for k, each in enumerate(given))
+    given = usual_chain(method, scale) if stages is None else stages
+    chain = _stage_tables(given, training=training, config=config)
+    resolved = tuple(_resolved(k, each, scale) for k, each in enumerate(chain))
     recipe = Recipe(
         stages=resolved,
         data=dial.data,
@@ -206,6 +201,17 @@ def make(
         val=dial.val,
     )
     return _checked(changed("recipe", recipe, settings))
+
+
+def _stage_tables(stages: Any, **last: Any) -> list[dict[str, Any]]:
+    """What is given of each stage, one at least; `last` changes tables of the last one."""
+    if not (isinstance(stages, list | tuple) and stages):
+        raise InputError(f"stages: expected a list of tables, got {shown(stages)}")
+    tables = [table(f"stage {k}", each) for k, each in enumerate(stages)]
+    for name, changes in last.items():
+        what = f"stage {len(tables) - 1}: {name}"
+        tables[-1][name] = table(what, tables[-1].get(name)) | table(what, changes)
+    return tables
 
 
 def _image_size(dial: Scale, method: str) -> int:
