@@ -24,17 +24,26 @@
 images: int = 60  # val pictures that are disturbed and scored
 size: int = 128  # pixels of a side
 seed: int = 0
+draws: int = 400  # tables of differences, drawn to see how often an interval holds the truth
+runs: str = "../runs"
+claims: str = "claims.yml"
 
 # %% tags=["remove-cell"]
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import HTML, display
 from myst_nb import glue
 from scipy import ndimage
+from scipy.stats import t as student_t
 
 # %% tags=["remove-cell"]
-from pointseg.bookkit import figures
+from pointseg.bookkit import figures, report
+from pointseg.bookkit.intervals import RULES, agreeing, coverage, seed_by_seed
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.lab.verdicts import UNDECIDED, word_of
 from pointseg.metrics import pq
 from pointseg.metrics.pseudo import part_recall_of_masks, part_recall_of_points, pseudo_scores
 from pointseg.metrics.scores import instance_scores, panoptic_scores
@@ -359,3 +368,70 @@ figures.masks(axes[1], picture, labels[index].masks)
 # %% [markdown]
 # Here the points reach {glue:text}`measuring-parts-points:.0f` % of the parts, the disturbed masks
 # {glue:text}`measuring-parts-masks:.0f` %. What lies between is what a method has to supply.
+
+# %% [markdown]
+# ## How sure a difference is
+#
+# Two rows of a table are compared on the same seeds and the same images, and a seed draws weights and points. So an object
+# that is hard is hard for both, and goes out of their difference: **pairing**. What is left of chance has three sources.
+# A seed may favour one row on all images; an image may favour one row under all seeds; and there is the rest. The images
+# are the *same* under every seed, and a rule that forgets this promises more than it holds. Here differences are drawn
+# with a known truth, and four rules for a 95 % interval are asked how often it lies inside:
+#
+# - **t over seeds**: the means of the seeds, and Student's t with one degree of freedom less;
+# - **images within seeds**: images drawn again and again (bootstrap) for each seed on its own;
+# - **images**: the same with one draw of images for all seeds;
+# - **seeds and images crossed**: the variance of both, less what is counted twice (`two_way`), which every verdict of this
+#   book stands on.
+
+# %%
+rng = np.random.default_rng(seed)
+cases = {"5 seeds": (5, 0.3), "3 seeds": (3, 0.3), "5 seeds that differ much": (5, 2.0)}
+held = {name: coverage(rng, draws, *case) for name, case in cases.items()}
+
+# %% tags=["remove-input"]
+lines = [[rule, *(f"{held[name][k]:.0f}" for name in cases)] for k, rule in enumerate(RULES)]
+display(HTML(report.table(["percent of intervals that hold the truth", *cases], lines)))
+
+# %% [markdown]
+# An interval that is called 95 % should hold the truth in 95 of 100 cases. Crossing seeds and images comes nearest in
+# every column; a rule that looks at one of the two alone fails where the other one matters.
+#
+# ### Power: how many seeds a difference takes
+# However many images there are, a difference that moves with the seed needs seeds. For a paired difference of so many
+# points (left) and so large a standard deviation of it over seeds (top), the seeds after which its interval leaves out
+# zero. A dash means more than a thousand.
+
+# %% tags=["remove-input"]
+deviations, effects = (0.5, 1.0, 2.0, 4.0, 6.0), (0.5, 1.0, 2.5, 5.0)
+many = np.arange(2, 1001)
+reach = student_t.ppf(0.975, many - 1) / many**0.5
+needed = [[many[e > d * reach] for d in deviations] for e in effects]
+lines = [[f"{e:g}", *(str(n[0]) if len(n) else "-" for n in line)] for e, line in zip(effects, needed)]
+display(HTML(report.table(["points", *(f"sd {d:g}" for d in deviations)], lines)))
+
+# %% [markdown]
+# ### What one seed is worth
+# AttentionShift's settings were scored on photographs with five seeds. Each line is one claimed pair of neighbours: the
+# difference with its interval over all seeds, and what each seed alone would have said. `agree` counts the seeds whose
+# difference has the sign of the mean.
+
+# %% tags=["remove-input"]
+pairs = list(seed_by_seed(report.read_claims(Path(claims)), Path(runs), "as-photos"))
+lines = [
+    [name, str(effect), ", ".join(f"{value:+.2f}" for value in each), f"{agreeing(each)} of {len(each)}"]
+    for name, effect, each in pairs
+]
+for name, decided in (("sure", True), ("open", False)):
+    shares = [agreeing(each) / len(each) for _, effect, each in pairs if (word_of(effect) != UNDECIDED) == decided]
+    glue(f"measuring-one-seed-{name}", 100 * float(np.mean(shares)) if shares else float("nan"), display=False)
+display(HTML(report.table(["pair", "all seeds", "seed by seed", "agree"], lines)))
+
+# %% [markdown]
+# Where five seeds decide, a single one has the right sign in {glue:text}`measuring-one-seed-sure:.0f` % of the cases;
+# where they leave it open, {glue:text}`measuring-one-seed-open:.0f` % agree with the mean, and a coin would come to more
+# than half as well, since the mean is made of these seeds. Nothing in a single seed says which case it is. So one seed of
+# a student decides nothing in this book; on the label bench it can only hint.
+#
+# AP and PQ are no means over images. A run keeps what each image adds to its score: how far the score moves when the
+# image goes (jackknife, `metrics/by_image.py`), and rows are paired on that.

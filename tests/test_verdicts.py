@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pointseg.bookkit import forest
+from pointseg.bookkit import forest, intervals
 from pointseg.lab.evaluation import Scored, write_by_image
 from pointseg.lab.plan import beds
 from pointseg.lab.run_record import Run
@@ -198,3 +198,30 @@ def test_the_claims_of_the_book_name_rows_beds_and_gates_that_are_there():
         named = {row for step in verdict.steps for row in (step.below, step.above) if row}
         assert named <= set(beds()[verdict.bed].rows)
         assert verdict.word == NOT_RUN and not verdict.missed
+
+
+def test_rules_that_forget_seeds_or_images_hold_the_truth_less_often():
+    rng = np.random.default_rng(5)
+    few, many = intervals.coverage(rng, 300, 5, 0.3), intervals.coverage(rng, 300, 5, 2.0)
+    by_rule = dict(zip(intervals.RULES, zip(few, many)))
+    assert min(by_rule["seeds and images crossed"]) > 89
+    assert by_rule["t over seeds"][0] < 92 and by_rule["images within seeds"][0] < 88
+    assert by_rule["images"][1] < 70
+
+
+def test_each_seed_says_what_it_would_alone(tmp_path):
+    bench(tmp_path, 0.1, seeds=3)
+    (tmp_path / "bench-bed" / "a").rename(tmp_path / "bench-bed" / "x")
+    (tmp_path / "bench-bed" / "b").rename(tmp_path / "bench-bed" / "y")
+    rows = [{"v": 1.0}, {"v": 2.0}]
+    claims = {
+        "papers": {"P": {"tables": [{"id": "1", "rows": rows}]}},
+        "measured": [{"paper": "P", "table": "1", "row": k, "ours": ours, "scores": {"v": "val/PQ"}}
+                     for k, ours in enumerate("xy")],
+        "orders": [{"id": "P-1", "paper": "P", "table": "1", "column": "v", "rows": [0, 1],
+                    "says": "", "beds": ["bed"]}],
+    }  # fmt: skip
+    [(name, effect, each)] = intervals.seed_by_seed(claims, tmp_path, "bed")
+    assert name == "y over x" and len(each) == 3 and np.mean(each) == pytest.approx(effect.mean)
+    assert intervals.agreeing(each) == 3 and intervals.agreeing([1.0, 2.0, -1.0]) == 2
+    assert not list(intervals.seed_by_seed(claims, tmp_path, "other"))
