@@ -90,9 +90,9 @@ def refused(name, disk, given, monkeypatch, capsys):
     monkeypatch.setattr(notebook, "execute", same_process.execute)
     before = contents(disk)
     words = [w.replace("DISK", str(disk)).replace("GIVEN", str(given)) for w in WRITERS[name]]
-    code, said = main(words), capsys.readouterr().err
-    problem = [line for line in said.splitlines() if line.startswith("pointseg: ")]
-    assert code == 2 and len(problem) == 1 and "Traceback" not in said, said
+    code, printed = main(words), capsys.readouterr().err
+    problem = [line for line in printed.splitlines() if line.startswith("pointseg: ")]
+    assert code == 2 and len(problem) == 1 and "Traceback" not in printed, printed
     after = contents(disk)
     assert {n: after.get(n) for n in before} == before
     new = [n for n in after.keys() - before.keys() if not n.startswith(RECORDS)]

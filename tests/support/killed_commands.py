@@ -119,9 +119,9 @@ def child(words: list[str], place: Path, tell) -> int:
     code = 1
     try:
         os.chdir(place)
-        with open("said", "a") as said:  # noqa: PTH123
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
+        with open("said", "a") as printed:  # noqa: PTH123
+            os.dup2(printed.fileno(), 1)
+            os.dup2(printed.fileno(), 2)
         heard(place, tell)
         code = pointseg(words)
     finally:
