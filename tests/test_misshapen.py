@@ -204,3 +204,9 @@ def test_a_setting_of_four_hundred_digits_is_refused():
         make("attentionshift", config={"alpha": 10**400})
     with pytest.raises(InputError, match="steps"):
         make("attentionshift", training={"steps": 10**400})
+
+
+def test_a_notebook_without_an_experiment_has_no_recipe(tmp_path, capsys):
+    (tmp_path / "a.py").write_text(HEAD + "method: str = 'psps'\n")
+    assert main(["recipe", "psps", "--notebook", str(tmp_path / "a.py")]) == 2
+    assert "describes no experiment" in capsys.readouterr().err

@@ -14,11 +14,12 @@ from pointseg.lab.batch.engine import Machine, Watch, run_batch
 from pointseg.lab.batch.jobs import Job, jobs_of, missing
 from pointseg.lab.batch.states import RUNNING, WAITING, Standing, counted, place_of, report
 from pointseg.lab.explain import Given, explained
-from pointseg.lab.notebook import checked, read_notebook, recipe_of, run_notebook
+from pointseg.lab.notebook import EXPERIMENT, checked, read_notebook, recipe_of, run_notebook
 from pointseg.lab.plan import folder_of
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_index import CLAIMS, write_index
 from pointseg.lab.run_record import RUNS, SMOKE, home, runs_in
+from pointseg.structures import InputError
 
 NOTEBOOK = Path("book/experiment.py")
 
@@ -82,9 +83,18 @@ class Lines:
 
 def trained(notebook: Path, given: Mapping[str, Any], force: bool, runs: Path) -> Path:
     """One run, which says first what it will do."""
-    recipe = recipe_of(checked(read_notebook(notebook), given))
+    recipe = described(notebook, checked(read_notebook(notebook), given))
     print("\n".join([*summary(recipe), f"record: {runs / folder_of(recipe)}"]), flush=True)
     return run_notebook(notebook, given, force=force, runs=runs)
+
+
+def described(notebook: Path, values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a notebook's experiment."""
+    recipe = recipe_of(values)
+    if recipe is None:
+        needed = ", ".join(sorted(EXPERIMENT))
+        raise InputError(f"{notebook}: describes no experiment (parameters {needed})")
+    return recipe
 
 
 def summary(recipe: Recipe) -> list[str]:
@@ -115,9 +125,10 @@ def summary(recipe: Recipe) -> list[str]:
 def recipe_lines(notebook: Path, given: Mapping[str, Any], explain: bool) -> list[str]:
     """The recipe that a training would use; with `explain`, where each value comes from."""
     values = checked(read_notebook(notebook), given)
-    recipe = recipe_of(values)
+    recipe = described(notebook, values)
     if not explain:
         return [recipe.to_json()]
-    points = {"kind": values["points"], "n": values["n"], "seed": values["points_seed"]}
+    names = {"kind": "points", "n": "n", "seed": "points_seed"}
+    points = {kind: values.get(name) for kind, name in names.items()}
     changes = {name: value for name, value in values.items() if name in given}
     return explained(recipe, Given(values["method"], {**changes, "points": points}))
