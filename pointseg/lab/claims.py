@@ -65,9 +65,10 @@ class Claims(TypedDict, total=False):
 
 def read_claims(path: Path) -> dict[str, Any]:
     """The claims, after every row, column and gate that one names has been found."""
-    claims = read_yaml(path)
-    refuse_misshapen(path, claims, Claims)
-    for fault in _faults({"papers": {}, "measured": [], "orders": [], "gates": {}, **claims}):
+    content = read_yaml(path)
+    refuse_misshapen(path, content, Claims)
+    claims = {"measured": [], "orders": [], "gates": {}, **content}
+    for fault in _faults(claims):
         raise InputError(f"{path}: {fault}")
     return claims
 

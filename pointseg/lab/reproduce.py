@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pointseg.lab.batch.bill import bill_lines, table_lines
 from pointseg.lab.batch.engine import Machine, Watch, run_batch
 from pointseg.lab.batch.jobs import Job, jobs_of, missing
 from pointseg.lab.batch.states import RUNNING, WAITING, Standing, counted, place_of, report
+from pointseg.lab.claims import read_claims
 from pointseg.lab.explain import Given, explained
 from pointseg.lab.notebook import EXPERIMENT, checked, read_notebook, recipe_of, run_notebook
 from pointseg.lab.plan import folder_of
@@ -49,7 +48,7 @@ def dry_run(wanted: Wanted, device: str) -> list[str]:
     kept = [job for job in jobs if job.name not in names]
     lines = bill_lines(left, kept, wanted.runs, device)
     if wanted.scale == "paper":
-        claims = yaml.safe_load((home() / CLAIMS).read_text())
+        claims = read_claims(home() / CLAIMS)
         lines += ["each table by itself:", *table_lines(jobs, claims, wanted.runs, device)]
     return [*lines, f"{len(kept)} jobs are done before"]
 

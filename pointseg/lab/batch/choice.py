@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
+from pointseg.lab.claims import read_claims
 from pointseg.lab.plan import beds, rows
 from pointseg.lab.recipe import scale_of
 from pointseg.lab.run_index import CLAIMS
@@ -68,7 +67,7 @@ def _of_name(name: str) -> tuple[list[str], dict[str, list[str]]]:
 
 def _of_claims(name: str) -> tuple[list[str], dict[str, list[str]]]:
     """What stands in book/claims.yml under a paper, one of its tables or a claim."""
-    claims = yaml.safe_load((home() / CLAIMS).read_text())
+    claims = read_claims(home() / CLAIMS)
     orders = [o for o in claims["orders"] if name in _names_of(o) | {o["id"]}]
     entries = [e for e in claims["measured"] if name in _names_of(e) or _judges(orders, e)]
     if not entries:
