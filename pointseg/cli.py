@@ -172,6 +172,12 @@ def reproduce(options) -> int:
     return 1 if failures else 0
 
 
+def archive(options) -> None:
+    from pointseg.lab.archive import archive
+
+    print("\n".join(archive(options.out, options.runs)))
+
+
 def gpu_check(options) -> None:
     from pointseg.lab.batch.speed import check_gpu, measured
 
@@ -257,6 +263,7 @@ def whole(text: str) -> int:
     return int(text)
 
 
+SLURM = Path(__file__).parent / "lab" / "batch" / "slurm"
 LAYOUT = Argument("--layout", default="auto")
 OUT = path("--out")
 RUNS = path("--runs", "runs")
@@ -357,10 +364,14 @@ COMMANDS: dict[str, Command] = {
         number("--jobs", None, "at once (as many as there are cores, or slots on GPUs)"),
         Argument("--gpus", help="such as 0-7: the GPUs of this machine to use"),
         number("--per-gpu", 1, "jobs that share a GPU"),
-        Argument("--slurm", type=Path, metavar="PROFILE", help="a Snakemake profile of a queue"),
+        Argument("--slurm", type=Path, metavar="PROFILE", nargs="?", const=SLURM,
+                 help="through Slurm, by the shipped profile or by one's own"),
         Argument("--force", action="store_true", help="again even where the records exist"),
         Argument("--dry-run", action="store_true", help="what would run, and what it would cost"),
         RUNS,
+    )),
+    "archive": Command(archive, "pack book, code, runs and environment, with their hashes", (
+        OUT, RUNS,
     )),
     "gpu-check": Command(gpu_check, "every method a few steps on the GPU: speed, memory, losses", (
         Argument("--scale", default="paper", help="whose sizes and batches (paper)"),

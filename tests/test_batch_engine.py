@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import stage_batch
+from support.same_stages import differing, stages_in
 
 from pointseg.lab.batch.engine import refuse_read_only
 from pointseg.lab.batch.locks import held, is_held, wait_until_free
@@ -44,6 +45,12 @@ def whole(place):
     return {chain.model(0).parent.name: chain.model(0).parent for chain in chains}
 
 
+def test_a_stage_that_differs_is_seen(whole):
+    name = next(iter(whole))
+    swapped = {**whole, name: next(path for path in whole.values() if path != whole[name])}
+    assert differing(whole, swapped) == [name] and differing(whole, {}) == sorted(whole)
+
+
 def begun(runs):
     words = [sys.executable, "-m", "support.stage_batch", str(runs)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -73,21 +80,6 @@ def kill_somebody(rng, batch, runs):
     return True
 
 
-def same(one, other):
-    a, b = (torch.load(folder / "model.pt", weights_only=True) for folder in (one, other))
-    logs = [(folder / "log.jsonl").read_bytes() for folder in (one, other)]
-    tensors = [value["method"] if "method" in value else value for value in (a, b)]
-    return logs[0] == logs[1] and equal(*tensors)
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
-    return a == b
-
-
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(place, whole):
     rng, kills, number = random.Random(0), 0, 0
     while kills < KILLS or number == 0:
@@ -102,9 +94,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(place, whole):
             if batch.returncode == 0:
                 break
             assert "refused" not in output, output
-        made = {path.parent.name: path.parent for path in runs.parent.rglob("model.pt")}
-        assert made.keys() == whole.keys()
-        assert all(same(made[name], whole[name]) for name in whole)
+        assert differing(stages_in(runs.parent), whole) == []
 
 
 def test_a_second_batch_on_the_same_runs_says_so_and_changes_nothing(place):

@@ -1,6 +1,6 @@
 """A batch of two small stages in a folder, as a program that can be killed.
 
-python -m support.stage_batch RUNS      (prints how the jobs stand; exit code 1 where one failed)
+python -m support.stage_batch RUNS [PROFILE]      (exit code 1 where a job failed)
 """
 
 import sys
@@ -22,10 +22,10 @@ def jobs() -> list[Job]:
             for name, r in recipes.items()]  # fmt: skip
 
 
-def main(runs: Path) -> int:
+def main(runs: Path, slurm: Path | None = None) -> int:
     left = [job for job in jobs() if not stage_is_kept(place_of(runs) / "done" / job.name)]
     try:
-        standing = run_batch(left, Machine(jobs=2), runs, lambda standing: None)
+        standing = run_batch(left, Machine(2, slurm=slurm), runs, lambda standing: None)
     except InputError as problem:
         print(f"refused: {problem}")
         return 2
@@ -34,4 +34,4 @@ def main(runs: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(*map(Path, sys.argv[1:])))

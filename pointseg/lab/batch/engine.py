@@ -18,7 +18,7 @@ from typing import Any
 from pointseg.data.files import write_text
 from pointseg.lab.batch.jobs import Job
 from pointseg.lab.batch.locks import die_with_parent, held, wait_until_free
-from pointseg.lab.batch.states import ENDED_BADLY, Standing, place_of, standings
+from pointseg.lab.batch.states import ENDED_BADLY, Standing, last_lines, place_of, standings
 from pointseg.lab.run_record import home
 from pointseg.structures import InputError
 
@@ -123,7 +123,10 @@ def drive(place: Path, machine: Machine, watch: Watch) -> None:
             engine.wait()
         raise
     if engine.returncode and not any(s.state in ENDED_BADLY for s in standings(place)):
-        raise RuntimeError(f"the engine failed; its log is {place / 'engine.log'}")
+        log = place / "engine.log"
+        raise InputError(
+            f"{log}: the engine failed ({' / '.join(last_lines(log, 6).splitlines())})"
+        )
 
 
 def begun(place: Path, machine: Machine) -> subprocess.Popen:
