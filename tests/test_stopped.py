@@ -85,7 +85,7 @@ def test_a_reused_or_foreign_pid_never_blocks(place):
     here = run_record._process()
     run.write("result.json", {"status": "running", **here})
     assert run.status == "running"
-    for change in ({"born": here["born"] - 1}, {"host": "elsewhere"}, {"pid": "text"}):
+    for change in ({"born": here["born"] - 1}, {"host": "elsewhere"}, {"pid": 2**30}):
         run.write("result.json", {"status": "running", **here, **change})
         assert run.status == "crashed"
         with run.alone():
