@@ -61,7 +61,7 @@ package = Path("../pointseg")
 display(HTML(report.orders_table(held, "EPLD")))
 
 # %% [markdown]
-# *Not run* means what it says: nothing of EPLD on this page has been measured where a dash stands.
+# *Not run* means what it says: nothing of EPLD has been measured where a dash stands.
 #
 # ## Notation
 #

@@ -4,6 +4,7 @@ table of claims."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pointseg.bookkit import figures, six_points
@@ -21,22 +22,31 @@ NO_VERDICT = (
 def claims_table(claims: Path, runs: Path) -> str:
     """Markdown: what papers say about the order of their rows, and what our runs say of it."""
     held = trial(claims, runs)
-    lines = [
-        f"| {v.id}, labels on {v.bed} | {v.says} | **{v.word}**{missing(v)} |"
-        for v in on_bench(held.claims, runs) if v.word != NOT_RUN
-    ]  # fmt: skip
-    lines += [
-        f"| {v.id}, students | {v.says} | **{v.word}** |"
-        for v in held.verdicts.values() if v.word != NOT_RUN
-    ]  # fmt: skip
-    if not lines:
+    judged = [*on_bench(held.claims, runs), *held.verdicts.values()]
+    alike: dict[tuple, list[Verdict]] = {}
+    for verdict in judged:
+        if verdict.word != NOT_RUN:
+            alike.setdefault(reason(verdict), []).append(verdict)
+    if not alike:
         return NO_VERDICT
+    lines = [line(verdicts) for verdicts in alike.values()]
     return "\n".join(["| claim | the paper says | our runs say |", "|---|---|---|", *lines])
 
 
-def missing(verdict: Verdict) -> str:
-    """The gates that a bed misses, in words."""
-    return f": {'; '.join(verdict.missed)}" if verdict.missed else ""
+def reason(verdict: Verdict) -> tuple:
+    """What claims have in common that share a line: the gates that their bed misses."""
+    return (verdict.bed, *verdict.missed) if verdict.missed else (verdict.bed, verdict.id)
+
+
+def line(verdicts: Sequence[Verdict]) -> str:
+    """Of one claim, or of all that a bed cannot test for the same reason."""
+    first = verdicts[0]
+    says = first.says if len(verdicts) == 1 else f"{len(verdicts)} orders of rows"
+    shown = first.missed or [str(step) for step in first.steps if len(first.steps) == 1]
+    verdict = ": ".join([f"**{first.word}**", *(["; ".join(shown)] if shown else [])])
+    names = ", ".join(verdict.id for verdict in verdicts)
+    labels = "students" if first.bed is None else f"labels on {first.bed}"
+    return f"| {names}; {labels} | {says} | {verdict} |"
 
 
 def renewed(text: str, table: str) -> str:
