@@ -87,6 +87,8 @@ class Chain:
         with self._alone(k):
             if not path.exists():
                 StageTraining(self, k).run()
+            if rank() == 0:  # also those of a training that was killed after its model was kept
+                shutil.rmtree(self.folder(k) / "checkpoints", ignore_errors=True)
         return path
 
     def method(self, k: int) -> Method:
@@ -144,7 +146,6 @@ class StageTraining:
             self.train(method, dataset, steps)
         if rank() == 0:
             save_model(folder / "model.pt", method, self.recipe, dataset.categories)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         _wait_for_all()
 
     def train(self, method: Method, dataset: ImageDataset, steps: int) -> None:
