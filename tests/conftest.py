@@ -1,6 +1,7 @@
 """What every test stands on: where the repository is, and where real data may be."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    """Notebooks whose cells run in the test's process leave theirs."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

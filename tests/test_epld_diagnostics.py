@@ -65,8 +65,10 @@ def test_each_row_of_a_layer_s_label_meets_the_truth_of_its_own_target():
 def test_overlap_by_depth_is_the_mean_of_each_third_with_its_interval():
     """By hand: two points near the border, none between, one deep inside."""
     filler = np.zeros(3)
-    table = ObjectTable(np.array([0.2, 0.4, 0.9]), filler, filler, filler,
-                        np.array([0.1, 0.3, 1.0]), filler)  # fmt: skip
+    table = ObjectTable(
+        image=filler, iou=np.array([0.2, 0.4, 0.9]), label=filler, thing=filler, area=filler,
+        share=filler, depth=np.array([0.1, 0.3, 1.0]), touching=filler,
+    )  # fmt: skip
     ((near, middle, deep),) = by_depth([table])
     assert near == pytest.approx([30, 196 * np.sqrt(0.02) / np.sqrt(2)])
     assert np.isnan(middle).all() and deep[0] == pytest.approx(90) and np.isnan(deep[1])

@@ -265,7 +265,7 @@ def test_a_saved_model_is_read_back_without_unpickling(tmp_path, run):
     again, recipe, named = load_model(tmp_path / "m.pt")
     assert (recipe, named) == (chosen, categories) and tiny.weights(again) == tiny.weights(method)
     torch.save({"recipe": print}, tmp_path / "bad.pt")
-    with pytest.raises(InputError, match=r"bad.pt: is not a model"):
+    with pytest.raises(InputError, match=r"bad.pt: not readable as weights"):
         load_model(tmp_path / "bad.pt")
 
 

@@ -17,6 +17,7 @@ from pointseg.lab.models import save_model
 HELD = {"points.json": "old points", "runs/index.csv": "old index", "runs/README.md": "old guide"}
 PLAN = "rows: {attentionshift: {toy: {stages: [{method: tiny}]}}}\n"
 PLAN += "bench: {attentionshift: {bed: {scale: smoke, seeds: [0], rows: [toy]}}}\n"
+CLAIMS = "tolerance: 5\npapers: {}\n"
 BIG = "x = 'text ' * 100_000\nprint(x)\n"
 WRITERS = {
     "data make": ["data", "make", "DISK/made", "--images", "1", "--size", "64"],
@@ -64,7 +65,12 @@ def disk(tmp_path):
     """A disk of a megabyte with old files and a project."""
     (tmp_path / "disk").mkdir()
     with mounted(tmp_path / "disk", "1m") as place:
-        for name, text in {**HELD, "book/_toc.yml": "", "book/plan.yml": PLAN}.items():
+        for name, text in {
+            **HELD,
+            "book/_toc.yml": "",
+            "book/plan.yml": PLAN,
+            "book/claims.yml": CLAIMS,
+        }.items():
             (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_text(text)
         yield place

@@ -116,7 +116,8 @@ def test_the_index_is_made_from_the_files_alone(run):
     with run.recording():
         run.write("recipe.json", RECIPE)
         scores = {"val": {"AP": 50.0, "per_class": {"otter": 1.0}}, "labels": {"mIoU": 40.123}}
-        stages = [{"method": "token_querying", "seconds": 70.4}, {"seconds": 30}]
+        stages = [{"method": "token_querying", "head": "work/stages/a", "seconds": 70.4},
+                  {"method": "attentionshift", "head": "work/stages/b", "seconds": 30}]  # fmt: skip
         run.write("metrics.json", {**scores, "stages": stages})
     text = index_of([run])
     (row,) = csv.DictReader(text.splitlines())

@@ -184,7 +184,7 @@ def test_rows_that_were_scored_on_other_images_are_refused(tmp_path):
 def test_the_forest_draws_a_line_for_each_effect(tmp_path):
     bench(tmp_path, 0.1)
     axis = forest.figure([judge(CLAIM, "bed", tmp_path)]).axes[0]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["X: b over a (bed)"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["X on bed: b over a"]
     (ours,) = axis.containers
     assert ours.lines[0].get_xdata()[0] == pytest.approx(10, abs=1)
     assert forest.figure([]) is None

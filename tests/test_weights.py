@@ -138,9 +138,9 @@ def test_bad_files_are_told_in_one_line(tmp_path):
 
 def test_not_a_backbone_of_ours(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
-    for name in ("plain.safetensors", "absent.safetensors"):
-        with pytest.raises(InputError, match=f"{name}: not a backbone of ours"):
-            read_backbone(tmp_path / name)
+    for name, cause in (("plain", "not a backbone of ours"), ("absent", "no such file")):
+        with pytest.raises(InputError, match=f"{name}.safetensors: {cause}"):
+            read_backbone(tmp_path / f"{name}.safetensors")
 
 
 def test_pretrained_of_the_hub_goes_through_timm(monkeypatch):

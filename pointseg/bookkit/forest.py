@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from pointseg.bookkit.figures import colour
-from pointseg.lab.verdicts import CONTRADICTED, HOLDS, Verdict
+from pointseg.lab.verdicts import CONTRADICTED, HOLDS, Step, Verdict
 
+LINEAR = 10  # points to both sides of zero that are drawn to one scale
 SHADES = {HOLDS: 2, CONTRADICTED: 5}  # of the figures' colours; all other words are grey
 
 
@@ -18,7 +19,7 @@ def figure(verdicts: Sequence[Verdict]) -> Figure | None:
     lines = [(v, step) for v in verdicts for step in v.steps if step.effect and step.below]
     if not lines:
         return None
-    drawn, axis = plt.subplots(figsize=(7.4, 0.8 + 0.32 * len(lines)), layout="constrained")
+    drawn, axis = plt.subplots(figsize=(7.4, 0.8 + 0.22 * len(lines)), layout="constrained")
     for y, (verdict, step) in enumerate(lines):
         effect, shade = step.effect, SHADES.get(step.word)
         tint = "grey" if shade is None or verdict.missed else colour(shade)
@@ -27,7 +28,20 @@ def figure(verdicts: Sequence[Verdict]) -> Figure | None:
         if step.printed is not None:
             axis.plot(step.printed, y, "D", mfc="none", mec="black")
     axis.axvline(0, color="black", linewidth=0.8)
-    names = [f"{v.id}: {step.above} over {step.below} ({v.place})" for v, step in lines]
-    axis.set(yticks=range(len(lines)), yticklabels=names, xlabel="difference, points")
+    names = [f"{claim(v, step)}{short(step.above)} over {short(step.below)}" for v, step in lines]
+    axis.set_yticks(range(len(lines)), names, fontsize=7)
+    axis.set_xscale("symlog", linthresh=LINEAR)
+    axis.set_xlabel(f"difference, points (logarithmic beyond {LINEAR})", fontsize=8)
     axis.invert_yaxis()
     return drawn
+
+
+def claim(verdict: Verdict, step: Step) -> str:
+    """The claim and its bed, once for all its pairs."""
+    first = next(s for s in verdict.steps if s.effect and s.below)
+    return f"{verdict.id} on {verdict.place}: " if step is first else ""
+
+
+def short(row: str) -> str:
+    """A row's name without its paper and table, which the claim's name says."""
+    return row.split("-", 2 if "-tab" in row else 1)[-1]

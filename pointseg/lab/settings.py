@@ -106,7 +106,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return _fits_tuple(value, inside)
     if is_dataclass(hint):
-        return isinstance(value, Mapping) and _fits_record(value, hint)
+        return isinstance(value, hint) or (isinstance(value, Mapping) and _fits_record(value, hint))
     if hint is float:
         return is_whole(value) or (type(value) is float and not math.isnan(value))
     if hint is int:
