@@ -21,7 +21,7 @@ from pointseg.lab.chain import Chain
 from pointseg.lab.run_data import open_corpus
 from pointseg.structures import InputError
 
-KILLS = int(os.environ.get("POINTSEG_KILLS", 2))  # `POINTSEG_KILLS=20` is the long form
+KILLS = int(os.environ.get("POINTSEG_KILLS", 1))  # `POINTSEG_KILLS=20` is the long form
 LONGEST = 9.0  # seconds after which a batch is killed at the latest
 
 

@@ -4,6 +4,7 @@ were, nothing half-written."""
 import os
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from support import same_process
@@ -53,10 +54,11 @@ def mounted(place, size):
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
         pytest.skip("only root can mount a small disk")
+    before = Path.cwd()
     try:
         yield place
     finally:
-        os.chdir("/")
+        os.chdir(before)
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
