@@ -18,8 +18,8 @@
 #
 # - *holds* and *contradicted*: the interval lies above zero, or below it, for every pair of neighbours in the order;
 # - *undecided*: the interval contains zero, or there is one seed; the number of seeds that would decide stands beside it;
-# - *outside*: the data miss a gate that was fixed before any run, because the claim presupposes it; the effect is
-#   still printed;
+# - *outside*: the data miss a gate, because the claim presupposes it; the effect is still printed.
+#   Gates are fixed before a bed's runs; that of Point2Mask's bed was set after its first seed;
 # - *not run*: a row is missing. A pair that contradicts is never hidden by one that was not run.
 #
 # Students go through the same interval and get the same words. AP and PQ are no means over images, so a run keeps what each
