@@ -1,11 +1,14 @@
 """Attention on request against the dense matrices of unfused blocks, roll-out against dense
 products."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from pointseg.nets import vit as networks
 from pointseg.nets.attention import attention_rows, rollout_rows, rows_times_attention
-from pointseg.nets.vit import TokenViT
+from pointseg.nets.vit import TokenViT, unfuse
 
 NETWORKS = {
     "small": {"dim": 48, "depth": 4, "heads": 3},
@@ -117,3 +120,46 @@ def test_capture_is_exact_whatever_precision_the_step_uses():
     with torch.autocast("cpu", torch.bfloat16):
         inside = rollout_rows(vit, trace, torch.arange(4))
     assert torch.equal(outside, inside)
+
+
+def unfused(**settings):
+    torch.manual_seed(0)
+    vit = TokenViT(**{"dim": 48, "depth": 3, "heads": 3, "queries": 4, **settings})
+    unfuse(vit)
+    return vit
+
+
+def test_what_an_unfused_forward_pass_formed_is_read_and_not_formed_again(monkeypatch):
+    vit = unfused()
+    trace = vit(torch.rand(2, 3, 24, 40), trace=True).trace
+    rows, anew = torch.tensor([[0, 5, 5], [trace.query_start, 1, 2]]), replace(trace, attention=())
+    expected = rollout_rows(vit, anew, rows), attention_rows(vit, anew, 1, rows)
+    monkeypatch.setattr("pointseg.nets.attention.block_queries_keys", None)
+    torch.testing.assert_close(rollout_rows(vit, trace, rows), expected[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(attention_rows(vit, trace, 1, rows), expected[1])
+    assert not any(matrix.requires_grad for matrix in trace.attention)
+    assert not vit.blocks[0].attn.attn_drop._forward_pre_hooks
+
+
+def test_attention_is_kept_before_any_of_it_is_dropped():
+    vit, images = unfused(), torch.rand(1, 3, 16, 16)
+    plain = vit.eval()(images, trace=True).trace.attention[0]
+    for block in vit.blocks:
+        block.attn.attn_drop.p = 0.9
+    torch.testing.assert_close(vit.train()(images, trace=True).trace.attention[0], plain)
+
+
+@pytest.mark.parametrize("way", ["fused", "lowered", "many tokens", "compiled"])
+def test_no_attention_is_kept_where_the_forward_pass_forms_none_that_serves(way, monkeypatch):
+    vit = unfused()
+    if way == "fused":
+        vit = TokenViT(dim=48, depth=3, heads=3, queries=4)
+    if way == "many tokens":
+        monkeypatch.setattr(networks, "KEPT_TOKENS", 9)
+    if way == "compiled":
+        for block in vit.blocks:
+            monkeypatch.setattr(block, "_compiled_call_impl", block._call_impl)
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "lowered"):
+        trace = vit(torch.rand(1, 3, 16, 24), trace=True).trace
+    assert trace.attention == (None,) * 3
+    assert rollout_rows(vit, trace, torch.arange(2)).isfinite().all()

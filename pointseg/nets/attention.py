@@ -2,7 +2,7 @@
 
 Fused attention never keeps its matrix. A `Trace` holds what each block was given, so any row of
 any matrix can be formed again from queries and keys; memory grows with (rows x tokens), never with
-tokens^2 x blocks.
+tokens^2 x blocks. Where the forward pass of few tokens formed the matrix itself, it is read there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ def attention_rows(
 ) -> Tensor:
     """Rows [m] or [b, m] of one block's attention, per head: [b, heads, m, T]. Average dim 1
     for the head mean."""
+    if (formed := formed_by(trace, block)) is not None:
+        return _picked(formed, rows)
     queries, keys = block_queries_keys(vit, trace, block)
-    rows = _per_image(rows, len(queries))
-    picked = queries.gather(
-        2, rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[-1])
-    )
+    picked = _picked(queries, rows)
     parts = [scores_to_attention(part, keys) for part in picked.split(chunk, 2)]
     return torch.cat(parts, 2) if parts else picked.new_zeros(*picked.shape[:3], keys.shape[2])
 
@@ -75,6 +74,8 @@ def rows_times_attention(
 ) -> Tensor:
     """[b, m, T] @ (head mean of the block's attention) [b, T, T] -> [b, m, T], without the
     second factor."""
+    if (formed := formed_by(trace, block)) is not None:
+        return rows @ formed.mean(1)
     queries, keys = block_queries_keys(vit, trace, block)
     total = torch.zeros_like(rows)
     for start in range(0, queries.shape[2], chunk):
@@ -143,6 +144,17 @@ def _rotate(attn: nn.Module, x: Tensor, rope: Tensor) -> Tensor:
     still = attn.num_prefix_tokens
     turned = apply_rot_embed_cat(x[:, :, still:], rope, half=getattr(attn, "rotate_half", False))
     return torch.cat([x[:, :, :still], turned], 2)
+
+
+def formed_by(trace: Trace, block: int) -> Tensor | None:
+    """[b, heads, T, T] attention that a block formed in the forward pass, where that was kept."""
+    return trace.attention[block] if trace.attention else None
+
+
+def _picked(values: Tensor, rows: Tensor) -> Tensor:
+    """[b, heads, m, d] rows [m] or [b, m] of values [b, heads, T, d]."""
+    rows = _per_image(rows, len(values))
+    return values.gather(2, rows[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3]))
 
 
 def _per_image(rows: Tensor, images: int) -> Tensor:

@@ -4,7 +4,8 @@ attention."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +23,7 @@ from pointseg.structures import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+KEPT_TOKENS = 512  # up to which a trace keeps attention: of more it would hold too much
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Trace:
     prefix: int
     grid: tuple[int, int]
     rope: Tensor | None = None
+    # per block [b, heads, T, T], detached; None where the forward pass formed none in float32
+    attention: tuple[Tensor | None, ...] = ()
 
     @property
     def patches(self) -> slice:
@@ -143,13 +147,14 @@ class TokenViT(nn.Module):
         tokens = self.body.norm_pre(torch.cat([tokens, queries.to(tokens.dtype)], 1))
         rope = None if rope is None else still_rotations(rope, len(self.query_tokens))
         patches = slice(self.body.num_prefix_tokens, self.body.num_prefix_tokens + math.prod(grid))
-        inputs, maps = [], {}
+        inputs, formed, maps = [], [], {}
         for index, block in enumerate(self.blocks):
             inputs += [tokens.detach()] if trace else []
-            tokens = self._run(block, tokens, rope)
+            with attention_of(block, tokens, formed) if trace else nullcontext():
+                tokens = self._run(block, tokens, rope)
             if index in features:
                 maps[index] = tokens[:, patches].transpose(1, 2).unflatten(2, grid)
-        kept = Trace(tuple(inputs), patches.start, grid, rope) if trace else None
+        kept = Trace(tuple(inputs), patches.start, grid, rope, tuple(formed)) if trace else None
         return ViTOutput(tokens[:, patches], grid, tokens[:, patches.stop :], maps, kept)
 
     def _run(self, block: nn.Module, tokens: Tensor, rope: Tensor | None) -> Tensor:
@@ -157,6 +162,22 @@ class TokenViT(nn.Module):
         if self.config.checkpoint and self.training:
             return checkpoint(call, tokens, use_reentrant=False)
         return call(tokens)
+
+
+@contextmanager
+def attention_of(block: nn.Module, tokens: Tensor, formed: list[Tensor | None]) -> Iterator[None]:
+    """Appends to `formed` the attention of the block's run inside, which an unfused block forms
+    anyway; None where it is formed fused, compiled, in lowered precision, or of many tokens."""
+    watched = getattr(getattr(block, "attn", None), "attn_drop", None)
+    lowered = torch.is_autocast_enabled(tokens.device.type) or tokens.shape[1] > KEPT_TOKENS
+    inside: list[Tensor] = []
+    if watched is None or lowered or block._compiled_call_impl is not None:
+        hook = nullcontext()
+    else:
+        hook = watched.register_forward_pre_hook(lambda _, given: inside.append(given[0].detach()))
+    with hook:
+        yield
+    formed.append(inside[0] if inside else None)
 
 
 def grid_coordinates(count: int) -> Tensor:

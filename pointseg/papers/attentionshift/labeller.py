@@ -144,6 +144,7 @@ class Labeller(PointBranch):
         self.config = config
         chooser = DepthChooser(vit.dim, classes, config.student.width)
         self.chooser = chooser if config.depth is None else None
+        self.depths = config.depths if config.depth is None else config.depth + 1  # rolled out
 
     @in_full_precision
     def evidence(self, features: Features, batch: Batch) -> Evidence:
@@ -155,7 +156,7 @@ class Labeller(PointBranch):
             maps = (
                 point_maps(tokens, objects)
                 if config.attention == "point"
-                else rollout_maps(features, objects, queried.query, config.depths)
+                else rollout_maps(features, objects, queried.query, self.depths)
             )
             every = objects.valid[:, None].expand_as(maps).flatten(0, 1)
             maps = unit_range(maps.flatten(0, 1), every).view_as(maps)
