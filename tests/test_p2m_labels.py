@@ -20,9 +20,10 @@ from pointseg.ops.point_labels import (
 )
 from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
 from pointseg.ops.transport import shares
-from pointseg.papers.panoptic_labels import panoptic_target
+from pointseg.papers.panoptic_labels import PanopticLabels
 from pointseg.papers.path_labels import PathEvidence
 from pointseg.papers.point2mask import CONFIGS, Point2Mask, centroids, transported, unit_numbers
+from pointseg.papers.psps import PSPS
 from pointseg.structures import IGNORE, Batch, Category, Points, Truth
 
 CATEGORIES = [Category(1, "cat"), Category(2, "dog"), Category(3, "sky", False)]
@@ -112,7 +113,7 @@ def test_points_in_one_cell_both_keep_a_pixel():
     labelled = method().labeller.label_image(maps, torch.rand(3, 64, 64), points)
     assert labelled.label.things[60, 8] == 0 and labelled.label.things[61, 9] == 1
     assert labelled.thing_label.tolist() == [0, 1]
-    target = panoptic_target(labelled, (64, 64), 2)
+    target = PanopticLabels([labelled], (64, 64), 2).targets(None).images[0]
     assert (target.things.flatten(1).sum(1) > 0).all() and (target.boxes[:, 2:] > 0).all()
 
 
@@ -216,7 +217,7 @@ def test_semantic_map_knows_only_classes_with_a_point_and_is_sure_at_points():
     points = points_of((8, 60, 0, 1), (30, 4, 2, 3))
     grown = dilated_points([points], (1, 16, 16), 5.0, (64, 64))[0]
     certain = grown == torch.tensor([0, 2])[:, None, None]
-    semantic = semantic_map(torch.rand(3, 16, 16), points, certain, 2)
+    semantic = semantic_map(torch.rand(3, 16, 16), torch.tensor([0, 2]), certain, 2)
     assert semantic.classes.tolist() == [0, 2] and semantic.prob.shape == (2, 16, 16)
     assert semantic.prob[0, 15, 2] == 1 and semantic.prob[1, 1, 7] == 1
     assert (semantic.prob.sum(0) < 1).any()  # what an absent class holds is given to nobody
@@ -229,19 +230,48 @@ def test_labels_on_grids_and_maps_agree_with_pixels():
     things[2:6, 2:6] = 0
     stuff = torch.where(things < 0, 2, IGNORE)
     labelled = LabelledImage.of(PseudoLabel(things, stuff), points_of((3, 3, 1, 7), (10, 1, 2, 8)))
-    coarse = labelled.on_grid((8, 16), (4, 8))
-    assert (
-        coarse.things[1:3, 1:3].tolist() == [[0, 0], [0, 0]] and (coarse.things[:, 6:] == -1).all()
-    )
-    assert (coarse.stuff[:, 6:] == IGNORE).all()
+    beside = LabelledImage.void((8, 16), points_of((1, 1, 0, 3), (6, 5, 0, 4)))
+    labels = PanopticLabels([beside, labelled], (8, 16), 2)
+    coarse = labels.on_grid((4, 8))
+    cells = coarse.things[1]
+    assert cells[1:3, 1:3].tolist() == [[0, 0], [0, 0]] and (cells[:, 6:] == -1).all()
+    assert (coarse.stuff[1, :, 6:] == IGNORE).all()
     panoptic = labelled.as_panoptic()
     assert panoptic.label.tolist() == [1, 2]
     np.testing.assert_array_equal(panoptic.segments == 1, things == 0)
-    marked = labelled.point_masks((8, 16), (4, 8))
+    bare, marked = labels.point_masks((4, 8))
     assert marked.owner.tolist() == [0, 1]
     assert marked.masks.flatten(1)[marked.owner, marked.cells].all()
-    target = panoptic_target(labelled, (8, 16), 2)
+    assert marked.masks[0].tolist() == (cells == 0).tolist()
+    assert bare.masks.flatten(1).nonzero().tolist() == [[0, 0], [1, 19]]
+    first, target = labels.targets(None).images
+    assert first.known.all() and first.things.flatten(1).sum(1).tolist() == [1, 1]
     assert not target.known[:, 12:].any() and set(target.stuff.unique().tolist()) == {0, IGNORE}
+
+
+@pytest.mark.parametrize("paper", [PSPS, Point2Mask])
+def test_images_of_many_sizes_are_labelled_as_each_alone(paper):
+    torch.manual_seed(0)
+    model = paper.build(CATEGORIES, "smoke").eval()
+    if paper is Point2Mask:
+        model.labeller.step.fill_(10)
+    sizes = [(64, 64), (48, 64), (64, 64), (64, 64)]
+    points = [two_cats()[1], points_of((9, 40, 1, 5), (50, 30, 0, 6), (30, 4, 2, 3)), points_of(),
+              points_of((20, 50, 1, 1), (40, 20, 2, 9), (50, 60, 0, 4))]  # fmt: skip
+    batch = Batch(torch.rand(4, 3, 64, 64), sizes, list("abcd"), points)
+    with torch.no_grad():
+        evidence = model.labeller.evidence(model.student.features(batch.images, sizes), batch)
+    assert evidence.images[2] is None
+    for row in (0, 1, 3):
+        (h, w), paths = sizes[row], evidence.images[row]
+        given = (
+            evidence.maps.of_image(row, (h, w), (64, 64)),
+            batch.images[row, :, :h, :w],
+            points[row],
+        )
+        single = model.labeller.paths(*given)
+        torch.testing.assert_close(paths.prices, single.prices)
+        torch.testing.assert_close(paths.distance, single.distance)
 
 
 def test_warm_up_and_stages_follow_the_step_and_survive_a_resume():

@@ -175,6 +175,36 @@ def test_boundary_rises_between_segments_and_falls_inside():
     assert (slope[:, 5:7] < 0).all() and (slope[:, :5] > 0).all() and (slope[:, 7:] > 0).all()
 
 
+def slow_manifold_loss(features, images):
+    """Image by image and point by point."""
+    total, several = 0.0, 0
+    for plane, one in zip(features, images):
+        if len(one.masks) < 2:
+            continue
+        several += 1
+        means = [plane[:, mask].mean(1) if mask.any() else plane[:, 0, 0] * 0 for mask in one.masks]
+        for cell, owner in zip(one.cells.tolist(), one.owner.tolist()):
+            here = plane[:, cell // plane.shape[2], cell % plane.shape[2]]
+            alike = [math.exp(float(here @ mean) / 0.07) for mean in means]
+            total -= math.log(alike[owner] / sum(alike)) / len(one.cells)
+    return total / max(several, 1)
+
+
+def test_manifold_loss_equals_the_double_loop_over_images_that_differ():
+    features = torch.nn.functional.normalize(random(7, 4, 5, 3, 4), dim=1).requires_grad_()
+    masks = [random(k, n, 3, 4) > 0 for k, n in enumerate((3, 1, 2, 0))]
+    masks[2][1] = False  # a target that owns nothing
+    at = [([1, 7, 8, 2], [0, 2, 1, 1]), ([3], [0]), ([5, 0], [0, 1]), ([], [])]
+    images = [PointMasks(torch.tensor(cells).long(), torch.tensor(owner).long(), mask)
+              for (cells, owner), mask in zip(at, masks)]  # fmt: skip
+    wanted = slow_manifold_loss(features.detach(), images)
+    assert manifold_loss(features, images).item() == pytest.approx(wanted)
+    manifold_loss(features[:1], images[:1]).backward()
+    assert features.grad.isfinite().all() and features.grad[0].any()
+    nothing = manifold_loss(features[3:], images[3:])
+    assert nothing == 0 and nothing.requires_grad
+
+
 def test_manifold_loss_of_separated_features_is_small_and_of_swapped_ones_large():
     features = torch.zeros(1, 2, 1, 4)
     features[0, 0, 0, :2], features[0, 1, 0, 2:] = 1, 1

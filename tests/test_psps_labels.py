@@ -7,6 +7,8 @@ import torch
 from pointseg.nets.label_heads import ImageMaps
 from pointseg.ops.colour import colour_edges
 from pointseg.ops.paths import STEPS
+from pointseg.ops.point_labels import LabelledImage
+from pointseg.papers.panoptic_labels import PanopticLabels
 from pointseg.papers.points_alone import PointsAlone, bare_target, boxes_about
 from pointseg.papers.psps import CONFIGS, PSPS, traversing_cost
 from pointseg.structures import IGNORE, Batch, Category, Points
@@ -79,7 +81,9 @@ def test_images_without_things_without_stuff_or_without_any_point(rows):
 
 def test_bare_points_ask_only_for_labelled_pixels_and_one_size_of_box():
     points = points_of((8, 60, 0, 1), (60, 60, 1, 2), (30, 2, 2, 3))
-    target = bare_target(points, (64, 60), (64, 64), 2, 0.5)
+    labelled = LabelledImage.void((64, 60), points)
+    target = PanopticLabels([labelled], (64, 64), 2).targets(None).images[0]
+    target = bare_target(target, labelled, (64, 64), 0.5)
     assert (
         target.known.sum() == 3 and target.stuff[2, 30] == 0 and (target.stuff != IGNORE).sum() == 1
     )

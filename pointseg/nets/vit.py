@@ -23,7 +23,7 @@ from pointseg.structures import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-KEPT_TOKENS = 512  # up to which a trace keeps attention: of more it would hold too much
+KEPT_TOKENS = 768  # up to which a trace keeps attention: of more it would hold too much
 
 
 @dataclass(frozen=True)

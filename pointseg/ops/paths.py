@@ -47,12 +47,12 @@ def manifold_step(start: Tensor, end: Tensor) -> Tensor:
 
 
 def undirected_steps(*terms: tuple) -> Tensor:
-    """Sum of weight * price(start, end) over terms (price, map [c, h, w], weight).
+    """[8, ..., h, w] sum of weight * price(start, end) over terms (price, map [c, ..., h, w],
+    weight).
 
     Four slicings make eight planes.
     """
-    h, w = terms[0][1].shape[-2:]
-    prices = terms[0][1].new_full((8, h, w), torch.inf)
+    prices = terms[0][1].new_full((8, *terms[0][1].shape[1:]), torch.inf)
     for k, step in enumerate(HALF):
         price = sum(weight * rule(*pairs(plane, step)) for rule, plane, weight in terms)
         forth, back = pairs(prices[k], step)[0], pairs(prices[k + 4], step)[1]
@@ -62,7 +62,8 @@ def undirected_steps(*terms: tuple) -> Tensor:
 
 
 def entering_steps(price: Tensor) -> Tensor:
-    """Directed prices: stepping onto a pixel costs price [h, w] there, whatever lies behind."""
+    """Directed prices: stepping onto a pixel costs price [..., h, w] there, whatever lies
+    behind."""
     prices = price.new_full((8, *price.shape), torch.inf)
     for k, step in enumerate(STEPS):
         pairs(prices[k], step)[0].copy_(pairs(price, step)[1])
@@ -120,10 +121,15 @@ def shortest_paths(prices: Tensor, cells: Tensor) -> Tensor:
     Dijkstra on the processor wherever the prices lie: the grid is small, and a GPU would need
     thousands of launches.
     """
+    return path_lengths(step_graph(prices), cells, prices)
+
+
+def path_lengths(graph: csr_array, cells: Tensor, prices: Tensor) -> Tensor:
+    """The same on the graph of these prices."""
     unique, place = cells.unique(return_inverse=True)
     if not len(unique):
         return prices.new_zeros(0, *prices.shape[-2:])
-    lengths = dijkstra(step_graph(prices), directed=True, indices=unique.cpu().numpy())
+    lengths = dijkstra(graph, directed=True, indices=unique.cpu().numpy())
     return torch.from_numpy(lengths).to(prices)[place].reshape(len(cells), *prices.shape[-2:])
 
 

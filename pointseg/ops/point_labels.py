@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointseg.ops.paths import grid_cells
-from pointseg.ops.semantic_losses import PointMasks, PseudoLabel, dilated_points
+from pointseg.ops.semantic_losses import PseudoLabel, dilated_points
 from pointseg.ownership import NOBODY, owner
 from pointseg.structures import IGNORE, Panoptic, Points
 
@@ -59,13 +58,12 @@ class SemanticMap:
         return self.prob[~stuff] + self.prob[stuff].sum(0), torch.searchsorted(self.classes, label)
 
 
-def semantic_map(logits: Tensor, points: Points, certain: Tensor, things: int) -> SemanticMap:
-    """P^s from logits [C, h, w]; `certain` [P, h, w] where a class present grows from a point.
+def semantic_map(logits: Tensor, classes: Tensor, certain: Tensor, things: int) -> SemanticMap:
+    """P^s of classes [P] from logits [C, h, w]; `certain` [P, h, w] where each grows from a point.
 
     UNSTATED [P2M Sec. 3.3], [PSPS]: the softmax runs over all classes and is not normalised again
     over those present, as in the official codes.
     """
-    classes = points.label.unique()
     prob = torch.maximum(logits.softmax(0)[classes], certain.to(logits.dtype))
     return SemanticMap(prob, classes, things)
 
@@ -73,12 +71,13 @@ def semantic_map(logits: Tensor, points: Points, certain: Tensor, things: int) -
 def point_semantics(logits: Tensor, points: Points, things: int, size: tuple[int, int],
                     side: float, at: SemanticSize) -> SemanticMap:  # fmt: skip
     """P^s of logits [C, h, w] of an image of `size`, certain in squares of `side` about points."""
+    classes = points.label.unique()
     if at == "map":
         grown = dilated_points([points], (1, *logits.shape[-2:]), side, size)[0]
-        return semantic_map(logits, points, grown == points.label.unique()[:, None, None], things)
-    kinds = [points.pick(points.label == c) for c in points.label.unique()]
+        return semantic_map(logits, classes, grown == classes[:, None, None], things)
+    kinds = [points.pick(points.label == c) for c in classes]
     grown = dilated_points(kinds, (len(kinds), *size), side, size)
-    return semantic_map(resized(logits, size), points, grown != IGNORE, things)
+    return semantic_map(resized(logits, size), classes, grown != IGNORE, things)
 
 
 def likelihood_cost(distance: Tensor, likelihood: Tensor, row: Tensor) -> Tensor:
@@ -101,6 +100,8 @@ def resized(plane: Tensor, grid: tuple[int, int]) -> Tensor:
     """[c, h, w] on another grid, bilinear without anti-aliasing, as the official codes do."""
     if not len(plane):
         return plane.new_zeros(0, *grid)
+    if plane.shape[-2:] == grid:
+        return plane.float()
     return F.interpolate(plane[None].float(), size=grid, mode="bilinear", align_corners=False)[0]
 
 
@@ -145,19 +146,6 @@ class LabelledImage:
             segments, torch.cat([self.thing_label, self.thing_label.new_tensor(classes)])
         )
 
-    def point_masks(self, canvas: tuple[int, int], grid: tuple[int, int]) -> PointMasks:
-        """Points and the masks of all their targets on a grid over the canvas."""
-        cells = grid_cells(self.points.xy, canvas, grid)
-        planes = [self.label.things == k for k in range(len(self.thing_label))]
-        planes += [self.label.stuff == c for c in self.stuff_label]
-        if not planes:
-            return PointMasks(cells, self.owner, self.label.things.new_zeros(0, *grid).bool())
-        h, w = self.label.things.shape
-        masks = F.pad(torch.stack(planes).float(), (0, canvas[1] - w, 0, canvas[0] - h))
-        masks = F.interpolate(masks[None], size=grid)[0] > 0.5
-        masks.flatten(1)[self.owner, cells] = True
-        return PointMasks(cells, self.owner, masks)
-
     def on_canvas(self, canvas: tuple[int, int]) -> PseudoLabel:
         """The label on the padded canvas."""
         h, w = self.label.things.shape
@@ -166,15 +154,6 @@ class LabelledImage:
             F.pad(self.label.things, margin, value=NOBODY),
             F.pad(self.label.stuff, margin, value=IGNORE),
         )
-
-    def on_grid(self, canvas: tuple[int, int], grid: tuple[int, int]) -> PseudoLabel:
-        """The label at the cells of a grid over the canvas: the pixel in the middle of each."""
-        label = self.on_canvas(canvas)
-        row, column = (
-            (torch.arange(n, device=label.things.device) * side + side // 2) // n
-            for n, side in zip(grid, canvas)
-        )
-        return PseudoLabel(label.things[row[:, None], column], label.stuff[row[:, None], column])
 
 
 def target_rows(points: Points) -> Tensor:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointseg.nets.label_heads import CellClasses, LabelMaps, QueriedClasses
 from pointseg.ops.colour import rgb_to_lab, shrunken
+from pointseg.ops.paths import grid_cells
 from pointseg.ops.point_labels import LabelledImage
 from pointseg.ops.semantic_losses import (
     PointMasks,
@@ -89,30 +91,58 @@ class PanopticLabels:
     canvas: tuple[int, int]
     things: int  # how many classes are things
 
+    @cached_property
+    def planes(self) -> PseudoLabel:
+        """Labels [b, H, W] on the padded canvas."""
+        labels = [image.on_canvas(self.canvas) for image in self.images]
+        return PseudoLabel(torch.stack([label.things for label in labels]),
+                           torch.stack([label.stuff for label in labels]))  # fmt: skip
+
+    @cached_property
+    def thing_masks(self) -> list[Tensor]:
+        """[n, H, W] bool of each image's things on the canvas."""
+        counts = [len(image.thing_label) for image in self.images]
+        rows = torch.arange(max(counts), device=self.planes.things.device)[:, None, None]
+        return [plane == rows[:count] for plane, count in zip(self.planes.things, counts)]
+
     def targets(self, batch: Batch) -> PanopticTargets:
-        return PanopticTargets([panoptic_target(i, self.canvas, self.things) for i in self.images])
+        masks, planes = self.thing_masks, self.planes
+        boxes = centred_boxes(torch.cat(masks)).split([len(each) for each in masks])
+        stuff = torch.where(planes.stuff == IGNORE, IGNORE, planes.stuff - self.things)
+        known = torch.zeros_like(stuff, dtype=torch.bool)
+        for plane, image in zip(known, self.images):
+            h, w = image.label.things.shape
+            plane[:h, :w] = True
+        labels = [image.thing_label for image in self.images]
+        return PanopticTargets(list(map(PanopticTarget, masks, labels, boxes, stuff, known)))
 
     def pseudo_labels(self) -> list[Panoptic]:
         return [image.as_panoptic() for image in self.images]
 
     def on_grid(self, grid: tuple[int, int]) -> PseudoLabel:
-        """Labels [b, h, w] at the cells of a grid over the canvas."""
-        coarse = [image.on_grid(self.canvas, grid) for image in self.images]
-        things, stuff = (
-            torch.stack([getattr(c, kind) for c in coarse]) for kind in ("things", "stuff")
-        )
-        return PseudoLabel(things, stuff)
+        """Labels [b, h, w] at the cells of a grid over the canvas: of the pixel in the middle of
+        each."""
+        things, stuff = self.planes.things, self.planes.stuff
+        row, column = ((torch.arange(n, device=things.device) * side + side // 2) // n
+                       for n, side in zip(grid, self.canvas))  # fmt: skip
+        return PseudoLabel(things[:, row[:, None], column], stuff[:, row[:, None], column])
 
     def point_masks(self, grid: tuple[int, int]) -> list[PointMasks]:
-        return [image.point_masks(self.canvas, grid) for image in self.images]
+        """Points and the masks of all their targets on a grid over the canvas, of each image."""
+        rows = zip(self.thing_masks, self.planes.stuff, self.images)
+        masks = [torch.cat([things, stuff == image.stuff_label[:, None, None]])
+                 for things, stuff, image in rows]  # fmt: skip
+        coarse = on_cells(torch.cat(masks), grid).split([len(each) for each in masks])
+        points = [image.points.xy for image in self.images]
+        cells = grid_cells(torch.cat(points), self.canvas, grid).split([len(xy) for xy in points])
+        for each, at, image in zip(coarse, cells, self.images):
+            each.flatten(1)[image.owner, at] = True
+        return [PointMasks(at, image.owner, each)
+                for at, image, each in zip(cells, self.images, coarse)]  # fmt: skip
 
 
-def panoptic_target(image: LabelledImage, canvas: tuple[int, int], things: int) -> PanopticTarget:
-    """What the student learns of one image, on the padded canvas."""
-    label, (h, w) = image.on_canvas(canvas), image.label.things.shape
-    rows = torch.arange(len(image.thing_label), device=label.things.device)
-    masks = label.things == rows[:, None, None]
-    known = torch.zeros(canvas, dtype=torch.bool, device=masks.device)
-    known[:h, :w] = True
-    stuff = torch.where(label.stuff == IGNORE, IGNORE, label.stuff - things)
-    return PanopticTarget(masks, image.thing_label, centred_boxes(masks), stuff, known)
+def on_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[n, h, w] bool: masks [n, H, W] on a coarser grid, of the nearest pixel."""
+    if not len(masks):
+        return masks.new_zeros(0, *grid)
+    return F.interpolate(masks[None].float(), size=grid)[0] > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -19,7 +20,6 @@ from pointseg.ops.paths import (
     grid_cells,
     manifold_step,
     semantic_step,
-    shortest_paths,
     start_cells,
     undirected_steps,
 )
@@ -85,7 +85,7 @@ CONFIGS = {
 
 
 def pixel_to_point_cost(planes: Planes, config: Config) -> Tensor:
-    """[8, h, w] price of each step, d(P^s) + beta d(P^b); a path costs its sum. [P2M Eq. 3]"""
+    """[8, (g,) h, w] price of each step, d(P^s) + beta d(P^b); a path costs its sum. [P2M Eq. 3]"""
     return undirected_steps(
         (semantic_step, planes.prob, 1.0),
         (boundary_step, planes.boundary, config.beta),
@@ -101,17 +101,15 @@ def centroids(owner: Tensor, points: Points, first: Tensor, size: tuple[int, int
     """
     (rows, columns), (height, width) = owner.shape, size
     scale = points.xy.new_tensor([width / columns, height / rows])
-    start, flat = points.xy[first], owner.flatten()
-    at_start = flat[grid_cells(start, size, owner.shape)]
-    centre = start.clone()
-    for k in range(len(first)):
-        cells = (flat == k).nonzero()[:, 0]
-        if len(cells) and at_start[k] == k:
-            middle = torch.stack([cells % columns, cells // columns], -1).to(scale.dtype).mean(0)
-            middle = (middle + 0.5) * scale
-            inside = flat[grid_cells(middle[None], size, owner.shape)] == k
-            centre[k] = torch.where(inside, middle, start[k])
-    return centre
+    start, flat, rank = points.xy[first], owner.flatten(), torch.arange(len(first))
+    cells = (flat != NOBODY).nonzero()[:, 0]
+    coordinates = torch.stack([cells % columns, cells // columns], -1).to(scale.dtype)
+    total = torch.zeros_like(start).index_add(0, flat[cells], coordinates)
+    count = flat[cells].bincount(minlength=len(first)).clamp(min=1)
+    middle = (total / count[:, None] + 0.5) * scale
+    inside = [flat[grid_cells(xy, size, owner.shape)] == rank.to(xy.device)
+              for xy in (start, middle)]  # fmt: skip
+    return torch.where((inside[0] & inside[1])[:, None], middle, start)
 
 
 def unit_numbers(paths: PathEvidence, counted: SemanticMap, config: Config) -> Tensor:
@@ -119,13 +117,12 @@ def unit_numbers(paths: PathEvidence, counted: SemanticMap, config: Config) -> T
 
     Centroids change counts, never the cost. UNSTATED [P2M Sec. 3.3]: the official code's way.
     """
-    grid, stuff = counted.prob.shape[-2:], counted.stuff()
+    grid, stuff = tuple(counted.prob.shape[-2:]), counted.stuff()
     likelihood = counted.likelihood(paths.label)
-    before = likely_nearest(resized(paths.distance, grid), *likelihood).masked_fill(stuff, NOBODY)
+    before = likely_nearest(paths.distance_on(grid), *likelihood).masked_fill(stuff, NOBODY)
     centres = centroids(before, paths.things, paths.first, paths.size)
     cells = start_cells(centres, paths.size, paths.grid, config.path_stride, config.start_cell)
-    again = shortest_paths(paths.prices, cells)
-    after = likely_nearest(resized(again, grid), *likelihood)[~stuff]
+    after = likely_nearest(resized(paths.lengths_from(cells), grid), *likelihood)[~stuff]
     return after.bincount(minlength=len(paths.distance)).to(paths.distance.dtype)
 
 
@@ -166,7 +163,7 @@ class Labeller(PathLabeller):
         boundary = self.boundary(joined).float().sigmoid()
         return replace(super().maps(memory, joined), boundary=boundary)
 
-    def step_prices(self, planes: Planes, image: Tensor) -> Tensor:
+    def step_prices(self, planes: Planes, images: Sequence[Tensor]) -> Tensor:
         return pixel_to_point_cost(planes, self.config)
 
     def price(self, paths: PathEvidence) -> Tensor:
@@ -175,7 +172,7 @@ class Labeller(PathLabeller):
         waiting = self.step < self.config.transport_from or self.config.solver == "none"
         if waiting or len(nearest) < 2:
             return nearest
-        counted = paths.semantic.enlarged((COUNT_FINER * h, COUNT_FINER * w))
+        counted = paths.semantic_on((COUNT_FINER * h, COUNT_FINER * w))
         demand = F.avg_pool2d((~counted.stuff()).float()[None], COUNT_FINER)[0]
         if not demand.any():
             return nearest

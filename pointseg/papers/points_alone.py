@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pointseg.ops.point_labels import LabelledImage
 from pointseg.papers.method import StudentAlone
-from pointseg.papers.panoptic_labels import STUDENT_PARTS, PanopticAnswer, panoptic_target
-from pointseg.structures import IGNORE, Batch, Classes, Loss, Points, Training
+from pointseg.papers.panoptic_labels import STUDENT_PARTS, PanopticAnswer, PanopticLabels
+from pointseg.structures import IGNORE, Batch, Classes, Loss, Training
 from pointseg.students.panoptic_segformer.losses import LOSSES, PanopticTarget, PanopticTargets
 from pointseg.students.panoptic_segformer.network import STUDENTS, StudentConfig
 from pointseg.students.panoptic_segformer.student import PanopticStudent
@@ -37,15 +37,14 @@ def boxes_about(
 
 
 def bare_target(
-    points: Points, size: tuple[int, int], canvas: tuple[int, int], things: int, box_share: float
+    target: PanopticTarget, labelled: LabelledImage, canvas: tuple[int, int], box_share: float
 ) -> PanopticTarget:
     """Masks known at the labelled pixels alone. [EPLD Sec. 4.3]
 
     DEVIATION [EPLD Tab. 6]: the partial loss is this student's dice on labelled pixels, not a
     cross-entropy, as its mask values are no logits.
     """
-    labelled = LabelledImage.void(size, points)
-    target = panoptic_target(labelled, canvas, things)
+    size, points = tuple(labelled.label.things.shape), labelled.points
     first = [labelled.owner.tolist().index(k) for k in range(len(labelled.thing_label))]
     boxes = boxes_about(points.xy[first], box_share * min(size), size, canvas)
     known = target.things.any(0) | (target.stuff != IGNORE)
@@ -83,7 +82,6 @@ class PointsAlone(StudentAlone):
 
     def targets(self, batch: Batch) -> PanopticTargets:
         canvas, share = tuple(batch.images.shape[-2:]), self.config.box_share
-        rows = zip(batch.points, batch.sizes)
-        return PanopticTargets(
-            [bare_target(*row, canvas, self.classes.things, share) for row in rows]
-        )
+        images = list(map(LabelledImage.void, batch.sizes, batch.points))
+        targets = PanopticLabels(images, canvas, self.classes.things).targets(batch).images
+        return PanopticTargets([bare_target(*row, canvas, share) for row in zip(targets, images)])

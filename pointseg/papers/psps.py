@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pointseg.ops.colour import colour_edges, window
@@ -65,7 +67,7 @@ CONFIGS = {
 
 
 def traversing_cost(prob: Tensor, features: Tensor, edges: Tensor, config: Config) -> Tensor:
-    """[8, h, w] price of each step: change of class and of feature, colour edge entered."""
+    """[8, (g,) h, w] price of each step: change of class and of feature, colour edge entered."""
     moving = undirected_steps(
         (semantic_step, prob, 1.0), (manifold_step, features, config.manifold_weight)
     )
@@ -75,8 +77,9 @@ def traversing_cost(prob: Tensor, features: Tensor, edges: Tensor, config: Confi
 class Labeller(PathLabeller):
     """Cheapest paths from points, weighted by class likelihood."""
 
-    def step_prices(self, planes: Planes, image: Tensor) -> Tensor:
-        edges = colour_edges(image, tuple(planes.prob.shape[-2:]))
+    def step_prices(self, planes: Planes, images: Sequence[Tensor]) -> Tensor:
+        grid = tuple(planes.prob.shape[-2:])
+        edges = torch.stack([colour_edges(image, grid) for image in images])
         return traversing_cost(planes.prob, planes.features, edges, self.config)
 
     def cost(self, paths: PathEvidence) -> Tensor:

@@ -123,13 +123,13 @@ class PointPredictions:
 
     def matched(self, points: PointTargets, place_weight: float) -> Tensor:
         """[p] the query of each point, no two alike in an image, -1 for none. [AS Sec. 3.1]"""
-        query = torch.full_like(points.label, -1)
-        for row, (logits, xy) in enumerate(zip(self.logits.detach(), self.xy.detach())):
+        query, logits = torch.full_like(points.label, -1), self.logits.detach()
+        distance = torch.cdist(self.xy.detach(), (points.xy / self.extent)[None], p=1)
+        costs = focal_cost(logits.flatten(0, 1), points.label).unflatten(0, logits.shape[:2])
+        costs = costs + place_weight * distance  # [b, q, p]; of each point its own image counts
+        for row, prices in enumerate(costs):
             here = points.image == row
-            distance = torch.cdist(xy, points.xy[here] / self.extent, p=1)
-            query[here] = cheapest_pairs(
-                focal_cost(logits, points.label[here]) + place_weight * distance
-            )
+            query[here] = cheapest_pairs(prices[:, here])
         return query
 
     def losses(self, points: PointTargets, query: Tensor) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ class PanopticStudent(nn.Module):
         grid = masks.shape[-2:]
         wanted = masks.new_zeros(*chosen.shape, *grid, dtype=torch.float32)
         rows = targets.thing_rows(image, matches.target)
-        wanted[image, rank] = torch.cat([reduced(t.things, grid) for t in targets.images])[rows]
+        wanted[image, rank] = reduced(torch.cat([t.things for t in targets.images]), grid)[rows]
         present = torch.zeros_like(chosen, dtype=torch.bool)
         present[image, rank] = True
         return thing_dice(masks, wanted, targets.known_on(grid), present)
