@@ -101,6 +101,15 @@ show(*tables.cost_table(rows_of("small ViT", "ViT-S/16", "ViT-B/16")))
 # %% tags=["remove-input"]
 show(*tables.cost_table(rows_of("attentionshift", "psps", "point2mask")))
 
+# %% [markdown]
+# *Calls* are the operations that torch is asked for. Two savings of a step, each beside what it replaced, timed in
+# turn. The forward pass on a CPU forms the attention of a few hundred tokens for its gradient; the roll-out reads it
+# there instead of forming it again. And the steps between cells are priced for all images of one size at once. Both
+# change nothing but rounding.
+
+# %% tags=["remove-input"]
+show(*tables.cost_table(rows_of("roll-out", "paths")))
+
 # %% tags=["remove-cell"]
 stages = [stage for one in report.finished(Path(runs)) for stage in one.run.result["metrics"]["stages"]]
 waited = [stage["data_wait_share"] for stage in stages if "data_wait_share" in stage]

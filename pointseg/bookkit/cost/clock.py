@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 Work = Callable[[], Any]
@@ -73,6 +74,28 @@ def operations(work: Work) -> int:
     with FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU) as counter:
         work()
     return counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one call asks torch for, backward passes included."""
+
+    operations: int  # as `operations`
+    calls: int  # many small ones cost more than their arithmetic
+
+
+class _Calls(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.count += 1
+        return function(*arguments, **(named or {}))
+
+
+def counted(work: Work) -> Counts:
+    with _Calls() as calls:
+        count = operations(work)
+    return Counts(count, calls.count)
 
 
 def peak_bytes(work: Work, device: torch.device = CPU) -> int:

@@ -31,11 +31,11 @@ def machine_table(metrics: Row) -> tuple[list[str], list[list[str]]]:
 
 
 def cost_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    head = ["what", "piece", "images", "side", "ms", "median ms", "peak MB", "floor, ms"]
-    numbers = ("ms", "median_ms", "peak_mb", "floor_ms")
+    head = ["what", "piece", "images", "side", "ms", "median ms", "calls", "peak MB", "floor, ms"]
+    numbers = ("ms", "median_ms", "calls", "peak_mb", "floor_ms")
     cells = [
         [escape(row["group"]), filled("{} ({})", row["name"], row["precision"]),
-         str(row["images"]), str(row["side"]), *(number(row[k]) for k in numbers)]
+         str(row["images"]), str(row["side"]), *(number(row.get(k)) for k in numbers)]
         for row in rows
     ]  # fmt: skip
     return head, cells

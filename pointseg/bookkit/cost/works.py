@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 
 from pointseg.bookkit.cost.clock import (
     CPU,
+    Counts,
     Machine,
     Patience,
     Work,
+    counted,
     interleaved,
     measure_machine,
-    operations,
     peak_bytes,
 )
 from pointseg.data.bestiary import CATEGORIES, draw
@@ -30,7 +32,7 @@ from pointseg.data.points import extreme
 from pointseg.lab.recipe import make
 from pointseg.nets.attention import rollout_rows
 from pointseg.nets.start import starting_backbone
-from pointseg.nets.vit import TokenViT
+from pointseg.nets.vit import TokenViT, unfuse
 from pointseg.ops.components import tokens_in_boxes
 from pointseg.ops.mean_field import HIGH, LOW, SMALL, mean_field
 from pointseg.ops.tree import spanning_forest, tree_filter
@@ -97,17 +99,20 @@ class Piece:
 
 def measured(pieces: Sequence[Piece], machine: Machine, patience: Patience, device=CPU):
     """One row a piece: milliseconds, peak memory, operations and the floor."""
-    counts = [(operations(piece.work), peak_bytes(piece.work, device)) for piece in pieces]
+    counts = [counted(piece.work) for piece in pieces]
+    peaks = [peak_bytes(piece.work, device) for piece in pieces]
     seconds = interleaved({piece.name: piece.work for piece in pieces}, patience, device)
     return [
         row_of(piece, seconds[piece.name], count, peak, machine)
-        for piece, (count, peak) in zip(pieces, counts)
+        for piece, count, peak in zip(pieces, counts, peaks)
     ]
 
 
-def row_of(piece: Piece, seconds: list[float], count: int, peak: int, machine: Machine):
+def row_of(piece: Piece, seconds: list[float], counts: Counts, peak: int, machine: Machine):
+    count = counts.operations
     row = {name: getattr(piece, name) for name in ("group", "name", "images", "side", "precision")}
     row |= {"ms": 1e3 * min(seconds), "median_ms": 1e3 * median(seconds), "rounds": len(seconds)}
+    row |= {"calls": counts.calls}
     row |= {"peak_mb": peak / 1e6, "gigaops": count / 1e9, "floor_ms": None}
     if piece.moved is not None:
         row["floor_ms"] = 1e3 * machine.floor_s(count, piece.moved, piece.precision)
@@ -136,6 +141,8 @@ def cpu_pieces(extent: Extent) -> Iterator[list[Piece]]:
     for name in METHODS:
         batch = creatures(extent.side, extent.batch)
         yield step_pieces(name, "small", batch, CATEGORIES)
+    yield formed_pieces(creatures(extent.side, extent.batch))
+    yield together_pieces(creatures(extent.side, extent.batch))
     yield shift_pieces(extent.grid)
     yield tree_pieces(extent.tree)
     yield mean_field_pieces(extent.map)
@@ -221,6 +228,33 @@ def step_pieces(name: str, scale: str, batch: Batch, categories: Sequence[Catego
     step = Piece(name, "whole step", len(batch), side, lambda: trainer.advance(batch), moved,
                  lowered, weights)  # fmt: skip
     return [*pieces, step]
+
+
+def formed_pieces(batch: Batch, rows: int = 10) -> list[Piece]:
+    """The roll-out of a step on a CPU, whose forward pass formed the attention for its gradient."""
+    vit = starting_backbone(CONFIGS["small"].backbone, "shipped")
+    unfuse(vit)
+    trace, side = vit(batch.images, trace=True).trace, batch.images.shape[-1]
+    chosen = torch.arange(rows) + trace.query_start
+    ways = {"read from the forward pass": trace, "formed again": replace(trace, attention=())}
+    return [Piece("roll-out", name, len(batch), side, partial(rollout_rows, vit, way, chosen))
+            for name, way in ways.items()]  # fmt: skip
+
+
+def together_pieces(batch: Batch) -> list[Piece]:
+    """Point2Mask's paths of a batch of images of one size at once, and of one after another."""
+    method = make("point2mask", scale="small").build(CATEGORIES)
+    side, points = batch.images.shape[-1], batch.points
+    with torch.no_grad():
+        features = method.student.features(batch.images, batch.sizes)
+        maps = method.labeller.evidence(features, batch).maps
+    shown = [maps.of_image(row, size, (side, side)) for row, size in enumerate(batch.sizes)]
+    labeller = method.labeller
+    works = {
+        "all images at once": lambda: labeller.paths_of(shown, batch.images, points),
+        "one after another": lambda: list(map(labeller.paths, shown, batch.images, points)),
+    }
+    return [Piece("paths", name, len(batch), side, work) for name, work in works.items()]
 
 
 def quiet(work: Work) -> Work:
