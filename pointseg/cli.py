@@ -205,6 +205,13 @@ def bench(options) -> None:
         print(line, flush=True)
 
 
+def again(options) -> None:
+    from pointseg.lab.again import again
+
+    for line in again(options.run, options.runs, options.data):
+        print(line, flush=True)
+
+
 def words_of(text: str | None) -> list[str]:
     return [word for word in (text or "").split(",") if word]
 
@@ -389,6 +396,11 @@ COMMANDS: dict[str, Command] = {
         number("--images", None, "at most so many"),
         Argument("--val", action="store_true", help="on val, for rows that are finished on tune"),
         Argument("--force", action="store_true", help="again even where the scores exist"),
+        RUNS,
+    )),
+    "again": Command(again, "a kept run once more, here: how far its scores move", (
+        Argument("run", help="below runs/, such as bench-as-photos/as-full/s0"),
+        Argument("--data", help="where its data lie on this machine"),
         RUNS,
     )),
     "index": Command(index, "write runs/index.csv and runs/README.md anew", (RUNS,)),

@@ -66,12 +66,13 @@ def bench(
     for bed, picked in picks_of(beds_of(paper), chosen):
         for seed in bed.seeds if seeds is None else seeds:
             recipes = {row: bed.recipe(rows()[row], seed, **changes) for row in picked}
-            records = {row: Run(runs / bed.folder(row, r)) for row, r in recipes.items()}
-            for row, recipe in recipes.items():
+            known = known_to(bed, recipes)
+            records = {row: Run(runs / bed.folder(row, r)) for row, r in known.items()}
+            for row, recipe in known.items():
                 refuse_early_look(bed, row, recipe, runs)
-            missing = [r for r in picked if force or not finished(records[r], recipes[r])]
+            missing = [r for r in picked if force or not finished(records[r], known[r])]
             if missing:
-                score_rows(bed, {r: recipes[r] for r in missing}, records, force)
+                score_rows(bed, {r: recipes[r] for r in missing}, records, known, force)
             yield from (line(records[row]) for row in picked)
 
 
@@ -99,6 +100,23 @@ def picks_of(benches: Sequence[Bed], chosen: Sequence[str]) -> Iterator[tuple[Be
         picked = [name for name in bed.rows if not chosen or name in chosen]
         if picked:
             yield bed, picked
+
+
+def known_to(bed: Bed, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+    """The recipes, under the bed's name for its data where these are the bed's by their content;
+    under a name of their own where other data lie at the bed's place."""
+    row, given = next(iter(recipes.items()))
+    usual, here = (
+        replace(r, scored_on="tune") for r in (bed.recipe(rows()[row], given.seed), given)
+    )
+    if bed.content is None or not Path(here.data).is_dir():
+        return recipes
+    name = here.data
+    if open_corpus(here).scored.content_hash() == bed.content:
+        name = usual.data
+    elif here == usual:
+        name = str(Path(here.data).resolve())
+    return {row: replace(recipe, data=name) for row, recipe in recipes.items()}
 
 
 def refuse_early_look(bed: Bed, row: str, recipe: Recipe, runs: Path) -> None:
@@ -169,9 +187,11 @@ class Entry:
 
 
 def score_rows(
-    bed: Bed, recipes: dict[str, Recipe], records: dict[str, Run], force: bool = False
-) -> None:
-    """Records the scores of rows that share their images and points."""
+    bed: Bed, recipes: dict[str, Recipe], records: dict[str, Run], known: dict[str, Recipe],
+    force: bool = False,
+) -> None:  # fmt: skip
+    """Records the scores of rows that share their images and points, with the recipes by which a
+    bed knows them."""
     corpus = open_corpus(next(iter(recipes.values())))
     with ExitStack() as stack:
         for row in recipes:
@@ -186,8 +206,9 @@ def score_rows(
             stack.enter_context(records[row].recording(**facts))
         entries = [opened(recipe, records[row]) for row, recipe in recipes.items()]
         truths = scored(entries, corpus)
-        for entry in entries:
+        for row, entry in zip(recipes, entries):
             keep(entry, corpus, truths)
+            entry.run.write("recipe.json", json.loads(known[row].to_json()))
 
 
 def opened(recipe: Recipe, run: Run) -> Entry:
@@ -348,7 +369,6 @@ def keep(entry: Entry, corpus: Corpus, truths: Sequence[Truth]) -> None:
         quality = panoptic_scores(truths, entry.panoptic, corpus.categories)
         scores |= {name: quality[name] for name in ("PQ", "PQ_th", "PQ_st")}
     run, points = entry.run, corpus.judged().points.content_hash
-    run.write("recipe.json", json.loads(entry.recipe.to_json()))
     run.write("data.json", {"layout": corpus.scored.layout, "split": corpus.scored.split,
                             "images": len(truths), "objects": len(entry.table["image"]),
                             "sha256": corpus.scored.content_hash(), "points": points})  # fmt: skip

@@ -51,6 +51,7 @@ class Bed:
     method: str | None  # that labels in its stead, from the same settings
     steps: int  # of that one, whose student never learns
     config: dict[str, Any]  # of that one, where a row does not state it
+    content: str | None  # hash of its tune split; None: made here, or whatever lies there
     given: dict[str, Any]  # what else `make` receives
 
     def recipe(self, row: Row, seed: int, **changes: Any) -> Recipe:
@@ -106,6 +107,7 @@ class BedEntry(TypedDict, total=False):
     first: list[dict[str, object]]
     steps: int
     config: dict[str, object]
+    content: str
     points: dict[str, object]
 
 
@@ -151,6 +153,7 @@ def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row
         "method": entry.pop("method", None),
         "steps": entry.pop("steps", 0),
         "config": entry.pop("config", {}),
+        "content": entry.pop("content", None),
     }
     return Bed(name, paper, tuple(scored), **taken, given=entry)
 
