@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pointseg.bookkit import forest, intervals
+from pointseg.bookkit import forest, intervals, report
 from pointseg.lab.evaluation import Scored, write_by_image
 from pointseg.lab.plan import beds
 from pointseg.lab.run_record import Run
@@ -23,6 +23,8 @@ from pointseg.lab.verdicts import (
     judge_students,
     on_bench,
     seeds_needed,
+    spread_of,
+    spread_on,
     two_way,
     word_of,
 )
@@ -167,6 +169,33 @@ def test_a_bed_that_misses_a_gate_is_outside_and_says_which(tmp_path):
         assert verdict.word == OUTSIDE and "precision was not measured" in str(verdict)
     second = {"name": "precision", "row": "a", "score": ["absent", "map_precision"], "at_least": 50}
     assert judge({**CLAIM, "gates": [second]}, "bed", tmp_path).word == HOLDS
+
+
+def test_gates_are_printed_whatever_comes_out(tmp_path):
+    bench(tmp_path, 0.1, map_precision=58.6)
+    gate = {"name": "precision", "row": "a", "score": "map_precision"}
+    gates = [{**gate, "at_least": 70}, {**gate, "at_most": 60}, {**gate, "row": "z", "at_most": 1}]
+    shown = report.gates_table({"gates": {"AS": gates}}, "AS", ["bed", "none"], tmp_path)
+    cells = [line.split("<td>")[2:] for line in shown.split("<tr>")[2:]]
+    words = [[cell.split("<")[0] for cell in line] for line in cells]
+    assert words == [["at least 70", "58.6, missed", "-"], ["at most 60", "58.6, met", "-"],
+                     ["at most 1", "-", "-"]]  # fmt: skip
+
+
+def test_spreads_over_seeds_and_over_images_by_hand(tmp_path):
+    """Two seeds two points apart, three images ten points apart."""
+    table = np.array([[10.0, 20.0, 30.0], [12.0, 22.0, 32.0]])
+    spread = spread_of(table, np.ones(3))
+    assert (spread.mean, spread.by_seed, spread.by_image) == pytest.approx(
+        (21, 2**0.5, 10 / 3**0.5)
+    )
+    assert spread_of(table[:1], np.ones(3)).by_seed is None
+    bench(tmp_path, 0.1)
+    known = spread_on("bed", "a", "iou", tmp_path)
+    assert 0 < known.by_seed and 0 < known.by_image and 20 < known.mean < 60
+    assert spread_on("bed", "absent", "iou", tmp_path) is None
+    shown = report.spread_table("bed", {"ours": "a", "other": "z"}, "iou", tmp_path)
+    assert f"<td>{known.by_seed:.1f}</td>" in shown and shown.count("<td>-</td>") == 3
 
 
 def test_rows_that_were_scored_on_other_images_are_refused(tmp_path):

@@ -32,14 +32,17 @@ from pointseg.lab.verdicts import (
     UNDECIDED,
     Verdict,
     claim_of,
+    gate_reading,
     judge_students,
     on_bench,
+    spread_on,
 )
 
 REPRODUCED = "reproduced"
 FAILED = "not reproduced"
 NO_ORDER = "no order claimed"
 WORST_FIRST = (FAILED, CONTRADICTED, NOT_RUN, OUTSIDE, UNDECIDED, HOLDS, REPRODUCED, NO_ORDER)
+GATE_WORD = {HOLDS: "met", OUTSIDE: "missed"}
 HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU")
 BADGE = {
     HOLDS: "direction",
@@ -343,6 +346,26 @@ def _on_bench(runs: Sequence[Finished], place: str, row: str, score: str) -> tup
     mine = [f for f in runs if f.run.id.startswith(f"{place}/{row}/") and name in f.scores]
     values = [Value(f.run.id, f.recipe["seed"], f.scores[name]) for f in mine]
     return tuple(sorted(values, key=lambda value: value.seed))
+
+
+def spread_table(bed: str, ours: dict[str, str], score: str, runs: Path) -> str:
+    """Rows of a bed, and how far each would move with another seed or with other images."""
+    lines = []
+    for name, row in ours.items():
+        spread = spread_on(bed, row, score, runs)
+        known = (spread.mean, spread.by_seed, spread.by_image) if spread else (None,) * 3
+        lines.append([escape(name), *("-" if v is None else f"{v:.1f}" for v in known)])
+    return table([f"{score}, bed {bed}", "mean", "another seed", "other images"], lines)
+
+
+def gates_table(claims: dict[str, Any], paper: str, benches: Sequence[str], runs: Path) -> str:
+    """What a paper's claims presuppose, and what each bed shows of it."""
+    lines = []
+    for gate in claims["gates"][paper]:
+        read = [gate_reading(gate, bed, runs) for bed in benches]
+        cells = ["-" if r.mean is None else f"{r.mean:.1f}, {GATE_WORD[r.word]}" for r in read]
+        lines.append([gate["name"], read[0].demand, *cells])
+    return table(["premise", "needed", *benches], lines)
 
 
 def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:

@@ -122,6 +122,29 @@ def _reach(variance: float, parts: Sequence[tuple[float, int]], size: int) -> fl
     return float(student_t.ppf((1 + LEVEL) / 2, free) * math.sqrt(variance / size))
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How far a row's mean would move (a standard deviation) with what was drawn."""
+
+    mean: float
+    by_seed: float | None  # with another seed; None of one seed
+    by_image: float  # with as many other images of the same kind
+
+
+def spread_of(table: np.ndarray, counts: np.ndarray) -> Spread:
+    """Of values [seeds, images], means of `counts` objects each; both crossed, as in `two_way`."""
+    cells = table * (counts / counts.mean())
+    seeds, images = cells.shape
+    by_seed = float(cells.mean(1).std(ddof=1)) if seeds > 1 else None
+    return Spread(cells.mean(), by_seed, float(cells.mean(0).std(ddof=1) / math.sqrt(images)))
+
+
+def spread_on(bed: str, row: str, score: str, runs: Path = RUNS) -> Spread | None:
+    """Of a score of the things of a row on a bed; None where it was not run."""
+    level = _level(_ended(runs / f"bench-{bed}" / row), score)
+    return None if level is None else spread_of(*level)
+
+
 def word_of(effect: Effect) -> str:
     """One seed decides nothing."""
     if effect.seeds < 2:
@@ -282,8 +305,7 @@ def judge_statement(statement: dict[str, Any], bed: str, runs: Path = RUNS) -> V
     """A claimed level: whether ours lies between two limits that were fixed before."""
     row, score = statement["row"], statement["score"]
     ended = _ended(runs / f"bench-{bed}" / row)
-    tables = [_scored(run, score) for run in ended]
-    level = _stacked([ByImage.of_things(t, 100 * t[score]) for t in tables], ended)
+    level = _level(ended, score)
     says, printed = statement["says"], statement["value"]
     if level is None:
         step = Step(None, row, NOT_RUN, printed=printed)
@@ -292,6 +314,12 @@ def judge_statement(statement: dict[str, Any], bed: str, runs: Path = RUNS) -> V
         word = within(effect, statement["at_least"], statement["at_most"])
         step = Step(None, row, word, effect, printed=printed)
     return Verdict(statement["id"], says, bed, step.word, (step,))
+
+
+def _level(ended: Sequence[Run], score: str) -> tuple | None:
+    """(values [seeds, images] in points, objects an image) of a row's things; None of no run."""
+    tables = [_scored(run, score) for run in ended]
+    return _stacked([ByImage.of_things(t, 100 * t[score]) for t in tables], ended)
 
 
 def within(effect: Effect, low: float, high: float) -> str:
@@ -306,17 +334,42 @@ def missed_gates(gates: Iterable[dict[str, Any]], bed: str, runs: Path) -> list[
     """In words, the gates {row, score, at_least | at_most} that a bed's mean over seeds misses; one
     that has no score is missed. `score` names the score, or several of which the first counts that
     the bed has."""
-    missed = []
-    for gate in gates:
-        known = _scores(_ended(runs / f"bench-{bed}" / gate["row"]), gate["score"])
-        if not known:
-            missed.append(f"{gate['name']} was not measured")
-            continue
-        mean, low, high = np.mean(known), gate.get("at_least"), gate.get("at_most")
-        if (low is not None and mean < low) or (high is not None and mean > high):
-            demand = f"at least {low:g}" if low is not None and mean < low else f"at most {high:g}"
-            missed.append(f"{gate['name']} {mean:.1f}, {demand} is needed")
-    return missed
+    readings = [gate_reading(gate, bed, runs) for gate in gates]
+    return [reading.complaint for reading in readings if reading.word != HOLDS]
+
+
+@dataclass(frozen=True)
+class GateReading:
+    """A gate {name, row, score, at_least | at_most} and what a bed shows, its mean over seeds."""
+
+    name: str
+    low: float | None
+    high: float | None
+    mean: float | None  # None: not measured
+
+    @property
+    def word(self) -> str:
+        if self.mean is None:
+            return NOT_RUN
+        below = self.low is not None and self.mean < self.low
+        return OUTSIDE if below or (self.high is not None and self.mean > self.high) else HOLDS
+
+    @property
+    def demand(self) -> str:
+        limits = (("at least", self.low), ("at most", self.high))
+        return ", ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
+
+    @property
+    def complaint(self) -> str:
+        if self.mean is None:
+            return f"{self.name} was not measured"
+        return f"{self.name} {self.mean:.1f}, {self.demand} is needed"
+
+
+def gate_reading(gate: dict[str, Any], bed: str, runs: Path = RUNS) -> GateReading:
+    known = _scores(_ended(runs / f"bench-{bed}" / gate["row"]), gate["score"])
+    mean = float(np.mean(known)) if known else None
+    return GateReading(gate["name"], gate.get("at_least"), gate.get("at_most"), mean)
 
 
 def _scores(runs: Sequence[Run], named: str | Sequence[str]) -> list[float]:
