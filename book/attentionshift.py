@@ -402,7 +402,7 @@ display(HTML(report.table(list(coverage), [[f"{v:.0f}" for v in coverage.values(
 # claims, whatever its rows say:
 
 # %% tags=["remove-input"]
-display(HTML(report.gates_table(held.claims, "AS", ["as-bestiary", "as-photos"], Path(runs))))
+display(HTML(report.gates_table(held.claims, "AS", ["as-bestiary", "as-photos", "as-people"], Path(runs))))
 
 # %% [markdown]
 # Of students the premise asks that full masks reach an mAP50 of 60 and an mAP75 of 35, and a PQ five points above the
