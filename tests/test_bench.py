@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pointseg import cli
+from pointseg.data.dataset import Dataset
 from pointseg.data.supervision import collate
 from pointseg.lab import bench as benches
 from pointseg.lab import carry
@@ -147,6 +148,18 @@ def test_scores_by_code_that_was_proven_to_give_the_same_are_kept(toy, monkeypat
     assert benches.finished(run, recipe) and benches.state(run) == "carried"
     new["code"] = "newer"
     assert not benches.finished(run, recipe) and benches.state(run) == "stale"
+
+
+def test_data_without_parts_have_no_part_scores(place, monkeypatch):
+    whole = Dataset.truth
+    monkeypatch.setattr(
+        Dataset, "truth", lambda data, row: dataclasses.replace(whole(data, row), parts=None)
+    )
+    list(benches.bench("as-toy", ["as-full"], [0], place / "partless"))
+    bed = beds()["as-toy"]
+    run = Run(place / "partless" / bed.folder("as-full", bed.recipe(rows()["as-full"], 0)))
+    assert run.status == "ok" and "iou" in run.metrics["bench"]
+    assert not {"part_recall", "purity"} & set(run.metrics["bench"])
 
 
 def test_a_row_scored_again_prints_how_far_each_score_moved_and_may_move(toy, capsys):

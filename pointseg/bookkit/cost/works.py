@@ -60,7 +60,7 @@ PASSES_OF_A_STEP = 10
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured; `smoke` proves that it runs."""
+    """How much is measured; `smoke` proves that it runs, `steps` measures training steps alone."""
 
     matrix: int  # side of the product that tells the matrix rate
     megabytes: int  # of the copy that tells the bandwidth
@@ -80,6 +80,7 @@ EXTENTS = {
     "smoke": Extent(128, 4, (64,), (32,), 2, 64, 8, (8, 12), 16, 6, "smoke", 64),
     "small": Extent(2048, 400, (64, 128, 256, 512), (224, 384, 512), 12, 128, 64, (75, 100),
                     128, 32, "paper", PAPER_SIDE),
+    "steps": Extent(1024, 100, (128,), (), 12, 128, 32, (75, 100), 32, 16, "smoke", 64),
 }  # fmt: skip
 
 
