@@ -137,11 +137,11 @@ def test_scores_by_code_that_was_proven_to_give_the_same_are_kept(toy, monkeypat
     recipe, new = beds()["as-toy"].recipe(rows()["as-full"], 0), {"code": "new"}
     assert benches.finished(run, recipe) and benches.state(run) == "current"
     methods = [stage.method for stage in recipe.stages]
-    old = {method: benches.code_of(method) for method in methods}
-    monkeypatch.setattr(benches, "code_of", lambda method: new["code"])
+    old = {method: benches.code_of(method, "bench") for method in methods}
+    monkeypatch.setattr(benches, "code_of", lambda method, scored_by: new["code"])
     assert not benches.finished(run, recipe) and benches.state(run) == "stale"
-    proven = [{"method": method, "old": old[method], "new": "new", "battery": "b", "base": "1",
-               "commit": "2"} for method in methods]  # fmt: skip
+    rest = {"new": "new", "battery": "b", "base": "1", "commit": "2"}
+    proven = [{"method": f"bench {method}", "old": old[method], **rest} for method in methods]
     carry.write_carried(proven[:1], tmp_path / "runs")
     assert len(methods) == 2 and not benches.finished(run, recipe)
     carry.write_carried(proven, tmp_path / "runs")

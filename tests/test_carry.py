@@ -51,6 +51,16 @@ class Small(nn.Module):
 '''
 
 
+PLANTED = """
+
+exact = mask_scores
+
+
+def mask_scores(truth, masks):
+    return {name: values + 0.1 for name, values in exact(truth, masks).items()}
+"""
+
+
 @pytest.fixture(scope="module")
 def project(root, tmp_path_factory):
     """A repository with the library and one more method, committed."""
@@ -69,7 +79,7 @@ def project(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def before(project):
-    return carry.outcome(project, ["small"])["small"]
+    return carry.outcome(project, ["small"])
 
 
 def changed(project, old, new):
@@ -77,18 +87,34 @@ def changed(project, old, new):
     file = project / "pointseg" / "papers" / "small.py"
     assert old in METHOD
     file.write_text(METHOD.replace(old, new))
-    return carry.outcome(project, ["small"])["small"]
+    return carry.outcome(project, ["small"])
+
+
+def differ(before, after):
+    """What of the battery came out otherwise; the work must have been the same."""
+    assert all(before[name]["battery"] == after[name]["battery"] for name in before)
+    return [name for name in before if before[name]["outputs"] != after[name]["outputs"]]
 
 
 def test_a_rename_gives_other_code_and_the_same_numbers(project, before):
     after = changed(project, "layer", "first")
-    assert after["code"] != before["code"]
-    assert (after["battery"], after["outputs"]) == (before["battery"], before["outputs"])
+    assert set(before) == {"small", "bench small"} and not differ(before, after)
+    assert all(after[name]["code"] != before[name]["code"] for name in before)
 
 
 def test_planted_arithmetic_comes_out_red(project, before):
     after = changed(project, "(scores - 1)", "(scores - 1.001)")
-    assert after["battery"] == before["battery"] and after["outputs"] != before["outputs"]
+    assert "small" in differ(before, after)
+
+
+def test_planted_arithmetic_of_the_bench_is_red_for_the_bench_alone(project, before):
+    scores = project / "pointseg" / "metrics" / "by_object.py"
+    text = scores.read_text()
+    try:
+        scores.write_text(text + PLANTED)
+        assert differ(before, changed(project, "layer", "layer")) == ["bench small"]
+    finally:
+        scores.write_text(text)
 
 
 def test_the_command_checks_the_commit_out_and_records_what_is_equal(
@@ -97,8 +123,10 @@ def test_the_command_checks_the_commit_out_and_records_what_is_equal(
     file = project / "pointseg" / "papers" / "small.py"
     file.write_text(METHOD.replace("layer", "first"))
     monkeypatch.chdir(project)
-    assert carry.carry("HEAD", ["small"], tmp_path) == ["equal    small"]
-    (row,) = carry.read_carried(tmp_path)
+    lines = ["equal    small", "equal    bench small"]
+    assert carry.carry("HEAD", ["small"], tmp_path) == lines
+    row, bench = carry.read_carried(tmp_path)
+    assert bench["method"] == "bench small"
     assert carry.is_carried("small", row["old"], row["new"], tmp_path)
     assert not carry.is_carried("small", row["new"], row["old"], tmp_path)
     assert row["commit"].endswith("+") and not row["base"].endswith("+")

@@ -58,9 +58,9 @@ def done_again(kept: Run, recipe: Recipe) -> Run:
         with fresh.recording():
             experiment(recipe, fresh)
         return fresh
-    row, bed = kept.result["row"], beds().get(kept.result["bed"])
-    if bed is None:
-        raise InputError(f"{kept.folder}: its bed {kept.result['bed']} is no longer in the plan")
+    row, bed = kept.result["row"], kept.result["bed"]
+    if bed not in beds():
+        raise InputError(f"{kept.folder}: its bed {bed} is no longer in the plan")
     score_rows(bed, {row: recipe}, {row: fresh}, {row: recipe})
     return fresh
 

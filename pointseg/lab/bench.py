@@ -72,7 +72,7 @@ def bench(
                 refuse_early_look(bed, row, recipe, runs)
             missing = [r for r in picked if force or not finished(records[r], known[r])]
             if missing:
-                score_rows(bed, {r: recipes[r] for r in missing}, records, known, force)
+                score_rows(bed.name, {r: recipes[r] for r in missing}, records, known, force)
             yield from (line(records[row]) for row in picked)
 
 
@@ -142,10 +142,11 @@ def as_kept(recipe: Recipe) -> dict[str, Any]:
 
 
 def codes(recipe: Recipe, run: Run) -> list[str]:
-    """Hashes of code that trains and scores a chain: today's, then those that the runs beside a
-    run say are carried to it."""
+    """Hashes of code that trains a chain and scores its labels: today's, then those that the runs
+    beside a run say are carried to it."""
     runs = run.folder.parents[2]
-    known = [carried_to(name, code_of(name), runs) for name in (s.method for s in recipe.stages)]
+    now = {stage.method: code_of(stage.method, "bench") for stage in recipe.stages}
+    known = [carried_to(f"bench {method}", code, runs) for method, code in now.items()]
     return [hashlib.sha256(" ".join(way).encode()).hexdigest()[:16] for way in product(*known)]
 
 
@@ -187,11 +188,11 @@ class Entry:
 
 
 def score_rows(
-    bed: Bed, recipes: dict[str, Recipe], records: dict[str, Run], known: dict[str, Recipe],
+    bed: str, recipes: dict[str, Recipe], records: dict[str, Run], known: dict[str, Recipe],
     force: bool = False,
 ) -> None:  # fmt: skip
-    """Records the scores of rows that share their images and points, with the recipes by which a
-    bed knows them."""
+    """Records the scores of rows that share their images and points, under a bed's name, with the
+    recipes by which the bed knows them."""
     corpus = open_corpus(next(iter(recipes.values())))
     with ExitStack() as stack:
         for row in recipes:
@@ -199,7 +200,7 @@ def score_rows(
         for row, recipe in recipes.items():
             facts = {
                 "kind": "bench",
-                "bed": bed.name,
+                "bed": bed,
                 "row": row,
                 "code": codes(recipe, records[row])[0],
             }

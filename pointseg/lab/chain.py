@@ -41,9 +41,9 @@ COMMON = ("data", "layout", "scale", "seed", "points", "image_size", "images", "
           "precision", "compile")  # fmt: skip
 
 
-def code_of(method: str) -> str:
-    """Hash of the code that trains and scores a method."""
-    return library_hash({method_class(method).__module__, "pointseg.lab.experiment"})
+def code_of(method: str, scored_by: str = "experiment") -> str:
+    """Hash of the code that trains and scores a method: whole runs, or labels by the bench."""
+    return library_hash({method_class(method).__module__, f"pointseg.lab.{scored_by}"})
 
 
 def head_hash(recipe: Recipe, k: int, images: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-# Modules that draw, print or keep records: they move no number.
+# Modules that draw, print, name or keep records: they move no number.
 SILENT = frozenset(
     f"pointseg.{name}"
     for name in (
@@ -25,6 +25,7 @@ SILENT = frozenset(
         "lab.explain",
         "lab.fingerprint",
         "lab.notebook",
+        "lab.plan",
         "lab.predict",
         "lab.progress",
         "lab.run_index",
