@@ -119,7 +119,7 @@ display(HTML(report.bench_table(held, "as-photos", path_rows, scores)))
 # other photographs of the same kind, from how much these differ. Paired differences of rows share both, and move less.
 
 # %% tags=["remove-input"]
-display(HTML(report.spread_table("as-photos", path_rows, "iou", Path(runs))))
+display(HTML(report.spread_table({name: ("as-photos", row) for name, row in path_rows.items()}, "iou", Path(runs))))
 
 # %% [markdown]
 # ## What ImageNet's features see

@@ -63,6 +63,19 @@ _ = forest.figure(verdicts) or display(Markdown("*The label bench has not been r
 display(HTML(report.bench_verdicts_table(verdicts)))
 
 # %% [markdown]
+# The headline row of each bed, and how far it would move (standard deviation) with another seed, or with as many other
+# images of the same kind. Where nothing is trained a seed draws the points alone; elsewhere it draws them and the
+# training together.
+
+# %% tags=["remove-input"]
+headlines = {
+    "AttentionShift": ("as-photos", "as-full"), "AttentionShift, people": ("as-people", "as-full"),
+    "AttentionShift, Bestiary": ("as-bestiary", "as-full"), "Point2Mask": ("p2m-photos", "p2m-tabA1-p2m1-voc"),
+    "EPLD": ("epld-photos", "epld-full"), "EXITS, the walk alone": ("exits-walk", "exits-full"),
+}  # fmt: skip
+display(HTML(report.spread_table(headlines, "iou", Path(runs))))
+
+# %% [markdown]
 # ## What the students say
 
 # %% tags=["remove-input"]

@@ -194,8 +194,13 @@ def test_spreads_over_seeds_and_over_images_by_hand(tmp_path):
     known = spread_on("bed", "a", "iou", tmp_path)
     assert 0 < known.by_seed and 0 < known.by_image and 20 < known.mean < 60
     assert spread_on("bed", "absent", "iou", tmp_path) is None
-    shown = report.spread_table("bed", {"ours": "a", "other": "z"}, "iou", tmp_path)
+    ours = {"ours": ("bed", "a"), "other": ("bed", "z")}
+    shown = report.spread_table(ours, "iou", tmp_path)
     assert f"<td>{known.by_seed:.1f}</td>" in shown and shown.count("<td>-</td>") == 3
+    drawn = {bed: report.seeds_draw(bed) for bed in ("as-photos", "as-bestiary", "p2m-photos")}
+    assert drawn == {"as-photos": "points"} | dict.fromkeys(
+        ("as-bestiary", "p2m-photos"), "points and training"
+    )
 
 
 def test_rows_that_were_scored_on_other_images_are_refused(tmp_path):

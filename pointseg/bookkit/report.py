@@ -21,7 +21,7 @@ from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
 from pointseg.data.measures import is_number
 from pointseg.lab import bench
 from pointseg.lab.claims import read_claims
-from pointseg.lab.plan import Row, rows
+from pointseg.lab.plan import Row, beds, rows
 from pointseg.lab.run_index import changed
 from pointseg.lab.run_record import Run, flat, kept_runs, strict
 from pointseg.lab.verdicts import (
@@ -348,14 +348,23 @@ def _on_bench(runs: Sequence[Finished], place: str, row: str, score: str) -> tup
     return tuple(sorted(values, key=lambda value: value.seed))
 
 
-def spread_table(bed: str, ours: dict[str, str], score: str, runs: Path) -> str:
-    """Rows of a bed, and how far each would move with another seed or with other images."""
+def spread_table(ours: dict[str, tuple[str, str]], score: str, runs: Path) -> str:
+    """Rows on beds, and how far each would move with another seed or with other images."""
     lines = []
-    for name, row in ours.items():
-        spread = spread_on(bed, row, score, runs)
-        known = (spread.mean, spread.by_seed, spread.by_image) if spread else (None,) * 3
-        lines.append([escape(name), *("-" if v is None else f"{v:.1f}" for v in known)])
-    return table([f"{score}, bed {bed}", "mean", "another seed", "other images"], lines)
+    for name, (bed, row) in ours.items():
+        known = spread_on(bed, row, score, runs)
+        values = (known.mean, known.by_seed, known.by_image) if known else (None,) * 3
+        numbers = ("-" if v is None else f"{v:.1f}" for v in values)
+        lines.append([name, bed, seeds_draw(bed), *numbers])
+    head = ["labels", "bed", "a seed draws", f"{score}, mean", "another seed", "other images"]
+    return table(head, lines)
+
+
+def seeds_draw(bed: str) -> str:
+    """What differs between two seeds of a bed: where nothing is trained, where the points lie."""
+    planned = beds().get(bed)
+    trained = planned is not None and (planned.steps or planned.first)
+    return "points and training" if trained else "points"
 
 
 def gates_table(claims: dict[str, Any], paper: str, benches: Sequence[str], runs: Path) -> str:
