@@ -220,6 +220,17 @@ def test_a_bed_at_scale_smoke_is_as_short_as_the_scale(root, monkeypatch):
     assert [stage.method for stage in whole.stages] == ["similarity_warmup", "exits"]
 
 
+def test_rows_of_a_bed_share_the_settings_that_their_methods_have(root, monkeypatch):
+    monkeypatch.chdir(root)
+    bed = beds()["p2m-psps-photos"]
+    path, transport = (bed.recipe(rows()[row], 0) for row in bed.rows)
+    assert dict(path.stage.config) == {"warmup_steps": 20}
+    assert dict(transport.stage.config) == bed.config and transport.stage.training.steps == 200
+    for each in beds().values():
+        taken = {n for r in each.rows for n in dict(each.recipe(rows()[r], 0).stage.config)}
+        assert set(each.config) <= taken, f"{each.name}: nobody reads a setting"
+
+
 def test_a_bed_may_label_by_another_method_from_the_rows_settings(root, monkeypatch):
     monkeypatch.chdir(root)
     recipe = beds()["exits-walk"].recipe(rows()["exits-taba2-1"], 0)

@@ -4,7 +4,7 @@ and the folder that each run belongs to."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from functools import cache, cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Required, TypedDict
 
 from pointseg.data.files import read_yaml
 from pointseg.data.shapes import refuse_misshapen
-from pointseg.lab.methods import METHODS
+from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.recipe import SCALES, Recipe, make
 from pointseg.lab.run_record import SMOKE, home, run_folder
 from pointseg.lab.settings import refuse_unknown, table, types_of
@@ -50,7 +50,7 @@ class Bed:
     first: tuple[dict[str, Any], ...]  # the stages before the one that labels
     method: str | None  # that labels in its stead, from the same settings
     steps: int  # of that one, whose student never learns
-    config: dict[str, Any]  # of that one, where a row does not state it
+    config: dict[str, Any]  # of that one, where it has the setting and a row does not state it
     content: str | None  # hash of its tune split; None: made here, or whatever lies there
     given: dict[str, Any]  # what else `make` receives
 
@@ -65,10 +65,13 @@ class Bed:
             first = [{**stage, "training": {}} for stage in first]
             steps = min(steps, SCALES[SMOKE].steps)
             given = {k: v for k, v in given.items() if k not in COUNTS or k in changes}
+        method = self.method or last["method"]
+        known = fields(next(iter(method_class(method).CONFIGS.values())))
+        config = {f.name: self.config[f.name] for f in known if f.name in self.config}
         last = last | {
-            "method": self.method or last["method"],
+            "method": method,
             "starts_from": len(self.first) - 1 if self.first else None,
-            "config": self.config | last.get("config", {}),
+            "config": config | last.get("config", {}),
             "training": last.get("training", {}) | {"steps": steps},
             "student": False,
         }
