@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run "
          "--disable-background-networking --disable-component-update --disable-sync "
          "--allow-file-access-from-files").split()  # fmt: skip
-PHONE = {"width": 390, "height": 844}
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +111,26 @@ CUT_CODE = """() => {
 }"""
 
 
-def visit(browser, base: str, name: str, viewport: dict) -> dict:
+FAINT = """() => {
+    document.documentElement.dataset.theme = "dark";
+    const numbers = c => c.match(/[\\d.]+/g).map(Number), clear = c => numbers(c)[3] === 0;
+    const linear = v => v <= 10 ? v / 3294 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+    const light = c => { const [r, g, b] = numbers(c).map(linear);
+                         return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const ground = e => e && clear(getComputedStyle(e).backgroundColor) ?
+        ground(e.parentElement) : e;
+    const of = (e, what) => light(getComputedStyle(e)[what]);
+    const contrast = e => { const [a, b] = [of(e, "color"),
+                                            of(ground(e) ?? document.body, "backgroundColor")];
+                            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); };
+    const told = [...document.querySelectorAll(".cell_output .text_html :is(p, a, th, td)")];
+    return [told.length, told.filter(e => contrast(e) < 4.5).map(e => e.innerText.slice(0, 30))];
+}"""
+
+
+def visit(context, base: str, name: str) -> dict:
     """What a reader's browser met on one page."""
-    page = browser.new_page(viewport=viewport)
+    page = context.new_page()
     met = {"outside": [], "errors": [], "missing": []}
     inside = ("data:", "blob:", base)
     page.on("request", lambda r: None if r.url.startswith(inside) else met["outside"].append(r.url))
@@ -132,69 +149,37 @@ def visit(browser, base: str, name: str, viewport: dict) -> dict:
     (met["numbers"], met["covered"]), (met["blocks"], met["cut"]) = map(
         page.evaluate, (HIDDEN, CUT_CODE)
     )
+    page.emulate_media(color_scheme="dark")
+    page.add_style_tag(content="* { transition: none !important }")
+    met["texts"], met["faint"] = page.evaluate(FAINT)
     page.close()
     return met
 
 
-FAULTS = ("outside", "errors", "missing", "broken", "mute", "covered", "cut")
+FAULTS = ("outside", "errors", "missing", "broken", "mute", "covered", "cut", "faint")
 
 
 @pytest.mark.browser
-def test_every_page_is_whole_over_http(html, served, browser):
-    blocks = 0
-    for name in pages(html):
-        met = visit(browser, served, name, {"width": 1280, "height": 900})
-        assert not any(met[fault] for fault in FAULTS), (name, met)
-        blocks += met["blocks"]
-    assert blocks > 60  # the very blocks were looked at
+def test_every_page_is_whole_over_http_and_can_be_read_in_the_dark(html, served, browser):
+    desk = browser.new_context(viewport=DESK)
+    met = {name: visit(desk, served, name) for name in pages(html)}
+    assert {name: {f: one[f] for f in FAULTS if one[f]} for name, one in met.items()} == {
+        name: {} for name in met
+    }
+    assert sum(one["blocks"] for one in met.values()) > 60  # the very blocks were looked at,
+    # and the very texts, on two pages whose tables stand there without a run
+    assert met["results.html"]["texts"] > 1000 and met["attentionshift.html"]["texts"] > 500
 
 
 @pytest.mark.browser
 def test_every_page_is_whole_from_disk_and_on_a_phone(html, browser):
+    phone = browser.new_context(viewport=PHONE)
     for name in pages(html):
-        met = visit(browser, html.as_uri(), name, PHONE)
+        met = visit(phone, html.as_uri(), name)
         fonts = (".woff2", ".woff", ".ttf")  # the theme's own, that it can do without
         met["missing"] = [u for u in met["missing"] if not u.endswith(fonts)]
         assert not any(met[fault] for fault in FAULTS), (name, met)
         assert met["wide"] <= 0, f"{name} is {met['wide']} px wider than a phone"
-
-
-FAINT = """() => {
-    document.documentElement.dataset.theme = "dark";
-    const numbers = c => c.match(/[\\d.]+/g).map(Number), clear = c => numbers(c)[3] === 0;
-    const linear = v => v <= 10 ? v / 3294 : ((v / 255 + 0.055) / 1.055) ** 2.4;
-    const light = c => { const [r, g, b] = numbers(c).map(linear);
-                         return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const ground = e => e && clear(getComputedStyle(e).backgroundColor) ?
-        ground(e.parentElement) : e;
-    const of = (e, what) => light(getComputedStyle(e)[what]);
-    const contrast = e => { const [a, b] = [of(e, "color"),
-                                            of(ground(e) ?? document.body, "backgroundColor")];
-                            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); };
-    const told = [...document.querySelectorAll(".cell_output .text_html :is(p, a, th, td)")];
-    return [told.length, told.filter(e => contrast(e) < 4.5).map(e => e.innerText.slice(0, 30))];
-}"""
-
-
-def faint(browser, address: str) -> tuple[int, list[str]]:
-    """How many texts the cells of a page have printed, and which are faint.
-
-    Those that can hardly be read in the dark.
-    """
-    page = browser.new_page(color_scheme="dark")
-    page.goto(address, wait_until="load")
-    page.add_style_tag(content="* { transition: none !important }")
-    count, faint_texts = page.evaluate(FAINT)
-    page.close()
-    return count, faint_texts
-
-
-@pytest.mark.browser
-def test_what_cells_print_can_be_read_in_the_dark(html, browser):
-    met = {name: faint(browser, f"{html.as_uri()}/{name}") for name in pages(html)}
-    assert {name: faint_texts for name, (_, faint_texts) in met.items() if faint_texts} == {}
-    # the very texts were looked at, on two pages whose tables stand there without a run
-    assert met["results.html"][0] > 1000 and met["attentionshift.html"][0] > 500
 
 
 @pytest.mark.browser
@@ -205,7 +190,8 @@ def test_pale_text_on_a_pale_ground_is_seen(tmp_path, browser):
     )
     cells = '<p>on dark</p><p style="background: #cdd"><a style="color: #5af">on pale</a></p>'
     (tmp_path / "dark.html").write_text(body.format(cells))
-    assert faint(browser, f"{tmp_path.as_uri()}/dark.html") == (3, ["on pale", "on pale"])
+    met = visit(browser, tmp_path.as_uri(), "dark.html")
+    assert (met["texts"], met["faint"]) == (3, ["on pale", "on pale"])
 
 
 @pytest.mark.browser
@@ -215,7 +201,7 @@ def test_a_faulty_page_is_seen(tmp_path, browser):
         '<script>throw new Error("no")</script>'
     )
     (tmp_path / "bad.html").write_text(text)
-    met = visit(browser, tmp_path.as_uri(), "bad.html", PHONE)
+    met = visit(browser, tmp_path.as_uri(), "bad.html")
     assert all(met[fault] for fault in ("outside", "errors", "missing", "broken", "mute"))
 
 
@@ -231,10 +217,10 @@ STICKY = ' style="position: sticky; right: 0; padding: 0 99px; background: white
 def test_a_number_under_a_sticky_verdict_is_seen(tmp_path, browser, width):
     (tmp_path / "sticky.html").write_text(WIDE.format(STICKY))
     (tmp_path / "plain.html").write_text(WIDE.format(""))
-    viewport = {"width": width, "height": 800}
-    met = visit(browser, tmp_path.as_uri(), "sticky.html", viewport)
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    met = visit(context, tmp_path.as_uri(), "sticky.html")
     assert (met["numbers"], met["covered"]) == (2, ["53.2"])
-    assert visit(browser, tmp_path.as_uri(), "plain.html", viewport)["covered"] == []
+    assert visit(context, tmp_path.as_uri(), "plain.html")["covered"] == []
 
 
 @pytest.mark.browser
@@ -244,7 +230,7 @@ def test_a_line_of_code_that_is_cut_is_seen(tmp_path, browser):
     )
     text = block.format("") + block.format("white-space: pre-wrap")
     (tmp_path / "code.html").write_text(text)
-    met = visit(browser, tmp_path.as_uri(), "code.html", {"width": 1280, "height": 800})
+    met = visit(browser, tmp_path.as_uri(), "code.html")
     assert (met["blocks"], len(met["cut"])) == (2, 1)
 
 

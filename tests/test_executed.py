@@ -1,10 +1,11 @@
 """A chapter is executed again when anything that it read has changed, and only then."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from pointseg.bookkit import executed
+from pointseg.bookkit import executed, kernels
 
 CHAPTER = """# %% [markdown]
 # # A small chapter
@@ -24,7 +25,8 @@ _ = Path("drawn.part").rename("drawn.js")
 
 
 @pytest.fixture
-def book(tmp_path) -> Path:
+def book(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(kernels, "PACKAGES", ("ipykernel.kernelapp",))
     for name, text in (("answers.py", "VALUE = 41\n"), ("runs/a.txt", "one"), ("other.py", "")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -75,3 +77,37 @@ def test_a_failing_cell_fails_the_build_and_is_not_kept(book):
     with pytest.raises(Exception, match="ZeroDivisionError"):
         executed.read("# %%\n1 / 0\n", book)
     assert not (book.parent / "_build").exists()
+
+
+WHO = """# %%
+import os, sys
+print(os.getpid(), os.getppid(), "numpy" in sys.modules)
+import numpy
+"""
+
+
+def test_each_chapter_has_a_process_of_its_own_that_ends_with_it(book):
+    (one, parent, clean), (other, same, still_clean) = (
+        printed_by(WHO + comment, book) for comment in ("", "# again\n")
+    )
+    assert parent == same and one != other and clean == still_clean == "False"
+    assert [kernels.Forked(int(pid)).poll() for pid in (one, other)] == [0, 0]
+
+
+def printed_by(text, book):
+    return executed.read(text, book).cells[0].outputs[0].text.split()
+
+
+def test_kernels_end_with_the_process_that_wanted_them(tmp_path, monkeypatch):
+    process = kernels.forker.__wrapped__(("ipykernel.kernelapp",))
+    monkeypatch.setattr(kernels, "forker", lambda packages: process)
+    words, environment = ["-f", str(tmp_path / "kernel.json")], {}
+    kernel = kernels.Forked(kernels.forked({"words": words, "folder": str(tmp_path),
+                                            "environment": environment}))  # fmt: skip
+    assert kernel.poll() is None
+    process.communicate()
+    for _ in range(100):
+        if kernel.poll() == 0:
+            break
+        time.sleep(0.1)
+    assert kernel.poll() == 0

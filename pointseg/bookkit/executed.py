@@ -21,6 +21,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
+from pointseg.bookkit.kernels import ForkedKernels
+
 WATCH = "from pointseg.bookkit import watched; watched.start()"
 SECONDS = 600  # that a cell may take
 
@@ -73,8 +75,9 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     cells, root = notebook.cells, folder.resolve().parent
     first, last = WATCH, f"print(watched.report({str(root)!r}))"
     notebook.cells = [new_code_cell(first), *cells, new_code_cell(last)]
+    place = {"metadata": {"path": str(folder)}}
     client = NotebookClient(
-        notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=SECONDS, resources=place, kernel_manager_class=ForkedKernels
     )
     began = time.time()
     client.execute()
