@@ -14,8 +14,8 @@
 # # Measuring cost
 #
 # `pointseg run book/cost_measure.py -p scale=small` measures this machine and leaves its numbers in
-# `runs/`; the chapter on cost reads them. On a CPU the library works on one thread here, and the time
-# of the processor is counted, not the time on the wall.
+# `runs/`; the chapter on cost reads them. On a CPU the library works on one thread here, and the
+# time of the processor is counted, not the time on the wall.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # smoke proves that it runs; small measures; steps measures training steps alone
@@ -26,7 +26,9 @@ out: str = ""  # the run's folder
 # %%
 import os
 
-os.environ["KINETO_LOG_LEVEL"] = "6"  # the profiler that counts memory would report that there is no GPU
+os.environ["KINETO_LOG_LEVEL"] = (
+    "6"  # the profiler that counts memory would report that there is no GPU
+)
 
 from pathlib import Path
 

@@ -48,7 +48,11 @@ run.folder.mkdir(parents=True, exist_ok=True)
 run.write("recipe.json", {"method": "epld_study", "scale": scale, "seed": seed, "models": models})
 torch.manual_seed(seed)
 loaded = {name: load_model(Run(home() / "runs" / name).model) for name in models}
-mine = {name: method.eval() for name, (method, *_) in loaded.items() if hasattr(method, "labeller") and method.KEY == "EPLD"}
+mine = {
+    name: method.eval()
+    for name, (method, *_) in loaded.items()
+    if hasattr(method, "labeller") and method.KEY == "EPLD"
+}
 if not mine:
     raise InputError("models: no run of epld among them")
 corpus = open_for_study(loaded[models[0]][1])
@@ -69,7 +73,11 @@ for name, method in mine.items():
 # ## Agreement of labellers as a confidence
 
 # %%
-labelled = {name: label_train(method, corpus, compared) for name, (method, *_) in loaded.items() if hasattr(method, "labeller")}
+labelled = {
+    name: label_train(method, corpus, compared)
+    for name, (method, *_) in loaded.items()
+    if hasattr(method, "labeller")
+}
 if len(labelled) > 1:
     confidence, iou = agreeing(list(labelled.values()), corpus)
     metrics["agreement"] = overlap_by_agreement(confidence, iou).round(4).tolist()
@@ -84,7 +92,9 @@ metrics
 first = next(iter(mine.values()))
 batch = collate([marked[layered]])
 evidence = evidence_of(first, batch)
-strip = layers.stacked(layers.layer_figures(batch.images[0], evidence, layers.target_points(batch.points[0])))
+strip = layers.stacked(
+    layers.layer_figures(batch.images[0], evidence, layers.target_points(batch.points[0]))
+)
 (run.folder / "layers.png").write_bytes(strip)
 run.write("layers.json", {"count": len(evidence.estimate.label)})
 
@@ -100,5 +110,7 @@ for column, i in enumerate(shown):
     figures.points(line[0], sample.points.xy, size=20)
     for axis, labels in zip(line[1:], labelled.values()):
         figures.masks(axis, corpus.train.image(labels.rows[i]), pseudo_masks(labels.labels(i)))
-    figures.masks(line[-1], corpus.train.image(marked.indices[i]), corpus.train.truth(marked.indices[i]).masks)
+    figures.masks(
+        line[-1], corpus.train.image(marked.indices[i]), corpus.train.truth(marked.indices[i]).masks
+    )
 figures.save(figure, run.folder / "figure4.png")

@@ -10,10 +10,10 @@
 # # Equations, functions, tests
 #
 # Every numbered equation and algorithm of the papers, the functions that compute it, the tests that
-# name it, and where the code leaves the print. Nobody keeps these tables by hand: they are read from
-# the docstrings and comments of the library, and a test holds `book/equations.yml` against the same
-# sources. *Deviation* means that the code does something else than the print, and why. *Unstated*
-# means that the print leaves a choice open, and where ours comes from.
+# name it, and where the code leaves the print. Nobody keeps these tables by hand: they are read
+# from the docstrings and comments of the library, and a test holds `book/equations.yml` against the
+# same sources. *Deviation* means that the code does something else than the print, and why.
+# *Unstated* means that the print leaves a choice open, and where ours comes from.
 
 # %% tags=["remove-input"]
 from pathlib import Path

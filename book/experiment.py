@@ -14,8 +14,8 @@
 # # One experiment
 #
 # This notebook trains a chain of stages at one scale and scores it. `pointseg train METHOD` and
-# `pointseg reproduce` run it through papermill; the result lands in `runs/`. Opened by hand, it runs
-# with the parameters below; None leaves a value to the row, the method or the scale.
+# `pointseg reproduce` run it through papermill; the result lands in `runs/`. Opened by hand, it
+# runs with the parameters below; None leaves a value to the row, the method or the scale.
 
 # %% tags=["parameters"]
 method: str = "attentionshift"  # a method, or a row of book/plan.yml
@@ -46,17 +46,29 @@ from pointseg.lab.run_record import Run, unrecorded
 # Everything that enters the result, with the scale's and the methods' own values filled in.
 
 # %%
-recipe = recipe_of({
-    "method": method, "data": data, "layout": layout, "scale": scale, "seed": seed, "points": points,
-    "n": n, "points_seed": points_seed, "stages": stages, "training": training, "config": config,
-    "settings": settings,
-})
+recipe = recipe_of(
+    {
+        "method": method,
+        "data": data,
+        "layout": layout,
+        "scale": scale,
+        "seed": seed,
+        "points": points,
+        "n": n,
+        "points_seed": points_seed,
+        "stages": stages,
+        "training": training,
+        "config": config,
+        "settings": settings,
+    }
+)
 print(recipe.to_json())
 
 # %% [markdown]
 # ## Training and scores
-# The losses of every stage go to `log.jsonl.gz` of the run. Stopped or killed, the run goes on from its
-# last checkpoint when it is started again; a stage that another run has trained is not trained again.
+# The losses of every stage go to `log.jsonl.gz` of the run. Stopped or killed, the run goes on from
+# its last checkpoint when it is started again; a stage that another run has trained is not trained
+# again.
 
 # %%
 run = Run(Path(out)) if out else unrecorded(f"{method}-{recipe.sha8}")

@@ -11,9 +11,9 @@
 #
 # A click on a dog says: *there is a dog here*. It does not say where the dog ends. Six papers train
 # instance and panoptic segmentation from clicks, extreme points or boxes, and each answers the same
-# question in its own way. This book re-implements them in one library, prints each equation beside the
-# function that computes it, and measures their tables again. Every number of ours on these pages comes
-# from a run that is in the repository.
+# question in its own way. This book re-implements them in one library, prints each equation beside
+# the function that computes it, and measures their tables again. Every number of ours on these
+# pages comes from a run that is in the repository.
 #
 # | paper | supervision | its answer in one line | what it is built from here | official code |
 # |---|---|---|---|---|
@@ -24,8 +24,9 @@
 # | EXITS {cite}`exits` | four extreme points | a random walk over attention from the extreme points | **the supplement alone** (Tables a1 to a5); the main paper was not at hand | none published |
 # | MAL {cite}`mal` | boxes | a generator of masks taught by boxes and colour | the official code | [mask-auto-labeler](https://github.com/NVlabs/mask-auto-labeler) |
 #
-# All have chapters and rows. Measured since the rebuild: labels of AttentionShift on photographs with
-# five seeds; with one seed labels of Point2Mask and EPLD on photographs, and EXITS' walk on Bestiary.
+# All have chapters and rows. Measured since the rebuild: labels of AttentionShift on photographs
+# with five seeds; with one seed labels of Point2Mask and EPLD on photographs, and EXITS' walk on
+# Bestiary.
 #
 # Start with {doc}`one_question`: all answers have one form, and it is written once.
 
@@ -56,16 +57,16 @@ for axis, scene in zip(axes, scenes):
 plt.show()
 
 # %% [markdown]
-# This is all the supervision there is: one point on each creature, here on images of *Bestiary*, the
-# embedded benchmark. Its creatures are made of parts that look unlike each other. Several of them share
-# a head or a body, so one part alone gives away neither the kind nor the extent.
+# This is all the supervision there is: one point on each creature, here on images of *Bestiary*,
+# the embedded benchmark. Its creatures are made of parts that look unlike each other. Several of
+# them share a head or a body, so one part alone gives away neither the kind nor the extent.
 #
 # ## What a point owns
 #
-# One image with six points and the answers of seven rules. PSPS, Point2Mask and EPLD are given the true
-# class map, blurred, in place of one that they would learn; AttentionShift and EXITS, which gets four
-# clicks a thing, run on the backbone that
-# is shipped with the library. {doc}`one_question` explains the rules.
+# One image with six points and the answers of seven rules. PSPS, Point2Mask and EPLD are given the
+# true class map, blurred, in place of one that they would learn; AttentionShift and EXITS, which
+# gets four clicks a thing, run on the backbone that is shipped with the library.
+# {doc}`one_question` explains the rules.
 #
 # ```{image} _assets/six_points.png
 # :alt: One image with six points, the answers of seven rules, and the truth
@@ -74,20 +75,26 @@ plt.show()
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Rows of images: points, the answer of each trained method, the truth"}}
 beside = report.newest(Path(runs), "side_by_side.py")
 if beside:
-    display(HTML(f"<p>The trained methods on held-out images, from run {report.source(beside)}:</p>"))
+    display(
+        HTML(f"<p>The trained methods on held-out images, from run {report.source(beside)}:</p>")
+    )
     display(Image(beside.folder / "side_by_side.png"))
 
 # %% [markdown]
 # ## What holds
 #
-# What the papers claim about the order of their rows, held against our runs. {doc}`results` has every
-# printed cell; a dash is a row that has not been run.
+# What the papers claim about the order of their rows, held against our runs. {doc}`results` has
+# every printed cell; a dash is a row that has not been run.
 
 # %% tags=["remove-input"]
 held = report.trial(Path(claims), Path(runs))
 if not any(row["values"][0] for row in held.order_rows()):
-    display(HTML("<p>The library was rebuilt and its old runs were retired. Every row is being made again; "
-                 "until then all verdicts are <em>not run</em>.</p>"))
+    display(
+        HTML(
+            "<p>The library was rebuilt and its old runs were retired. Every row is being "
+            "made again; until then all verdicts are <em>not run</em>.</p>"
+        )
+    )
 display(HTML(report.orders_table(held)))
 
 # %% [markdown]
@@ -101,5 +108,5 @@ display(HTML(report.orders_table(held)))
 #
 # ## What this is not
 #
-# No framework for segmentation at large, no model zoo, no dashboard. A number measured at small scale
-# never stands in a paper's column.
+# No framework for segmentation at large, no model zoo, no dashboard. A number measured at small
+# scale never stands in a paper's column.

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Looking inside a ViT
 #
-# The methods of this book find an object's extent in what a vision transformer already knows: which patches it
-# finds alike, and which patches look at which. This chapter opens the small backbone that is shipped with the
-# library and shows both, before any point has been given.
+# The methods of this book find an object's extent in what a vision transformer already knows: which
+# patches it finds alike, and which patches look at which. This chapter opens the small backbone
+# that is shipped with the library and shows both, before any point has been given.
 
 # %% tags=["parameters"]
 picture: int = 2  # which of the held-out pictures is looked into
@@ -42,7 +42,9 @@ from pointseg.lab.pretrain import Pretraining, probe_image
 figures.compact()
 folder = ledger.home() / "runs" / run
 log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-probes = {int(views): scores for views, scores in json.loads((folder / "probes.json").read_text()).items()}
+probes = {
+    int(views): scores for views, scores in json.loads((folder / "probes.json").read_text()).items()
+}
 config = Pretraining()
 glue("alone", f"{config.alone:,}", display=False)
 held_out = [probe_image(config, index) for index in range(12)]
@@ -51,17 +53,20 @@ held_out = [scene for scene in held_out if len(scene.points)]
 # %% [markdown]
 # ## Where the backbone comes from
 #
-# It was pretrained as a masked autoencoder on pictures of Bestiary's split `pretrain`, without any label and without
-# any picture that is trained on or evaluated later. Three quarters of the patches are hidden, the encoder sees the
-# rest, and a small decoder has to predict what is missing. Three details differ from the original recipe:
+# It was pretrained as a masked autoencoder on pictures of Bestiary's split `pretrain`, without any
+# label and without any picture that is trained on or evaluated later. Three quarters of the patches
+# are hidden, the encoder sees the rest, and a small decoder has to predict what is missing. Three
+# details differ from the original recipe:
 #
-# - The stem is convolutional, so a visible token's pixels reach into its neighbours. Hidden pixels are therefore
-#   set to the mean colour *before* the stem. A test changes every hidden pixel and finds the encoder's output equal
-#   to the bit.
-# - Normalised pixels leave out a patch's colour. The decoder also names each hidden patch's mean colour.
-# - Predicting pixels soon teaches nothing more than the grain of textures. After the first {glue:text}`alone`
-#   views a slowly moving copy of the encoder sees the *whole* picture, and the decoder must also predict that copy's
-#   features of each hidden patch. They are standardised over the pictures at each place, so a place alone tells nothing.
+# - The stem is convolutional, so a visible token's pixels reach into its neighbours. Hidden pixels
+#   are therefore set to the mean colour *before* the stem. A test changes every hidden pixel and
+#   finds the encoder's output equal to the bit.
+# - Normalised pixels leave out a patch's colour. The decoder also names each hidden patch's mean
+#   colour.
+# - Predicting pixels soon teaches nothing more than the grain of textures. After the first
+#   {glue:text}`alone` views a slowly moving copy of the encoder sees the *whole* picture, and the
+#   decoder must also predict that copy's features of each hidden patch. They are standardised over
+#   the pictures at each place, so a place alone tells nothing.
 #
 # The record beside the weights says how they were made.
 
@@ -73,9 +78,9 @@ for name in ("command", "views", "images", "device", "seconds"):
 # %% [markdown]
 # ## Tokens
 #
-# The stem turns a picture into a grid of tokens, one for each square of pixels. Fixed sine positions are added, and
-# six blocks follow. Query tokens, where a method wants them, are appended after the patches and take part in the same
-# attention.
+# The stem turns a picture into a grid of tokens, one for each square of pixels. Fixed sine
+# positions are added, and six blocks follow. Query tokens, where a method wants them, are appended
+# after the patches and take part in the same attention.
 
 # %%
 vit = read_backbone(queries=4, anchored=True).eval()
@@ -83,7 +88,14 @@ scene = held_out[picture]
 with torch.no_grad():
     outputs = vit(scene.image[None], features=range(vit.depth), trace=True)
 print("picture", tuple(scene.image.shape), "-> grid", outputs.grid, "of tokens of width", vit.dim)
-print("prefix tokens", outputs.trace.prefix, "| patches", outputs.tokens.shape[1], "| queries", outputs.queries.shape[1])
+print(
+    "prefix tokens",
+    outputs.trace.prefix,
+    "| patches",
+    outputs.tokens.shape[1],
+    "| queries",
+    outputs.queries.shape[1],
+)
 
 # %% tags=["remove-cell"]
 point = scene.points[thing]
@@ -99,24 +111,32 @@ for line in range(0, 129, vit.stride):
     axes[1].plot([line, line], [0, 128], color="white", linewidth=0.4)
     axes[1].plot([0, 128], [line, line], color="white", linewidth=0.4)
 corner = (column * vit.stride, row * vit.stride)
-_ = axes[1].add_patch(plt.Rectangle(corner, vit.stride, vit.stride, fill=False, color="red", linewidth=2))
+_ = axes[1].add_patch(
+    plt.Rectangle(corner, vit.stride, vit.stride, fill=False, color="red", linewidth=2)
+)
 
 # %% [markdown]
 # ## Attention, layer by layer and head by head
 #
-# In every block each token spreads one unit of attention over all tokens, once per head. Fused attention never keeps
-# these numbers. They are computed again from the block's input, and only for the rows that are needed. Here is
-# the row of the token under the point: blocks from left to right, heads from top to bottom.
+# In every block each token spreads one unit of attention over all tokens, once per head. Fused
+# attention never keeps these numbers. They are computed again from the block's input, and only for
+# the rows that are needed. Here is the row of the token under the point: blocks from left to right,
+# heads from top to bottom.
 
 # %%
 rows = torch.tensor([token])
 layers = [attention_rows(vit, outputs.trace, block, rows)[0, :, 0] for block in range(vit.depth)]
 to_map = lambda row: row[..., outputs.trace.patches].unflatten(-1, outputs.grid)  # noqa: E731
-print(f"{len(layers)} blocks, each row of {layers[0].shape[0]} heads sums to", layers[0].sum(-1).tolist())
+print(
+    f"{len(layers)} blocks, each row of {layers[0].shape[0]} heads sums to",
+    layers[0].sum(-1).tolist(),
+)
 
 # %% mystnb={"image": {"alt": "Attention of one token in every block and head"}} tags=["remove-input"]
 heads = len(layers[0])
-titles = [f"block {block + 1}, head {head + 1}" for head in range(heads) for block in range(vit.depth)]
+titles = [
+    f"block {block + 1}, head {head + 1}" for head in range(heads) for block in range(vit.depth)
+]
 figure, axes = figures.multiples(titles, columns=vit.depth, size=1.6)
 for index, axis in enumerate(axes):
     head, block = divmod(index, vit.depth)
@@ -124,25 +144,29 @@ for index, axis in enumerate(axes):
     figures.points(axis, [point], size=14)
 
 # %% [markdown]
-# The colours follow the square root of the attention, so that weak links are seen too. Early heads look at near
-# places or at alike colours; what later heads do differs from head to head. An average over heads hides that, and
-# yet it is what roll-out starts from.
+# The colours follow the square root of the attention, so that weak links are seen too. Early heads
+# look at near places or at alike colours; what later heads do differs from head to head. An average
+# over heads hides that, and yet it is what roll-out starts from.
 #
 # ## Roll-out
 #
-# A block passes on what it attends to *and* what it had. Roll-out models this as $\hat A = (A + I) / 2$ with the head
-# mean $A$, and multiplies from the last block downwards. The product says where a token's final state comes from.
-# AttentionShift takes the rows of its query tokens from this product at several depths {cite}`attentionshift`.
+# A block passes on what it attends to *and* what it had. Roll-out models this as
+# $\hat A = (A + I) / 2$ with the head mean $A$, and multiplies from the last block downwards. The
+# product says where a token's final state comes from. AttentionShift takes the rows of its query
+# tokens from this product at several depths {cite}`attentionshift`.
 #
-# Only a few rows are needed. So the chain keeps a few rows $r$ and computes $r \hat A$ block by block,
-# with the matrix $\hat A$ in existence a few hundred rows at a time. The result is that of the dense products.
+# Only a few rows are needed. So the chain keeps a few rows $r$ and computes $r \hat A$ block by
+# block, with the matrix $\hat A$ in existence a few hundred rows at a time. The result is that of
+# the dense products.
 
 # %%
 rolled = rollout_rows(vit, outputs.trace, rows)[:, 0, 0]
 print("depths:", len(rolled), " sums:", [round(float(total), 4) for total in rolled.sum(-1)])
 
 # %% mystnb={"image": {"alt": "Roll-out of one token over one to six blocks"}} tags=["remove-input"]
-figure, axes = figures.multiples([f"depth {depth + 1}" for depth in range(len(rolled))], columns=6, size=1.9)
+figure, axes = figures.multiples(
+    [f"depth {depth + 1}" for depth in range(len(rolled))], columns=6, size=1.9
+)
 for axis, chain in zip(axes, rolled):
     shares = to_map(chain).clone()
     shares[row, column] = 0  # the identity's share would outshine the rest
@@ -152,9 +176,10 @@ for axis, chain in zip(axes, rolled):
 # %% [markdown]
 # ## What a query token sees
 #
-# A query token is a learnt vector with a learnt position. Pretraining knows none, so these four are fresh. With
-# `anchored=True` their positions start as those of four places on the picture, marked below. What they attend to at
-# first is what the network does with a token that has a place and no content; training on points changes it.
+# A query token is a learnt vector with a learnt position. Pretraining knows none, so these four are
+# fresh. With `anchored=True` their positions start as those of four places on the picture, marked
+# below. What they attend to at first is what the network does with a token that has a place and no
+# content; training on points changes it.
 
 # %%
 queries = outputs.trace.query_start + torch.arange(4)
@@ -170,10 +195,11 @@ for axis, chain, anchor in zip(axes, sight, anchors):
 # %% [markdown]
 # ## Features grow with training
 #
-# Attention is one half; the other is the features themselves. Below, held-out pictures as the network sees them after
-# growing numbers of views: the three main directions of all patch features as red, green and blue. An untrained
-# network tells apart little but places, so the mean of each place over many pictures is taken off first. What is
-# left follows colours at the start; later it follows creatures, their parts, and kinds of ground.
+# Attention is one half; the other is the features themselves. Below, held-out pictures as the
+# network sees them after growing numbers of views: the three main directions of all patch features
+# as red, green and blue. An untrained network tells apart little but places, so the mean of each
+# place over many pictures is taken off first. What is left follows colours at the start; later it
+# follows creatures, their parts, and kinds of ground.
 
 # %% tags=["remove-cell"]
 snapshots = sorted((folder / "looks").glob("views*.npz"))
@@ -192,9 +218,9 @@ for line, look in enumerate(looks.values(), start=1):
         axes[line * shown + index].imshow(colours, interpolation="nearest")
 
 # %% [markdown]
-# The same pictures, and for each the likeness (cosine) of every token to the token under the point, places left in.
-# This map is the simplest answer to the question which pixels a point owns: those that look like it to the network.
-# Untrained, it says "those nearby".
+# The same pictures, and for each the likeness (cosine) of every token to the token under the point,
+# places left in. This map is the simplest answer to the question which pixels a point owns: those
+# that look like it to the network. Untrained, it says "those nearby".
 
 # %% mystnb={"image": {"alt": "Likeness to the token under a point, a row for each length of training"}} tags=["remove-input"]
 figure, axes = figures.multiples(titles, columns=shown, size=1.45)
@@ -208,19 +234,23 @@ for line, look in enumerate(looks.values(), start=1):
 # %% [markdown]
 # ## A probe, not a loss
 #
-# A falling reconstruction loss says nothing about objects. The probe asks three questions on held-out pictures, and it
-# asks an untrained network of the same build as well:
+# A falling reconstruction loss says nothing about objects. The probe asks three questions on
+# held-out pictures, and it asks an untrained network of the same build as well:
 #
-# - *Point IoU*: the likeness map, cut at the threshold that suits the object best, against its mask, over the whole
-#   picture. One point often lies on one part, so the best map of a perfect part-finder is far from one.
-# - *Same-object AUC*: the chance that a token inside the object is more alike to the point's token than one outside.
-# - *Part purity*: tokens inside an object in as many clusters as it has parts; the share that falls into its
-#   cluster's main part.
-# - *Token class*: balanced accuracy of a linear classifier of single tokens into the classes of things, the only
-#   question that uses labels. Classes share parts, so a token cannot know its class without its surroundings.
+# - *Point IoU*: the likeness map, cut at the threshold that suits the object best, against its
+#   mask, over the whole picture. One point often lies on one part, so the best map of a perfect
+#   part-finder is far from one.
+# - *Same-object AUC*: the chance that a token inside the object is more alike to the point's token
+#   than one outside.
+# - *Part purity*: tokens inside an object in as many clusters as it has parts; the share that falls
+#   into its cluster's main part.
+# - *Token class*: balanced accuracy of a linear classifier of single tokens into the classes of
+#   things, the only question that uses labels. Classes share parts, so a token cannot know its
+#   class without its surroundings.
 #
-# The first three are asked twice, of the features and of the features less the mean of their place over all pictures.
-# Near tokens have alike positions, so an untrained network scores by nearness alone; taking the mean off removes that.
+# The first three are asked twice, of the features and of the features less the mean of their place
+# over all pictures. Near tokens have alike positions, so an untrained network scores by nearness
+# alone; taking the mean off removes that.
 
 # %%
 start, end = probes[min(probes)], probes[max(probes)]
@@ -236,32 +266,50 @@ for name in ("point_iou", "point_iou_centred", "token_class"):
 
 # %% mystnb={"image": {"alt": "Probe scores and reconstruction loss against the number of views"}} tags=["remove-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-left.plot(probes.keys(), [scores["token_class"] for scores in probes.values()], "k:", marker=".", label="token_class")
+left.plot(
+    probes.keys(),
+    [scores["token_class"] for scores in probes.values()],
+    "k:",
+    marker=".",
+    label="token_class",
+)
 for index, name in enumerate(names):
     for suffix, style in (("", "-"), ("_centred", "--")):
-        left.plot(probes.keys(), [scores[name + suffix] for scores in probes.values()], style, marker="o",
-                  color=figures.colour(index + 3), label=name + suffix)  # fmt: skip
+        left.plot(
+            probes.keys(),
+            [scores[name + suffix] for scores in probes.values()],
+            style,
+            marker="o",
+            color=figures.colour(index + 3),
+            label=name + suffix,
+        )
 left.set(xlabel="views", ylabel="probe", ylim=(0, 1))
 left.legend(fontsize=6, ncols=2)
-right.plot(*zip(*((line["views"], line["loss"]) for line in log if "loss" in line)), color=figures.colour(5))
+right.plot(
+    *zip(*((line["views"], line["loss"]) for line in log if "loss" in line)),
+    color=figures.colour(5),
+)
 right.set(xlabel="views", ylabel="reconstruction loss")
 figure.tight_layout()
 
 # %% [markdown]
-# After {glue:text}`views` views, point IoU went from {glue:text}`point_iou_start` to {glue:text}`point_iou_end`; with
-# the mean of the place taken off, from {glue:text}`point_iou_centred_start` to {glue:text}`point_iou_centred_end`.
-# The class of a single token is told in {glue:text}`token_class_end` of cases, untrained in
-# {glue:text}`token_class_start`; most of that comes late, when the other scores hardly rise any more. Part purity of
-# the plain features hardly rises: parts lie apart, so clusters of places alone already separate them; only with the place
-# taken off does it say something. The curve of the loss shows none of this. It jumps where the slow copy's
-# features begin to be predicted, because a second term is added.
+# After {glue:text}`views` views, point IoU went from {glue:text}`point_iou_start` to
+# {glue:text}`point_iou_end`; with the mean of the place taken off, from
+# {glue:text}`point_iou_centred_start` to {glue:text}`point_iou_centred_end`. The class of a single
+# token is told in {glue:text}`token_class_end` of cases, untrained in
+# {glue:text}`token_class_start`; most of that comes late, when the other scores hardly rise any
+# more. Part purity of the plain features hardly rises: parts lie apart, so clusters of places alone
+# already separate them; only with the place taken off does it say something. The curve of the loss
+# shows none of this. It jumps where the slow copy's features begin to be predicted, because a
+# second term is added.
 #
 # ## Your own backbone
 #
-# `TokenViT` takes any plain ViT that timm knows, and `load_backbone` reads a file or asks timm's hub. It reports what
-# was loaded and what was missing; it never runs what is in a file. Checkpoints with the names of the official MAE
-# release are understood, and positions are resampled. No hub has a masked autoencoder of size ViT-S, which
-# AttentionShift-S starts from: pretrain one with `pointseg pretrain mae`, or give a file of your own.
+# `TokenViT` takes any plain ViT that timm knows, and `load_backbone` reads a file or asks timm's
+# hub. It reports what was loaded and what was missing; it never runs what is in a file. Checkpoints
+# with the names of the official MAE release are understood, and positions are resampled. No hub has
+# a masked autoencoder of size ViT-S, which AttentionShift-S starts from: pretrain one with
+# `pointseg pretrain mae`, or give a file of your own.
 
 # %%
 other = TokenViT("vit_tiny_patch16_224", queries=100)

@@ -9,9 +9,9 @@
 # %% [markdown]
 # # One question, written once
 #
-# Which pixels does a point own? Every method of this book answers with three terms. A point $n$ asks a
-# *cost* $c_n(x)$ for a pixel $x$; a *price* $u_n$ is taken off all its costs; and where even the best
-# offer is above a *refusal* level $\tau$, nobody owns the pixel:
+# Which pixels does a point own? Every method of this book answers with three terms. A point $n$
+# asks a *cost* $c_n(x)$ for a pixel $x$; a *price* $u_n$ is taken off all its costs; and where even
+# the best offer is above a *refusal* level $\tau$, nobody owns the pixel:
 #
 # $$\mathrm{owner}(x) = \arg\min_n\; c_n(x) - u_n ,$$
 #
@@ -73,25 +73,26 @@ display(HTML(report.table(design.HEAD, design.design_rows())))
 # %% [markdown]
 # ## Why two networks
 #
-# A labeller needs the points; at test time there are none. So what it finds is used as if it were the
-# truth, to train an ordinary segmentation network: the *student*. In most papers both learn at the
-# same time and on the same backbone. A method is a labeller composed with a student, and its total
-# loss is one line:
+# A labeller needs the points; at test time there are none. So what it finds is used as if it were
+# the truth, to train an ordinary segmentation network: the *student*. In most papers both learn at
+# the same time and on the same backbone. A method is a labeller composed with a student, and its
+# total loss is one line:
 #
 # ```{literalinclude} ../pointseg/papers/method.py
 # :pyobject: PointSupervised.losses
 # ```
 #
 # Some papers then train a second student on the labels of the first, alone and with full masks in
-# mind. In this library that is a second *stage* of the same run; {doc}`reproducing` shows how stages
-# are chained.
+# mind. In this library that is a second *stage* of the same run; {doc}`reproducing` shows how
+# stages are chained.
 
 # %% [markdown]
 # ## The way of a point
 #
-# What happens to a point of AttentionShift, from its file to the loss of a mask, step by step. The list
-# stands in the library, and a test runs one training step and holds the list against the functions that
-# were called. What a step does is the first line of its docstring; what it gives is its annotation.
+# What happens to a point of AttentionShift, from its file to the loss of a mask, step by step. The
+# list stands in the library, and a test runs one training step and holds the list against the
+# functions that were called. What a step does is the first line of its docstring; what it gives is
+# its annotation.
 
 # %% tags=["remove-input"]
 from pointseg.bookkit import way

@@ -13,10 +13,11 @@
 # %% [markdown]
 # # Panoptic segmentation from points
 #
-# Every pixel gets a class, and every pixel of a thing an owner as well: that is panoptic segmentation {cite}`panoptic`. This
-# chapter builds the student that three of the papers share, Panoptic SegFormer {cite}`panopticsegformer`, and the first
-# answer to the book's question that needs no attention at all: *PSPS* {cite}`psps`, where a pixel belongs to the point
-# that is reached by the cheapest path.
+# Every pixel gets a class, and every pixel of a thing an owner as well: that is panoptic
+# segmentation {cite}`panoptic`. This chapter builds the student that three of the papers share,
+# Panoptic SegFormer {cite}`panopticsegformer`, and the first answer to the book's question that
+# needs no attention at all: *PSPS* {cite}`psps`, where a pixel belongs to the point that is reached
+# by the cheapest path.
 
 # %% tags=["parameters"]
 runs: str = "../runs"
@@ -50,9 +51,9 @@ package = Path("../pointseg")
 # %% [markdown]
 # ## The claim
 #
-# With one pixel labelled on every thing and every stuff region, PSPS reaches a good part of what full masks give. The
-# paper's own text is not at hand; its numbers are those that Point2Mask and EPLD print beside theirs. What our runs say
-# of the orders:
+# With one pixel labelled on every thing and every stuff region, PSPS reaches a good part of what
+# full masks give. The paper's own text is not at hand; its numbers are those that Point2Mask and
+# EPLD print beside theirs. What our runs say of the orders:
 
 # %% tags=["remove-input"]
 display(HTML(report.orders_table(held, "P2M")))
@@ -60,9 +61,9 @@ display(HTML(report.orders_table(held, "P2M")))
 # %% [markdown]
 # ## Notation
 #
-# $P^s$ is the semantic map: the probability of every class at every pixel. A *target* is a thing or a stuff class that
-# holds at least one point; $c_{ij}$ is the price of the cheapest path from point $i$ to pixel $j$. All symbols stand in
-# {doc}`glossary`.
+# $P^s$ is the semantic map: the probability of every class at every pixel. A *target* is a thing or
+# a stuff class that holds at least one point; $c_{ij}$ is the price of the cheapest path from point
+# $i$ to pixel $j$. All symbols stand in {doc}`glossary`.
 #
 # ## Equations one by one
 #
@@ -70,21 +71,24 @@ display(HTML(report.orders_table(held, "P2M")))
 #
 # ### The student: places, then masks
 #
-# A backbone and an encoder give a memory of several levels. In the encoder each cell looks at a few places that it
-# chooses itself, on every level. No compiled operator is needed: one bilinear sampling a level, and a sum.
+# A backbone and an encoder give a memory of several levels. In the encoder each cell looks at a few
+# places that it chooses itself, on every level. No compiled operator is needed: one bilinear
+# sampling a level, and a sum.
 #
 # ```{literalinclude} ../pointseg/ops/deformable.py
 # :pyobject: deformable_attention
 # ```
 #
-# Queries find things: layer by layer each says a class and shifts its box. Hungarian matching gives every target one query.
+# Queries find things: layer by layer each says a class and shifts its box. Hungarian matching gives
+# every target one query.
 #
 # ```{literalinclude} ../pointseg/students/panoptic_segformer/losses.py
 # :pyobject: match_prices
 # ```
 #
-# A mask is what a query looks at: the scaled products of query and keys *before* the soft-max, heads mixed, levels joined.
-# There is no sigmoid. Values are trained towards 0 and 1 and cut in the middle.
+# A mask is what a query looks at: the scaled products of query and keys *before* the soft-max,
+# heads mixed, levels joined. There is no sigmoid. Values are trained towards 0 and 1 and cut in the
+# middle.
 #
 # ```{literalinclude} ../pointseg/nets/mask_decoder.py
 # :pyobject: MaskAttention.masks
@@ -92,14 +96,21 @@ display(HTML(report.orders_table(held, "P2M")))
 #
 # ### Losses by name
 #
-# Each loss has one name and one weight. The official codes find theirs by searching for parts of names, and two of them are
-# caught by accident.
+# Each loss has one name and one weight. The official codes find theirs by searching for parts of
+# names, and two of them are caught by accident.
 
 # %% tags=["remove-input"]
-display(HTML(report.table(["loss", "weight"], [[name, f"{loss.weight:g}"] for name, loss in LOSSES.items()])))
+display(
+    HTML(
+        report.table(
+            ["loss", "weight"], [[name, f"{loss.weight:g}"] for name, loss in LOSSES.items()]
+        )
+    )
+)
 
 # %% [markdown]
-# All losses of things are multiplied by the share of things among the targets, those of stuff by the rest.
+# All losses of things are multiplied by the share of things among the targets, those of stuff by
+# the rest.
 #
 # ```{literalinclude} ../pointseg/students/panoptic_segformer/losses.py
 # :pyobject: dice
@@ -107,8 +118,8 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{loss.weight:g}"] for na
 #
 # ### Mask-wise merging
 #
-# Masks overlap; a panoptic map must not. The surest mask takes its pixels first, and a mask of which too much is taken
-# already is dropped.
+# Masks overlap; a panoptic map must not. The surest mask takes its pixels first, and a mask of
+# which too much is taken already is dropped.
 #
 # ```{literalinclude} ../pointseg/students/panoptic_segformer/merge.py
 # :pyobject: merged
@@ -116,8 +127,8 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{loss.weight:g}"] for na
 #
 # ### PSPS: the traversing cost
 #
-# The label branch predicts $P^s$ from points alone. A step to a neighbour is expensive where classes change, where
-# colours have an edge, and where the instance feature turns.
+# The label branch predicts $P^s$ from points alone. A step to a neighbour is expensive where
+# classes change, where colours have an edge, and where the instance feature turns.
 #
 # ```{literalinclude} ../pointseg/papers/psps.py
 # :pyobject: traversing_cost
@@ -131,7 +142,8 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{loss.weight:g}"] for na
 #
 # ### PSPS: the assignment
 #
-# The nearer point wins, weighed by how well its class fits. Stuff does not compete: a pixel is stuff where $P^s$ says so.
+# The nearer point wins, weighed by how well its class fits. Stuff does not compete: a pixel is
+# stuff where $P^s$ says so.
 #
 # ```{literalinclude} ../pointseg/ops/point_labels.py
 # :pyobject: likelihood_cost
@@ -141,8 +153,8 @@ display(HTML(report.table(["loss", "weight"], [[name, f"{loss.weight:g}"] for na
 # :pyobject: owner
 # ```
 #
-# In the figure $P^s$ is the *true* map, blurred, as if the branch had learnt all it could. What goes wrong below goes wrong
-# in the assignment.
+# In the figure $P^s$ is the *true* map, blurred, as if the branch had learnt all it could. What
+# goes wrong below goes wrong in the assignment.
 
 # %% tags=["remove-cell"]
 model = PSPS.build(CATEGORIES, "small").eval()
@@ -154,7 +166,12 @@ maps = [maps_of_truth(s.truth, len(CATEGORIES), (32, 32)) for s in scenes]
 labels = [model.labeller.label_image(*row) for row in zip(maps, images, points)]
 costs = []
 for label_maps, image, point in zip(maps, images, points):
-    prices = traversing_cost(label_maps.logits.softmax(0), label_maps.features, colour_edges(image, (32, 32)), CONFIGS["small"])
+    prices = traversing_cost(
+        label_maps.logits.softmax(0),
+        label_maps.features,
+        colour_edges(image, (32, 32)),
+        CONFIGS["small"],
+    )
     things = point.things()
     lengths = shortest_paths(prices, grid_cells(things.xy, (128, 128), (32, 32)))
     costs.append((prices, nearest_of_each(lengths, things.target)[0]))
@@ -162,7 +179,10 @@ for label_maps, image, point in zip(maps, images, points):
 # %% mystnb={"image": {"alt": "Pictures with one point a target, dearest step out of each cell, distance to the first thing, and the pseudo label of things"}} tags=["remove-input"]
 n = len(scenes)
 titles = (
-    ["picture, points"] * n + ["dearest step"] * n + ["path to the first thing"] * n + ["pseudo label of things"] * n
+    ["picture, points"] * n
+    + ["dearest step"] * n
+    + ["path to the first thing"] * n
+    + ["pseudo label of things"] * n
 )
 figure, axes = figures.multiples(titles, columns=n, size=1.9)
 for i, scene in enumerate(scenes):
@@ -177,8 +197,8 @@ for i, scene in enumerate(scenes):
 # %% [markdown]
 # ### Points stay points
 #
-# Coordinates travel through every augmentation, so a small picture loses no point. Two points may stand in one cell of the
-# path grid: both start there, and each keeps at least its own pixel.
+# Coordinates travel through every augmentation, so a small picture loses no point. Two points may
+# stand in one cell of the path grid: both start there, and each keeps at least its own pixel.
 #
 # ```{literalinclude} ../pointseg/ops/paths.py
 # :pyobject: grid_cells
@@ -189,7 +209,9 @@ for i, scene in enumerate(scenes):
 # The settings of PSPS and where each is taken from, read from the source:
 
 # %% tags=["remove-input"]
-display(HTML(report.table(equations.SETTING_HEAD, equations.setting_rows(package / "papers/psps.py"))))
+display(
+    HTML(report.table(equations.SETTING_HEAD, equations.setting_rows(package / "papers/psps.py")))
+)
 
 # %% [markdown]
 # And what the dial of scale changes in the student:
@@ -205,21 +227,23 @@ display(HTML(report.table(["setting", "paper", "small"], rows)))
 display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, ["PSPS", "PSF"]))))
 
 # %% [markdown]
-# - *Frames.* The official code compares border pixels with padding. Here a pair that leaves the picture does not exist, and
-#   colour edges repeat the frame.
-# - *A dead start.* The mask of a layer ends in a rectifier. With mixed signs in the last weights a layer can be zero
-#   everywhere at the start, and then nothing ever changes it. Ours start positive.
-# - *Learnt queries* need tens of epochs to spread over a picture. At scale small every cell proposes a class and a box,
-#   and the surest ones become the queries.
-# - *A semantic map from points alone.* In the official codes a learnt query for each class is decoded to a mask, on a
-#   backbone that knows a thousand classes from ImageNet. Without it, a few hundred steps teach such queries next to
-#   nothing about kinds of things. At scale small every cell of the finest level is therefore classified by one linear
-#   look (`CellClasses`), and a *first stage* teaches it, with backbone and neck, from the points alone. One such stage for
-#   each seed, layout and number of points serves every row. A stage from ten points is a better start than one from one
-#   point, as the two rows of full masks show, which start once from either. A row is to be held against the ceiling with
-#   its own start.
-# - *Bare points.* The floor of the table is the same student without any pseudo label: masks are asked for at labelled
-#   pixels only, and all boxes have one size.
+# - *Frames.* The official code compares border pixels with padding. Here a pair that leaves the
+#   picture does not exist, and colour edges repeat the frame.
+# - *A dead start.* The mask of a layer ends in a rectifier. With mixed signs in the last weights a
+#   layer can be zero everywhere at the start, and then nothing ever changes it. Ours start
+#   positive.
+# - *Learnt queries* need tens of epochs to spread over a picture. At scale small every cell
+#   proposes a class and a box, and the surest ones become the queries.
+# - *A semantic map from points alone.* In the official codes a learnt query for each class is
+#   decoded to a mask, on a backbone that knows a thousand classes from ImageNet. Without it, a few
+#   hundred steps teach such queries next to nothing about kinds of things. At scale small every
+#   cell of the finest level is therefore classified by one linear look (`CellClasses`), and a
+#   *first stage* teaches it, with backbone and neck, from the points alone. One such stage for each
+#   seed, layout and number of points serves every row. A stage from ten points is a better start
+#   than one from one point, as the two rows of full masks show, which start once from either. A row
+#   is to be held against the ceiling with its own start.
+# - *Bare points.* The floor of the table is the same student without any pseudo label: masks are
+#   asked for at labelled pixels only, and all boxes have one size.
 #
 # ## Runs
 #
@@ -229,16 +253,23 @@ display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, 
 display(HTML(report.printed_table(held, "P2M", "A1")))
 
 # %% [markdown]
-# Ours alone, with the floor of bare points: what the student scores on held-out pictures, and beside it the pseudo labels
-# that taught it, held against the truth of training pictures.
+# Ours alone, with the floor of bare points: what the student scores on held-out pictures, and
+# beside it the pseudo labels that taught it, held against the truth of training pictures.
 
 # %% tags=["remove-input"]
 students = {
-    "points alone": "p2m-floor1", "PSPS, one point": "p2m-tabA1-psps1", "Point2Mask, one point": "p2m-tabA1-p2m1",
-    "full masks, one point's first stage": "p2m-tabA1-masks", "PSPS, ten points": "p2m-tabA1-psps10",
-    "Point2Mask, ten points": "p2m-tabA1-p2m10", "full masks, ten points' first stage": "p2m-masks10",
-}  # fmt: skip
-for title, layout in (("VOC layout: one background", "voc"), ("COCO layout: several kinds of stuff", "coco")):
+    "points alone": "p2m-floor1",
+    "PSPS, one point": "p2m-tabA1-psps1",
+    "Point2Mask, one point": "p2m-tabA1-p2m1",
+    "full masks, one point's first stage": "p2m-tabA1-masks",
+    "PSPS, ten points": "p2m-tabA1-psps10",
+    "Point2Mask, ten points": "p2m-tabA1-p2m10",
+    "full masks, ten points' first stage": "p2m-masks10",
+}
+for title, layout in (
+    ("VOC layout: one background", "voc"),
+    ("COCO layout: several kinds of stuff", "coco"),
+):
     rows = {name: f"{row}-{layout}" for name, row in students.items()}
     display(HTML(report.students_table(held, title, rows)))
 
@@ -254,16 +285,17 @@ if study:
 # %% [markdown]
 # ## Paper vs ours
 #
-# - VOC has one stuff class, its background, with a twentieth of the weight of all things in PQ. Bestiary has several, of
-#   different texture, so PQ of stuff says more here and weighs more.
-# - Boxes, positions and references count in the padded picture, not in each picture's own part of a batch. One frame then
-#   serves points, boxes and masks.
-# - The pseudo label of a picture is made from classes that hold a point in it, and from no other. The official code makes
-#   one-hot maps of all of them at full size.
+# - VOC has one stuff class, its background, with a twentieth of the weight of all things in PQ.
+#   Bestiary has several, of different texture, so PQ of stuff says more here and weighs more.
+# - Boxes, positions and references count in the padded picture, not in each picture's own part of a
+#   batch. One frame then serves points, boxes and masks.
+# - The pseudo label of a picture is made from classes that hold a point in it, and from no other.
+#   The official code makes one-hot maps of all of them at full size.
 #
 # ## What did not work
 #
-# - *Mixed signs in the joining weights*, see above: a student of two decoder layers overfitted one picture's stuff in
-#   sixty steps while one layer of its things stayed dead. This is now a test.
-# - *The largest value along the first axis* (`argmax`) cost more than all else in a label together, many times the same
-#   answer read off `max`. It looked innocent in the code and was found by timing.
+# - *Mixed signs in the joining weights*, see above: a student of two decoder layers overfitted one
+#   picture's stuff in sixty steps while one layer of its things stayed dead. This is now a test.
+# - *The largest value along the first axis* (`argmax`) cost more than all else in a label together,
+#   many times the same answer read off `max`. It looked innocent in the code and was found by
+#   timing.

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # What trained panoptic methods see
 #
-# `pointseg run book/panoptic_study.py -p 'models=[RUN, RUN]' -p scale=small` takes the models of finished runs and leaves
-# the quality of their pseudo labels and pictures of their answers in `runs/`; the chapters on PSPS and Point2Mask read
-# them. Nothing is trained.
+# `pointseg run book/panoptic_study.py -p 'models=[RUN, RUN]' -p scale=small` takes the models of
+# finished runs and leaves the quality of their pseudo labels and pictures of their answers in
+# `runs/`; the chapters on PSPS and Point2Mask read them. Nothing is trained.
 
 # %% tags=["parameters"]
 models: list = []  # ids of runs of panoptic methods whose models are in work/
@@ -38,17 +38,25 @@ from pointseg.lab.run_record import Run, home, unrecorded
 from pointseg.papers.method import PointSupervised
 from pointseg.papers.point2mask import Point2Mask
 from pointseg.metrics.pseudo import pseudo_masks
-from pointseg.bookkit.diagnostics.panoptic import boundary_maps, pseudo_panoptic_quality, quality_by_solver
+from pointseg.bookkit.diagnostics.panoptic import (
+    boundary_maps,
+    pseudo_panoptic_quality,
+    quality_by_solver,
+)
 from pointseg.structures import InputError
 
 run = Run(Path(out)) if out else unrecorded("panoptic-study")
 run.folder.mkdir(parents=True, exist_ok=True)
-run.write("recipe.json", {"method": "panoptic_study", "scale": scale, "seed": seed, "models": models})
+run.write(
+    "recipe.json", {"method": "panoptic_study", "scale": scale, "seed": seed, "models": models}
+)
 torch.manual_seed(seed)
 loaded = {name: load_model(Run(home() / "runs" / name).model) for name in models}
 strangers = [name for name, (method, _, _) in loaded.items() if method.TASK != "panoptic"]
 if strangers or not loaded:
-    raise InputError(f"models: {', '.join(strangers) or 'none given'}; this study is of panoptic methods")
+    raise InputError(
+        f"models: {', '.join(strangers) or 'none given'}; this study is of panoptic methods"
+    )
 
 # %% [markdown]
 # ## Pseudo labels against the truth
@@ -77,8 +85,17 @@ marked = corpus.marked()
 batch = collate([marked[i] for i in shown])
 labelling = {name: one for name, (one, _) in first.items() if isinstance(one, PointSupervised)}
 labels = {name: one.eval().pseudo_labels(batch) for name, one in labelling.items()}
-boundaries = {name: boundary_maps(one, batch) for name, one in labelling.items() if hasattr(one.labeller, "boundary")}
-rows = ["picture, points", *(f"boundary, {name}" for name in boundaries), *(f"pseudo label, {name}" for name in labels), "truth"]
+boundaries = {
+    name: boundary_maps(one, batch)
+    for name, one in labelling.items()
+    if hasattr(one.labeller, "boundary")
+}
+rows = [
+    "picture, points",
+    *(f"boundary, {name}" for name in boundaries),
+    *(f"pseudo label, {name}" for name in labels),
+    "truth",
+]
 figure, axes = figures.multiples([row for row in rows for _ in shown], columns=len(shown), size=1.5)
 for column, picture in enumerate(batch.images):
     line = list(axes[column :: len(shown)])

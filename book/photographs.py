@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Photographs
 #
-# Bestiary is drawn, so it knows the truth of every part, but the papers speak of photographs and start from ImageNet.
-# Scale `photos` asks whether their claims hold there: on a part of PASCAL VOC 2012, from ImageNet weights, in minutes
-# to an hour or two of one processor core.
+# Bestiary is drawn, so it knows the truth of every part, but the papers speak of photographs and
+# start from ImageNet. Scale `photos` asks whether their claims hold there: on a part of PASCAL VOC
+# 2012, from ImageNet weights, in minutes to an hour or two of one processor core.
 
 # %% tags=["parameters"]
 runs: str = "../runs"
@@ -41,7 +41,11 @@ torch.manual_seed(0)
 held = report.trial(Path(claims), Path(runs))
 labeller, absent = photographs.frozen_labeller()
 marked = {each.name: each.marked() for each in PHOTOGRAPHS}
-looked = {name: photographs.feature_map(labeller, batch.images[0]) for name, batch in marked.items()} if labeller else {}
+looked = (
+    {name: photographs.feature_map(labeller, batch.images[0]) for name, batch in marked.items()}
+    if labeller
+    else {}
+)
 
 # %% [markdown]
 # ## What the scale is
@@ -58,7 +62,10 @@ looked = {name: photographs.feature_map(labeller, batch.images[0]) for name, bat
 
 # %% tags=["remove-input"]
 shown = ("small", "photos", "paper")
-lines = [[f.name, *(report.plain(getattr(SCALES[name], f.name)) for name in shown)] for f in fields(SCALES["photos"])]
+lines = [
+    [f.name, *(report.plain(getattr(SCALES[name], f.name)) for name in shown)]
+    for f in fields(SCALES["photos"])
+]
 display(HTML(report.table(["setting", *shown], lines)))
 
 # %% [markdown]
@@ -68,22 +75,24 @@ display(HTML(report.table(["setting", *shown], lines)))
 # pointseg reproduce photos
 # ```
 #
-# The lists of the splits stand in the package. They name photographs of the official VOC 2012 download, and some whose
-# masks are in SBD, which lies beside it; a photograph or a mask that is absent is named. An eighth of the photographs to
-# learn on is `photos_tune`, by a draw from each one's name. A data set with one list only, as Penn-Fudan, is cut into
-# three by names as well. Other weights of timm are given by name and file, as
+# The lists of the splits stand in the package. They name photographs of the official VOC 2012
+# download, and some whose masks are in SBD, which lies beside it; a photograph or a mask that is
+# absent is named. An eighth of the photographs to learn on is `photos_tune`, by a draw from each
+# one's name. A data set with one list only, as Penn-Fudan, is cut into three by names as well.
+# Other weights of timm are given by name and file, as
 # `-p 'config={"student": {"backbone": "resnet18", "weights": "resnet18.safetensors"}}'`.
 #
 # ## Which numbers can be compared
 #
 # - With each other: rows on one copy of the data, with one points file and the same seeds.
-# - With a run on the official download: nearly. Our copy is 320 pixels long, its instance masks were derived from class
-#   masks and boxes, and photographs whose split was ambiguous were left out of the lists. The official masks of the same
-#   photographs differ in single objects, SBD's have no void border, and an image is resized once and not twice.
-#   Say "VOC 2012, derived instances, 320 px" beside ours.
-# - With the papers' tables: no. There are fewer photographs, smaller ones, fewer crowds of one class, another backbone
-#   and a hundredth of the training. What can be compared is the order of the rows, and the ratio of one point a target
-#   to full masks.
+# - With a run on the official download: nearly. Our copy is 320 pixels long, its instance masks
+#   were derived from class masks and boxes, and photographs whose split was ambiguous were left out
+#   of the lists. The official masks of the same photographs differ in single objects, SBD's have no
+#   void border, and an image is resized once and not twice. Say "VOC 2012, derived instances, 320
+#   px" beside ours.
+# - With the papers' tables: no. There are fewer photographs, smaller ones, fewer crowds of one
+#   class, another backbone and a hundredth of the training. What can be compared is the order of
+#   the rows, and the ratio of one point a target to full masks.
 #
 # ## Students and pseudo labels
 #
@@ -91,10 +100,15 @@ display(HTML(report.table(["setting", *shown], lines)))
 
 # %% tags=["remove-input"]
 students = {
-    "full masks": "photos-masks", "PSPS, one point": "photos-psps1", "Point2Mask, one point": "photos-p2m1",
-    "EPLD, one point": "photos-epld1", "points alone": "photos-floor1", "PSPS, ten points": "photos-psps10",
-    "Point2Mask, ten points": "photos-p2m10", "EPLD, ten points": "photos-epld10",
-}  # fmt: skip
+    "full masks": "photos-masks",
+    "PSPS, one point": "photos-psps1",
+    "Point2Mask, one point": "photos-p2m1",
+    "EPLD, one point": "photos-epld1",
+    "points alone": "photos-floor1",
+    "PSPS, ten points": "photos-psps10",
+    "Point2Mask, ten points": "photos-p2m10",
+    "EPLD, ten points": "photos-epld10",
+}
 display(HTML(report.students_table(held, "photographs", students)))
 
 # %% [markdown]
@@ -102,16 +116,20 @@ display(HTML(report.students_table(held, "photographs", students)))
 
 # %% tags=["remove-input"]
 path_rows = {
-    "baseline": "as-tab3-baseline", "instance map": "as-tab3-map", "key-point shift": "as-tab3-shift",
-    "key-point filtering": "as-full", "no iterations": "as-tab4-n0", "alpha infinite": "as-tab4-alphainf",
-}  # fmt: skip
+    "baseline": "as-tab3-baseline",
+    "instance map": "as-tab3-map",
+    "key-point shift": "as-tab3-shift",
+    "key-point filtering": "as-full",
+    "no iterations": "as-tab4-n0",
+    "alpha infinite": "as-tab4-alphainf",
+}
 scores = ("iou", "precision", "recall", "boundary", "keypoints_on", "proxy")
 display(HTML(report.bench_table(held, "as-photos", path_rows, scores)))
 
 # %% [markdown]
-# The rows "instance map" and "key-point shift" have the same masks by construction: without filtering a mask is the
-# map's own, and the shift moves key-points alone. What it adds could only show in a student that is taught at them, so
-# the bench says nothing of this pair.
+# The rows "instance map" and "key-point shift" have the same masks by construction: without
+# filtering a mask is the map's own, and the shift moves key-points alone. What it adds could only
+# show in a student that is taught at them, so the bench says nothing of this pair.
 # [Results](results.py) has the differences with their intervals, and the gate that this bed misses.
 #
 # How far a row would move (standard deviation) had something else been drawn. Nothing is trained on this bed, so a seed
@@ -128,7 +146,13 @@ display(HTML(report.spread_table({name: ("as-photos", row) for name, row in path
 # licence and is left out:
 
 # %% tags=["remove-input"]
-display(HTML(report.table(["photograph", "shows", "licence"], [[p.name, p.shown, p.licence] for p in PHOTOGRAPHS])))
+display(
+    HTML(
+        report.table(
+            ["photograph", "shows", "licence"], [[p.name, p.shown, p.licence] for p in PHOTOGRAPHS]
+        )
+    )
+)
 if absent:
     print(f"The drawings below are left out: {absent}")
 
@@ -142,30 +166,45 @@ if labeller:
         image, xy = marked[name].images[0], marked[name].points[0].xy[0]
         figures.show(axes[column], image)
         figures.show(axes[len(names) + column], photographs.principal_colours(looked[name]))
-        figures.heat(axes[2 * len(names) + column], image, photographs.likeness(looked[name], xy).clamp(min=0))
+        figures.heat(
+            axes[2 * len(names) + column],
+            image,
+            photographs.likeness(looked[name], xy).clamp(min=0),
+        )
         for row in (0, 2):
             figures.points(axes[row * len(names) + column], [xy.tolist()], size=12)
 
 # %% [markdown]
-# In the middle row the three directions in which the tokens of one photograph differ most are red, green and blue. What
-# has one colour is one thing to the network. The last row is the cosine of every token with the one under the
-# click, which stands for $A^S$ here. Two things of one look are alike wherever they are: nothing in a
-# likeness knows where an object ends.
+# In the middle row the three directions in which the tokens of one photograph differ most are red,
+# green and blue. What has one colour is one thing to the network. The last row is the cosine of
+# every token with the one under the click, which stands for $A^S$ here. Two things of one look are
+# alike wherever they are: nothing in a likeness knows where an object ends.
 #
 # ## The shift on a cat
 #
-# One click, the label path of {doc}`attentionshift`, no training: the likeness, the instance map of Eq. 1, and the
-# key-points with the tokens that they own before the first and after the last turn.
+# One click, the label path of {doc}`attentionshift`, no training: the likeness, the instance map of
+# Eq. 1, and the key-points with the tokens that they own before the first and after the last turn.
 
 # %% mystnb={"image": {"alt": "Likeness, instance map, seeds and shifted key-points with their cells on a cat"}} tags=["remove-input"]
 if labeller:
     batch = marked["chelsea"]
     evidence = labeller.evidence(None, batch)
     config = replace(CONFIGS["photos"], filtering=False)
-    labels = label_path(evidence.tokens, evidence.objects, evidence.attention, config, torch.zeros(1, dtype=torch.long), True)
+    labels = label_path(
+        evidence.tokens,
+        evidence.objects,
+        evidence.attention,
+        config,
+        torch.zeros(1, dtype=torch.long),
+        True,
+    )
     grid, tokens = evidence.objects.grid, labels.attention.shape[1]
     keypoints = labels.keypoints
-    figure, axes = figures.multiples(["likeness", "instance map", "seeds and their cells", f"after {config.iterations} turns"], columns=4, size=2.4)
+    figure, axes = figures.multiples(
+        ["likeness", "instance map", "seeds and their cells", f"after {config.iterations} turns"],
+        columns=4,
+        size=2.4,
+    )
     figures.heat(axes[0], batch.images[0], labels.attention[0].unflatten(0, grid))
     figures.heat(axes[1], batch.images[0], labels.instance_map[0].unflatten(0, grid))
     for axis, turn in zip(axes[2:], (0, -1)):
@@ -173,7 +212,15 @@ if labeller:
         region, inside = labels.region.index[0], labels.region.inside[0]
         owner[region[inside]] = keypoints.shifted.owners[turn][0][inside]
         figures.owners(axis, batch.images[0], owner.unflatten(0, grid))
-        figures.points(axis, token_centres(keypoints.turns[turn][0], grid, evidence.objects.stride), range(config.keypoints), size=16)
+        figures.points(
+            axis,
+            token_centres(keypoints.turns[turn][0], grid, evidence.objects.stride),
+            range(config.keypoints),
+            size=16,
+        )
     figures.points(axes[0], batch.points[0].xy)
     moved = int((keypoints.turns[0] != keypoints.turns[-1]).sum())
-    print(f"{moved} of {config.keypoints} key-points have moved; the box holds {int(inside.sum())} tokens")
+    print(
+        f"{moved} of {config.keypoints} key-points have moved; "
+        f"the box holds {int(inside.sum())} tokens"
+    )

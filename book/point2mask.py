@@ -13,10 +13,11 @@
 # %% [markdown]
 # # Point2Mask
 #
-# Two neighbours of one class: where does one end? The nearest point answers pixel by pixel, and a single weak stretch of
-# border floods a whole region with the wrong owner. Point2Mask {cite}`point2mask` lets all pixels decide together. Every
-# point holds a number of labels to give away, every pixel takes one, and the plan with the least total cost is the pseudo
-# mask: optimal transport.
+# Two neighbours of one class: where does one end? The nearest point answers pixel by pixel, and a
+# single weak stretch of border floods a whole region with the wrong owner. Point2Mask
+# {cite}`point2mask` lets all pixels decide together. Every point holds a number of labels to give
+# away, every pixel takes one, and the plan with the least total cost is the pseudo mask: optimal
+# transport.
 
 # %% tags=["parameters"]
 runs: str = "../runs"
@@ -40,7 +41,12 @@ from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.bookkit.explorer import page, transport
 from pointseg.bookkit.explorer.bundle import write_script
 from pointseg.papers.point2mask import CONFIGS, Point2Mask, unit_numbers
-from pointseg.bookkit.diagnostics.labels import accuracy, maps_of_truth, one_point_each, rounds_study
+from pointseg.bookkit.diagnostics.labels import (
+    accuracy,
+    maps_of_truth,
+    one_point_each,
+    rounds_study,
+)
 from pointseg.ops.paths import grid_cells, cheapest_path
 from pointseg.ops.transport import converged_potentials
 
@@ -53,9 +59,10 @@ package = Path("../pointseg")
 # %% [markdown]
 # ## The claim
 #
-# With one point a target, transport on path costs beats paths alone (PSPS), the more so where things of one class touch.
-# The supplement adds two sweeps: the number of Sinkhorn rounds (Table A2), and the weight of the boundary map (Table A3).
-# The main paper was not at hand. What is built here rests on the supplement alone and on what its official code does.
+# With one point a target, transport on path costs beats paths alone (PSPS), the more so where
+# things of one class touch. The supplement adds two sweeps: the number of Sinkhorn rounds (Table
+# A2), and the weight of the boundary map (Table A3). The main paper was not at hand. What is built
+# here rests on the supplement alone and on what its official code does.
 
 # %% tags=["remove-input"]
 display(HTML(report.orders_table(held, "P2M")))
@@ -63,9 +70,9 @@ display(HTML(report.orders_table(held, "P2M")))
 # %% [markdown]
 # ## Notation
 #
-# $c_{ij}$ is the price of the cheapest path from point $i$ to pixel $j$, $\Gamma_{ij}$ what $i$ sends to $j$, $x_i$ the
-# units of point $i$ and $y_j$ those a pixel wants. $P^s$ and $P^b$ are the semantic and the boundary map. The rest stands
-# in {doc}`glossary`.
+# $c_{ij}$ is the price of the cheapest path from point $i$ to pixel $j$, $\Gamma_{ij}$ what $i$
+# sends to $j$, $x_i$ the units of point $i$ and $y_j$ those a pixel wants. $P^s$ and $P^b$ are the
+# semantic and the boundary map. The rest stands in {doc}`glossary`.
 
 # %% tags=["remove-cell"]
 grid = (32, 32)
@@ -73,7 +80,9 @@ generator = torch.Generator().manual_seed(0)
 scenes = {index: draw(0, "val", index, 128) for index in sorted({*shown, *studied})}
 points = {index: one_point_each(s.truth, generator) for index, s in scenes.items()}
 maps = {index: maps_of_truth(s.truth, len(CATEGORIES), grid) for index, s in scenes.items()}
-images = {index: torch.from_numpy(s.image).permute(2, 0, 1).float() / 255 for index, s in scenes.items()}
+images = {
+    index: torch.from_numpy(s.image).permute(2, 0, 1).float() / 255 for index, s in scenes.items()
+}
 solvers = {
     "nearest": Point2Mask.build(CATEGORIES, "small", solver="none"),
     "Sinkhorn": Point2Mask.build(CATEGORIES, "small", transport_from=0),
@@ -88,14 +97,19 @@ def labelled(index, solver):
 def problem(index):
     """Step prices, path costs [n, h, w], and units of the things of a picture."""
     paths = solvers["nearest"].labeller.paths(maps[index], images[index], points[index])
-    return paths.prices, paths.distance, unit_numbers(paths, paths.semantic, CONFIGS["small"]), paths.semantic.stuff()
+    return (
+        paths.prices,
+        paths.distance,
+        unit_numbers(paths, paths.semantic, CONFIGS["small"]),
+        paths.semantic.stuff(),
+    )
 
 
 # %% [markdown]
 # ## Equations one by one
 #
-# The pictures of this section need no trained network: $P^s$ and $P^b$ are made from the *truth*, blurred. So they show
-# what paths and transport do with good maps, and what they cannot do.
+# The pictures of this section need no trained network: $P^s$ and $P^b$ are made from the *truth*,
+# blurred. So they show what paths and transport do with good maps, and what they cannot do.
 #
 # ### Eq. 3 of the main paper: the cost of a path
 #
@@ -109,12 +123,14 @@ def problem(index):
 # :pyobject: boundary_step
 # ```
 #
-# There is no price for distance itself: inside an even region every step is free, and the whole region is one plateau.
+# There is no price for distance itself: inside an even region every step is free, and the whole
+# region is one plateau.
 #
 # ### A pixel between two points
 #
-# The picture that the method is about: a pixel that changes its owner, the cheapest paths to it from the old one and the
-# new one, the costs from both, and the border between them before and after transport.
+# The picture that the method is about: a pixel that changes its owner, the cheapest paths to it
+# from the old one and the new one, the costs from both, and the border between them before and
+# after transport.
 
 # %% tags=["remove-cell"]
 index = shown[0]
@@ -140,7 +156,9 @@ titles = [
 figure, axes = figures.multiples(titles, columns=5, size=2.4)
 figures.show(axes[0], scene.image, dim=0.3)
 for k, way, tint in zip(owners, ways, (5, 4)):
-    axes[0].plot((way % 32 + 0.5) * 4, (way // 32 + 0.5) * 4, color=figures.colour(tint), linewidth=2)
+    axes[0].plot(
+        (way % 32 + 0.5) * 4, (way // 32 + 0.5) * 4, color=figures.colour(tint), linewidth=2
+    )
     figures.points(axes[0], points[index].things().xy[k : k + 1], labels=[tint])
 figures.points(axes[0], [[(pixel % 32 + 0.5) * 4, (pixel // 32 + 0.5) * 4]], labels=[3], marker="s")
 for axis, k in zip(axes[1:3], owners):
@@ -151,29 +169,44 @@ for axis, solver in zip(axes[3:], ("nearest", "converged")):
 # %% [markdown]
 # ### Move it yourself
 #
-# Click a pixel, or move it with the arrow keys: the table shows what every point bids for it, the lines are the cheapest
-# paths from the two best bidders. Give a point more units and see its border move out; set the owner to *the nearest
-# point* and see where it was. Everything is computed in this page; a test holds its numbers against the library's.
+# Click a pixel, or move it with the arrow keys: the table shows what every point bids for it, the
+# lines are the cheapest paths from the two best bidders. Give a point more units and see its border
+# move out; set the owner to *the nearest point* and see where it was. Everything is computed in
+# this page; a test holds its numbers against the library's.
 
 # %% tags=["remove-input"]
 entries = []
 for index in shown:
     record = transport.transport_record(
-        maps[index], scenes[index].image, points[index], scenes[index].truth, CATEGORIES, f"picture {index}"
+        maps[index],
+        scenes[index].image,
+        points[index],
+        scenes[index].truth,
+        CATEGORIES,
+        f"picture {index}",
     )
     write_script(record, Path("_assets/explorer"), f"transport{index}")
-    entries.append({"name": f"transport{index}", "title": f"picture {index}", "start": transport.start_of(record)})
+    entries.append(
+        {
+            "name": f"transport{index}",
+            "title": f"picture {index}",
+            "start": transport.start_of(record),
+        }
+    )
 display(
     HTML(
         page.embed(
-            entries, name="transport-explorer", start=transport.STATE, module=transport.transport_module()
+            entries,
+            name="transport-explorer",
+            start=transport.STATE,
+            module=transport.transport_module(),
         )
     )
 )
 
 # %% [markdown]
-# Paths are exact: a test compares them with Dijkstra's on a graph built pixel by pixel. Ten points of one target act as
-# the nearest of them.
+# Paths are exact: a test compares them with Dijkstra's on a graph built pixel by pixel. Ten points
+# of one target act as the nearest of them.
 #
 # ### Supplement Eq. 1-3: the transport
 #
@@ -184,13 +217,13 @@ display(
 # :pyobject: sinkhorn
 # ```
 #
-# The label of a pixel is the row of the plan with the largest entry. The pixel's own potential is the same in all rows and
-# drops out, so the label is
+# The label of a pixel is the row of the plan with the largest entry. The pixel's own potential is
+# the same in all rows and drops out, so the label is
 #
 # $$\arg\min_i\; c_{ij} - u_i .$$
 #
-# Transport moves every point's border by one number. Only as many numbers as there are points have to be found, and the
-# dual is concave in them:
+# Transport moves every point's border by one number. Only as many numbers as there are points have
+# to be found, and the dual is concave in them:
 #
 # ```{literalinclude} ../pointseg/ops/transport.py
 # :pyobject: converged_potentials
@@ -198,15 +231,16 @@ display(
 #
 # ### How many units?
 #
-# Two runs of the nearest-point rule: from the points, then from the centres of what they got. The second gives the counts;
-# the costs stay those of the points.
+# Two runs of the nearest-point rule: from the points, then from the centres of what they got. The
+# second gives the counts; the costs stay those of the points.
 #
 # ```{literalinclude} ../pointseg/papers/point2mask.py
 # :pyobject: unit_numbers
 # ```
 #
-# In the first stage of training the official code runs Sinkhorn with the counts of the nearest assignment. That problem is
-# solved by the nearest assignment itself (a law that our tests hold), so no solver is run.
+# In the first stage of training the official code runs Sinkhorn with the counts of the nearest
+# assignment. That problem is solved by the nearest assignment itself (a law that our tests hold),
+# so no solver is run.
 
 # %% mystnb={"image": {"alt": "Pseudo labels of things by the nearest point, eighty Sinkhorn rounds and the converged solver, beside the truth"}} tags=["remove-input"]
 n = len(shown)
@@ -234,8 +268,9 @@ for i, index in enumerate(shown):
 #
 # $$\mathcal S(i, j) = \exp\Big(-\sum_{(l, k) \in \mathbb E(i, j)} \|r_l - r_k\|^2 / \theta_2\Big)$$
 #
-# The tree is the minimum spanning tree of the picture, and the filter sums over all pairs in two sweeps: towards the root
-# and back. Each sweep is a triangular system with two entries a row. Nothing is compiled.
+# The tree is the minimum spanning tree of the picture, and the filter sums over all pairs in two
+# sweeps: towards the root and back. Each sweep is a triangular system with two entries a row.
+# Nothing is compiled.
 #
 # ```{literalinclude} ../pointseg/ops/tree.py
 # :pyobject: _swept_by_solving
@@ -245,7 +280,8 @@ for i, index in enumerate(shown):
 # :pyobject: long_range_loss
 # ```
 #
-# The minus sign that the supplement prints before this loss is a misprint; with it the map would flee its own filtering.
+# The minus sign that the supplement prints before this loss is a misprint; with it the map would
+# flee its own filtering.
 #
 # ### The boundary map
 #
@@ -258,7 +294,13 @@ for i, index in enumerate(shown):
 # ## What the paper leaves unsaid
 
 # %% tags=["remove-input"]
-display(HTML(report.table(equations.SETTING_HEAD, equations.setting_rows(package / "papers/point2mask.py"))))
+display(
+    HTML(
+        report.table(
+            equations.SETTING_HEAD, equations.setting_rows(package / "papers/point2mask.py")
+        )
+    )
+)
 
 # %% [markdown]
 # Every place where the code leaves the papers or fills in what they do not say, by name:
@@ -268,13 +310,14 @@ display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, 
 
 # %% [markdown]
 # - *The value of $\lambda$* is printed nowhere; the official code has a thousandth.
-# - *The instance feature* of PSPS is said to be replaced by the boundary map. It is still in the official cost and losses.
-# - *The frame.* The official boundary loss compares border pixels with zero padding and so teaches a frame around every
-#   picture. Here such pairs do not exist, and a test says so.
-# - *Where a path starts, and how large a point's square is.* The official code starts a path at the cell of `int(y / 16)`
-#   and draws squares at full size. Scale paper does the same (`start_cell`, `semantic_size`); scale small uses a finer
-#   grid. How often the labels then equal those of the release's rule, written out again pixel by pixel in a test, on six
-#   hard synthetic maps:
+# - *The instance feature* of PSPS is said to be replaced by the boundary map. It is still in the
+#   official cost and losses.
+# - *The frame.* The official boundary loss compares border pixels with zero padding and so teaches
+#   a frame around every picture. Here such pairs do not exist, and a test says so.
+# - *Where a path starts, and how large a point's square is.* The official code starts a path at the
+#   cell of `int(y / 16)` and draws squares at full size. Scale paper does the same (`start_cell`,
+#   `semantic_size`); scale small uses a finer grid. How often the labels then equal those of the
+#   release's rule, written out again pixel by pixel in a test, on six hard synthetic maps:
 #
 # | labels | percent of pixels equal, with both pieces | without them |
 # |---|---|---|
@@ -290,8 +333,9 @@ display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, 
 display(HTML(report.printed_table(held, "P2M", "A1")))
 
 # %% [markdown]
-# {doc}`panoptic_from_points` sets the pseudo labels of every row beside their students. Figure A1, the boundaries that
-# Point2Mask learnt from its own labels, and the labels of both methods on training pictures:
+# {doc}`panoptic_from_points` sets the pseudo labels of every row beside their students. Figure A1,
+# the boundaries that Point2Mask learnt from its own labels, and the labels of both methods on
+# training pictures:
 
 # %% mystnb={"image": {"alt": "Figure A1: training pictures with their points, learnt boundary maps, pseudo labels of the methods, and the truth"}} tags=["remove-input"]
 study = report.newest(Path(runs), "panoptic_study.py")
@@ -302,15 +346,20 @@ if study:
 # %% [markdown]
 # ### What transport does to the labels
 #
-# Does transport help? The trained models of Table A1 label training pictures in three ways: by the nearest point (no
-# transport), by the paper's eighty rounds, and at the optimum of the same problem; the networks, and with them $P^s$, $P^b$
-# and all path costs, stay as they are. Beside them PSPS's labels, by its own models. PQ against the true segments, in
-# percent, mean over models.
+# Does transport help? The trained models of Table A1 label training pictures in three ways: by the
+# nearest point (no transport), by the paper's eighty rounds, and at the optimum of the same
+# problem; the networks, and with them $P^s$, $P^b$ and all path costs, stay as they are. Beside
+# them PSPS's labels, by its own models. PQ against the true segments, in percent, mean over models.
 
 # %% tags=["remove-input"]
 measured = study.result["metrics"] if study else {"pseudo": {}, "solver": {}}
 ways = {"nearest point": "none", "80 rounds": "sinkhorn", "optimum": "converged"}
-groups = {"VOC layout": "1-voc", "VOC layout, ten points": "10-voc", "COCO layout": "1-coco", "COCO layout, ten points": "10-coco"}
+groups = {
+    "VOC layout": "1-voc",
+    "VOC layout, ten points": "10-voc",
+    "COCO layout": "1-coco",
+    "COCO layout, ten points": "10-coco",
+}
 rows = []
 for title, place in groups.items():
     of = {kind: held.value(f"p2m-tabA1-{kind}{place}", "val/PQ") for kind in ("psps", "p2m")}
@@ -321,12 +370,13 @@ for title, place in groups.items():
 display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)], rows)))
 
 # %% [markdown]
-# How to read it. The columns differ in one number a point, its price. Eighty rounds from zero stop before the optimum, as
-# the table of rounds below shows from another side, so their labels lie nearer to those of the nearest point. Units are
-# counted and not known. With ten points the nearest of them is a good answer already, and wrong units can only move its
-# borders away from it.
+# How to read it. The columns differ in one number a point, its price. Eighty rounds from zero stop
+# before the optimum, as the table of rounds below shows from another side, so their labels lie
+# nearer to those of the nearest point. Units are counted and not known. With ten points the nearest
+# of them is a good answer already, and wrong units can only move its borders away from it.
 #
-# Do better labels make better students? One point a target, VOC layout, the three seeds of Table A1:
+# Do better labels make better students? One point a target, VOC layout, the three seeds of Table
+# A1:
 
 # %% tags=["remove-input"]
 psps, p2m, optimum = "p2m-tabA1-psps1-voc", "p2m-tabA1-p2m1-voc", "p2m-converged"
@@ -334,7 +384,8 @@ students = {"PSPS": psps, "Point2Mask, 80 rounds": p2m, "Point2Mask, optimum": o
 display(HTML(report.students_table(held, "taught by", students)))
 
 # %% [markdown]
-# Gain in PQ, seed by seed: of students of the optimum, and of Point2Mask as it is over PSPS in all four settings.
+# Gain in PQ, seed by seed: of students of the optimum, and of Point2Mask as it is over PSPS in all
+# four settings.
 
 # %% tags=["remove-input"]
 pairs = {"optimum over 80 rounds": (optimum, p2m), "optimum over PSPS": (optimum, psps)}
@@ -343,9 +394,10 @@ for title, place in groups.items():
 display(HTML(report.gains_table(held, "student's PQ", pairs, "val/PQ")))
 
 # %% [markdown]
-# A gain counts where it is larger than what seeds differ by. Where Point2Mask is ahead although transport does not better
-# its labels, two causes are left: the learnt boundary map, where PSPS looks at colour edges, and the loss along the tree,
-# which PSPS does not have. Which of them it is has not been measured.
+# A gain counts where it is larger than what seeds differ by. Where Point2Mask is ahead although
+# transport does not better its labels, two causes are left: the learnt boundary map, where PSPS
+# looks at colour edges, and the loss along the tree, which PSPS does not have. Which of them it is
+# has not been measured.
 
 # %% [markdown]
 # Table A2, the number of rounds, and Table A3, the weight of the boundary map.
@@ -364,8 +416,8 @@ sweep |= {f"beta {beta}": f"p2m-tabA3-beta{beta}" for beta in (1, 0.5, 0.2, 0.05
 display(HTML(report.students_table(held, "Tables A2 and A3", sweep)))
 
 # %% [markdown]
-# How far their best row lies above their worst, beside what the seed alone does to one row (standard
-# deviation):
+# How far their best row lies above their worst, beside what the seed alone does to one row
+# (standard deviation):
 
 # %% tags=["remove-input"]
 display(HTML(report.sweeps_table(held, "P2M")))
@@ -373,10 +425,11 @@ display(HTML(report.sweeps_table(held, "P2M")))
 # %% [markdown]
 # ### On photographs, labels alone
 #
-# The same settings on the label bench: photographs at 160 pixels, one Point2Mask a seed whose labeller has learnt without a
-# student, and every setting labelling on its maps. `owned` is, of an object's pixels that any thing has, the share that
-# its own mask has: who owns, without the error of the semantic map. It stands for all things, and for those that touch
-# nothing, another class, or their own class. The first row is the nearest point, with no transport at all.
+# The same settings on the label bench: photographs at 160 pixels, one Point2Mask a seed whose
+# labeller has learnt without a student, and every setting labelling on its maps. `owned` is, of an
+# object's pixels that any thing has, the share that its own mask has: who owns, without the error
+# of the semantic map. It stands for all things, and for those that touch nothing, another class, or
+# their own class. The first row is the nearest point, with no transport at all.
 
 # %% tags=["remove-input"]
 benched = {"nearest point": "p2m-nearest"} | sweep | {"to the optimum": "p2m-converged"}
@@ -384,14 +437,15 @@ scores = ["iou", "PQ", "PQ_th", "owned", "owned_apart", "owned_other", "owned_sa
 display(HTML(report.bench_table(held, "p2m-photos", benched, scores)))
 
 # %% [markdown]
-# The labeller has learnt for two hundred steps and its maps are weak, which the overlap shows: this bed misses the gate
-# that {doc}`results` holds against it, and can hint but not decide.
+# The labeller has learnt for two hundred steps and its maps are weak, which the overlap shows: this
+# bed misses the gate that {doc}`results` holds against it, and can hint but not decide.
 
 # %% [markdown]
 # ### Is eighty the best, or just early?
 #
-# The supplement finds most at a middle number of rounds. Beside its table: after so many rounds on the path costs of a few
-# pictures, how much of all mass is still at the wrong point, and how many labels differ from those at the optimum.
+# The supplement finds most at a middle number of rounds. Beside its table: after so many rounds on
+# the path costs of a few pictures, how much of all mass is still at the wrong point, and how many
+# labels differ from those at the optimum.
 
 # %% tags=["remove-cell"]
 studies = []
@@ -400,37 +454,56 @@ for index in studied:
     units = units * (float((~stuff).sum()) / units.sum())
     studies.append(rounds_study(distance[:, ~stuff], units, rounds))
 rows = [
-    [str(t), f"{fmean(one[t][0] for one in studies):.1f}", f"{fmean(one[t][1] for one in studies):.1f}"] for t in rounds
+    [
+        str(t),
+        f"{fmean(one[t][0] for one in studies):.1f}",
+        f"{fmean(one[t][1] for one in studies):.1f}",
+    ]
+    for t in rounds
 ]
-right = {name: fmean(accuracy(labelled(i, name), scenes[i].truth) for i in studied) for name in solvers}
-
-# %% tags=["remove-input"]
-display(HTML(report.table(["rounds", "mass misplaced, percent", "labels unlike the optimum's, percent"], rows)))
-
-# %% [markdown]
-# The error only falls. So a peak at eighty cannot be accuracy of the solver: what the sweep turns is how far transport is
-# *allowed* to move the borders. How many pixels of true things get the right owner, on the same pictures and the same
-# maps made from the truth:
+right = {
+    name: fmean(accuracy(labelled(i, name), scenes[i].truth) for i in studied) for name in solvers
+}
 
 # %% tags=["remove-input"]
 display(
-    HTML(report.table(["percent of thing pixels", *right], [["right owner", *(f"{v:.1f}" for v in right.values())]]))
+    HTML(
+        report.table(
+            ["rounds", "mass misplaced, percent", "labels unlike the optimum's, percent"], rows
+        )
+    )
+)
+
+# %% [markdown]
+# The error only falls. So a peak at eighty cannot be accuracy of the solver: what the sweep turns
+# is how far transport is *allowed* to move the borders. How many pixels of true things get the
+# right owner, on the same pictures and the same maps made from the truth:
+
+# %% tags=["remove-input"]
+display(
+    HTML(
+        report.table(
+            ["percent of thing pixels", *right],
+            [["right owner", *(f"{v:.1f}" for v in right.values())]],
+        )
+    )
 )
 
 # %% [markdown]
 # ## Paper vs ours
 #
-# - The official code solves transport at full resolution, on costs that carry no more than the coarse grid's information.
-#   Ours solves on the grid and applies the few potentials at full size.
-# - It rebuilds the same spanning tree for every layer, and its filter has to be compiled for one kind of GPU. Here the tree
-#   is built once a batch.
-# - A point that vanishes in its resized label image stops the official second stage with an error. Ours carries
-#   coordinates.
+# - The official code solves transport at full resolution, on costs that carry no more than the
+#   coarse grid's information. Ours solves on the grid and applies the few potentials at full size.
+# - It rebuilds the same spanning tree for every layer, and its filter has to be compiled for one
+#   kind of GPU. Here the tree is built once a batch.
+# - A point that vanishes in its resized label image stops the official second stage with an error.
+#   Ours carries coordinates.
 #
 # ## What did not work
 #
-# - *Unique labels at the optimum.* Free steps make whole branches of paths ties: the costs from two points differ by one
-#   and the same number all over a branch. At the optimum that number is just where the potentials lie, and the branch falls
-#   to one side or the other as a whole. The converged solver's labels therefore change more than Sinkhorn's when the
-#   grid does, though its plan is better.
+# - *Unique labels at the optimum.* Free steps make whole branches of paths ties: the costs from two
+#   points differ by one and the same number all over a branch. At the optimum that number is just
+#   where the potentials lie, and the branch falls to one side or the other as a whole. The
+#   converged solver's labels therefore change more than Sinkhorn's when the grid does, though its
+#   plan is better.
 # - *Counting units on the path grid* was too coarse; they are counted on one four times finer.

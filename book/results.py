@@ -9,30 +9,34 @@
 # %% [markdown]
 # # Results: every claim, and what our runs say
 #
-# First come the claims that the label bench judges, drawn with their intervals; then each order of rows that students
-# have put on trial, and every table of the papers as printed. Every verdict is computed from the runs in this
-# repository.
+# First come the claims that the label bench judges, drawn with their intervals; then each order of
+# rows that students have put on trial, and every table of the papers as printed. Every verdict is
+# computed from the runs in this repository.
 #
-# On the label bench two rows label the same objects from the same clicks. Their difference is paired object by object,
-# and its 95 % interval treats seeds and images as crossed random effects. The words mean exactly this:
+# On the label bench two rows label the same objects from the same clicks. Their difference is
+# paired object by object, and its 95 % interval treats seeds and images as crossed random effects.
+# The words mean exactly this:
 #
-# - *holds* and *contradicted*: the interval lies above zero, or below it, for every pair of neighbours in the order;
-# - *undecided*: the interval contains zero, or there is one seed; the number of seeds that would decide stands beside it;
+# - *holds* and *contradicted*: the interval lies above zero, or below it, for every pair of
+#   neighbours in the order;
+# - *undecided*: the interval contains zero, or there is one seed; the number of seeds that would
+#   decide stands beside it;
 # - *outside*: the data miss a gate, because the claim presupposes it; the effect is still printed.
 #   Gates are fixed before a bed's runs; that of Point2Mask's bed was set after its first seed;
 # - *not run*: a row is missing. A pair that contradicts is never hidden by one that was not run.
 #
-# Students go through the same interval and get the same words. AP and PQ are no means over images, so a run keeps what each
-# image adds to its score (jackknife: how far the score moves when the image goes); two rows are paired on these. Two words
-# are of students alone:
+# Students go through the same interval and get the same words. AP and PQ are no means over images,
+# so a run keeps what each image adds to its score (jackknife: how far the score moves when the
+# image goes); two rows are paired on these. Two words are of students alone:
 #
-# - *reproduced* and *not reproduced*: a run at scale paper came within the tolerance that was fixed before it started, or
-#   did not;
-# - *no order claimed*: the row was run, and no paper says beside which other one its number should lie.
+# - *reproduced* and *not reproduced*: a run at scale paper came within the tolerance that was fixed
+#   before it started, or did not;
+# - *no order claimed*: the row was run, and no paper says beside which other one its number should
+#   lie.
 #
-# Our numbers come from Bestiary at scale small and from photographs at scale photos, and stand in columns of their own.
-# They are no estimate of the printed ones: other data, a backbone of another size, minutes instead of days. A link leads
-# to the run behind a number.
+# Our numbers come from Bestiary at scale small and from photographs at scale photos, and stand in
+# columns of their own. They are no estimate of the printed ones: other data, a backbone of another
+# size, minutes instead of days. A link leads to the run behind a number.
 
 # %% tags=["parameters", "hide-input"]
 runs: str = "../runs"
@@ -52,9 +56,9 @@ verdicts = on_bench(held.claims, Path(runs))
 
 # %% [markdown]
 # ## What the labels say
-# A dot is our difference between two neighbours of a claimed order, the line its interval; grey where the bed misses a
-# gate or the interval contains zero. A diamond is the paper's difference, which is one of AP or PQ of students, and so
-# is a direction here and no scale.
+# A dot is our difference between two neighbours of a claimed order, the line its interval; grey
+# where the bed misses a gate or the interval contains zero. A diamond is the paper's difference,
+# which is one of AP or PQ of students, and so is a direction here and no scale.
 
 # %% mystnb={"image": {"alt": "Differences between rows with their intervals, the paper's beside them"}} tags=["remove-input"]
 _ = forest.figure(verdicts) or display(Markdown("*The label bench has not been run yet.*"))
@@ -89,6 +93,10 @@ for paper, content in held.claims["papers"].items():
     display(Markdown(f"**{content['title']}** ({content['venue']}; {content['part']})"))
     for table in content["tables"]:
         flags = "".join(f"<li>{flag}</li>" for flag in table.get("flags", []))
-        display(HTML(f"<p>Table {table['id']}: {table['caption']}</p>"
-                     + report.printed_table(held, paper, table["id"])
-                     + (f"<p>Suspect or unexplained in the print:</p><ul>{flags}</ul>" if flags else "")))
+        display(
+            HTML(
+                f"<p>Table {table['id']}: {table['caption']}</p>"
+                + report.printed_table(held, paper, table["id"])
+                + (f"<p>Suspect or unexplained in the print:</p><ul>{flags}</ul>" if flags else "")
+            )
+        )

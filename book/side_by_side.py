@@ -13,8 +13,9 @@
 # %% [markdown]
 # # The same points, every method
 #
-# `pointseg run book/side_by_side.py -p 'models=[RUN, RUN]' -p scale=small` shows finished methods the same held-out
-# pictures with the same points and keeps what they answer. Nothing is trained. The first page shows the picture.
+# `pointseg run book/side_by_side.py -p 'models=[RUN, RUN]' -p scale=small` shows finished methods
+# the same held-out pictures with the same points and keeps what they answer. Nothing is trained.
+# The first page shows the picture.
 
 # %% tags=["parameters"]
 models: list = []  # ids of runs whose models are in work/, in the order of the figure's rows
@@ -52,18 +53,27 @@ torch.manual_seed(seed)
 
 # %%
 scenes = [draw(seed, "tune", first + i, size) for i in range(compared)]
-truths = [scene.truth.pick(~scene.truth.is_crowd & scene.truth.masks.flatten(1).any(1)) for scene in scenes]
-middles = [torch.tensor(np.concatenate([centre(mask.numpy()) for mask in t.masks])).float() for t in truths]
+truths = [
+    scene.truth.pick(~scene.truth.is_crowd & scene.truth.masks.flatten(1).any(1))
+    for scene in scenes
+]
+middles = [
+    torch.tensor(np.concatenate([centre(mask.numpy()) for mask in t.masks])).float() for t in truths
+]
 marks = [Points(xy, t.label, t.target, t.is_thing) for xy, t in zip(middles, truths)]
 images = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) / 255 for scene in scenes])
 
 # %% [markdown]
 # ## What each method answers
-# `label` is what it makes of the picture and its points; a method without such a thing answers from the picture alone.
+# `label` is what it makes of the picture and its points; a method without such a thing answers from
+# the picture alone.
 
 # %%
 answers, metrics = {}, {}
-targets = {"instances": [targets_of(m.things()) for m in marks], "panoptic": [targets_of(m) for m in marks]}
+targets = {
+    "instances": [targets_of(m.things()) for m in marks],
+    "panoptic": [targets_of(m) for m in marks],
+}
 for name in models:
     method, recipe, categories = load_model(Run(home() / "runs" / name).model)
     if [c.name for c in categories] != [c.name for c in CATEGORIES[: len(categories)]]:
@@ -71,12 +81,16 @@ for name in models:
     answered = []
     for at in range(0, compared, 20):
         these = range(at, min(at + 20, compared))
-        batch = Batch(images[these], [(size, size)] * len(these), list(these), [marks[i] for i in these])
+        batch = Batch(
+            images[these], [(size, size)] * len(these), list(these), [marks[i] for i in these]
+        )
         with torch.no_grad():
             if hasattr(method, "pseudo_labels"):
                 answered += method.pseudo_labels(batch)
             else:
-                answered += [p.instances or p.panoptic for p in method.predict(batch.images, batch.sizes)]
+                answered += [
+                    p.instances or p.panoptic for p in method.predict(batch.images, batch.sizes)
+                ]
     answers[recipe.stage.method] = answered
     if hasattr(method, "pseudo_labels"):
         table = object_table(truths, answered, targets=targets[method.TASK])
@@ -95,7 +109,11 @@ for column, i in enumerate(shown):
     figures.points(line[0], marks[i].xy[truth.is_thing], size=26)
     for axis, answered in zip(line[1:], answers.values()):
         masks = pseudo_masks(answered[i])
-        sure = torch.ones(len(masks), dtype=torch.bool) if answered[i].scores is None else answered[i].scores >= 0.1
+        sure = (
+            torch.ones(len(masks), dtype=torch.bool)
+            if answered[i].scores is None
+            else answered[i].scores >= 0.1
+        )
         figures.masks(axis, picture, masks[sure])
     figures.masks(line[-1], picture, truth.masks)
 figures.save(figure, run.folder / "side_by_side.png")
