@@ -37,7 +37,7 @@ import torch
 from IPython.display import HTML, Image, display
 
 from pointseg.bookkit import equations, figures, layers, report
-from pointseg.bookkit.diagnostics.epld import DEPTH_NAMES
+from pointseg.bookkit.diagnostics.epld import DEPTH_NAMES, benched_rows
 from pointseg.bookkit.diagnostics.labels import one_point_each
 from pointseg.data.bestiary import CATEGORIES, draw
 from pointseg.papers.epld.method import CONFIGS
@@ -304,15 +304,20 @@ if study:
 # ### Layers
 #
 # The paper iterates because a point may lie at the rim of its object. So labels of points near the
-# border should gain the most from layer to layer. Overlap with the truth in percent, and half its
-# 95 % interval over targets, by how deep the point lies:
+# border should gain the most from layer to layer. Overlap of things with the truth in percent, by how
+# deep the point lies: first on the label bench with half the 95 % interval over images, and what the
+# last layer has over the first, then on training images of the study with half that over targets.
 
 # %% tags=["remove-input"]
+by_layer = [f"layer {k + 1}" for k in range(6)]
+records = [each.run for each in held.runs]
+rows = benched_rows(records, "epld-photos", "epld-full")
+display(HTML(report.table(["bed", "point", *by_layer, "last over first"], rows)))
 rows = [
     [name, group, *(f"{mean:.1f} ± {half:.1f}" for mean, half in (layer[k] for layer in by))]
     for name, by in measured.get("depth", {}).items() for k, group in enumerate(DEPTH_NAMES)
 ]  # fmt: skip
-display(HTML(report.table(["run", "point", *(f"layer {k + 1}" for k in range(6))], rows)))
+display(HTML(report.table(["run", "point", *by_layer], rows)))
 if study:
     count = study.read("layers.json")["count"]
     display(HTML(layers.slider((study.folder / "layers.png").read_bytes(), count, "Maps of a trained branch by layer")))
@@ -335,7 +340,8 @@ if study:
 # :pyobject: path_cost
 # ```
 #
-# Either changes the labels that the student learns from, and nothing that the branch learns from.
+# Either changes the labels that the student learns from, and nothing that the branch learns from. On
+# the bench all four rows label with one branch, that of the bed on photographs.
 
 # %% tags=["remove-input"]
 crossed = {"learnt distance": "epld-full", "learnt distance, transport's price": "epld-transport",
@@ -348,7 +354,8 @@ display(HTML(report.students_table(held, "labels by", crossed)))
 # ### Agreement as a confidence
 #
 # Where labellers that work differently give a target the same mask, is the mask right? Targets in
-# three groups of equal size, from the least agreed on to the most:
+# three groups of equal size, from the least agreed on to the most (`pointseg run book/epld_study.py`
+# with models of several labellers, those of the label bench among them):
 
 # %% tags=["remove-input"]
 rows = [[f"{100 * value:.1f}" for value in row[:2]] + [f"{row[2]:.0f}"] for row in measured.get("agreement", [])]

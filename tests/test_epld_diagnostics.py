@@ -1,6 +1,7 @@
 """What the book draws of EPLD: labels by layer, overlap by depth, agreement of labellers."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,19 @@ from support.grid_targets import points_of, table
 from test_epld_method import CANVAS, SCENE, batch_of, method
 
 from pointseg.bookkit import layers
+from pointseg.bookkit.diagnostics import epld
 from pointseg.bookkit.diagnostics.agreement import agreement, overlap_by_agreement
 from pointseg.bookkit.diagnostics.epld import (
+    benched_depth,
+    benched_rows,
     by_depth,
     evidence_of,
     labels_by_layer,
     tables_by_layer,
-    up_to,
 )
 from pointseg.bookkit.diagnostics.labels import one_point_each
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.lab.layer_scores import layer_scores
 from pointseg.metrics.pseudo import ObjectTable
 from pointseg.papers.epld.queries import targets_on_grid
 from pointseg.papers.method import targets_of
@@ -33,7 +37,7 @@ def test_the_last_layer_s_label_is_the_method_s_and_each_is_its_own_layer_s():
     assert torch.equal(layers[-1][0].segments, whole.pseudo_labels(batch)[0].segments)
     evidence = evidence_of(whole, batch)
     for k in range(3):
-        assert torch.equal(up_to(evidence, k + 1).estimate.label[-1], evidence.estimate.label[k])
+        assert torch.equal(evidence.up_to(k + 1).estimate.label[-1], evidence.estimate.label[k])
 
 
 def truth_of(*masks, label, is_thing):
@@ -72,6 +76,54 @@ def test_overlap_by_depth_is_the_mean_of_each_third_with_its_interval():
     ((near, middle, deep),) = by_depth([table])
     assert near == pytest.approx([30, 196 * np.sqrt(0.02) / np.sqrt(2)])
     assert np.isnan(middle).all() and deep[0] == pytest.approx(90) and np.isnan(deep[1])
+
+
+def test_on_the_bench_gains_by_depth_vary_with_the_images_and_leave_stuff_out():
+    """By hand: two seeds, two images; deep objects gain .2 and .4, the point at the rim .6."""
+    table = {
+        "image": np.array([0, 0, 3, 3.0]),
+        "contact": np.array(["apart", "apart", "same", "stuff"]),
+        "depth": np.array([0.9, 0.1, 0.8, 0.1]),
+        "iou_1": np.array([0.5, 0.2, 0.3, 0]),
+        "iou_2": np.array([0.7, 0.8, 0.7, 1.0]),
+    }
+    rim, middle, deep = benched_depth([table, table])
+    assert rim[:, 0] == pytest.approx([20, 80, 60]) and np.isnan(rim[:, 1]).all()
+    assert np.isnan(middle).all()
+    assert deep[:, 0] == pytest.approx([40, 70, 30])
+    # of each image the two seeds' objects lie .1 off the mean, on the same side
+    assert deep[-1, 1] == pytest.approx(196 * np.sqrt(2 * 0.2**2) / 4)
+
+
+def test_the_bench_scores_each_layer_and_the_last_as_the_label_itself():
+    """A path's labels, which are no argmax of a layer, have no columns."""
+    left = torch.zeros(CANVAS, dtype=torch.bool)
+    left[:, :32] = True
+    truth = truth_of(left, ~left, label=[0, 2], is_thing=[True, False])
+    batch = batch_of(points_of((10, 30, 0, 1), (50, 30, 2, 2)))
+    whole = method(layers=3)
+    evidence = evidence_of(whole, batch)
+    columns = layer_scores(whole.labeller, evidence, batch, [truth])
+    tables = tables_by_layer(whole, batch, [truth], batch.points)
+    assert list(columns) == ["iou_1", "iou_2", "iou_3"]
+    for overlap, layer in zip(columns.values(), tables):
+        assert overlap == pytest.approx(layer.iou.tolist())
+    crossed = method(layers=3, cost="path").labeller
+    assert layer_scores(crossed, evidence, batch, [truth]) == {}
+
+
+def test_a_row_of_the_bench_without_columns_by_layer_is_not_in_the_table(monkeypatch):
+    by_seed = {"s0": {"iou": np.ones(2)}, "s1": {"iou": np.ones(2)}}
+    runs = [SimpleNamespace(id=f"bench-bed/epld-full/{seed}", seed=seed) for seed in by_seed]
+    monkeypatch.setattr(epld, "objects_of", lambda run: by_seed[run.seed])
+    assert benched_rows(runs, "bed", "epld-full") == []
+    layered = {"iou_1": np.array([0.2, 0.4]), "iou_2": np.array([0.4, 0.8])}
+    by_seed["s1"] |= layered | {"image": np.array([0, 1.0]), "depth": np.array([0.1, 0.2]),
+                                "contact": np.array(["same", "apart"])}  # fmt: skip
+    rim, middle, _ = benched_rows(runs, "bed", "epld-full")
+    assert rim[:2] == ["bed, seeds: 1", "near the border"]
+    assert rim[2:] == ["30.0 ± 13.9", "60.0 ± 27.7", "30.0 ± 13.9"] and middle[2] == "-"
+    assert benched_rows(runs, "other", "epld-full") == []
 
 
 def test_agreement_is_the_mean_overlap_of_all_pairs():

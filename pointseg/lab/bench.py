@@ -32,21 +32,24 @@ from pointseg.lab.carry import carried_to
 from pointseg.lab.chain import Chain, StageTraining, code_of
 from pointseg.lab.key_points import path_scores
 from pointseg.lab.labels import autocast, batches, masks_of, nearest, resized
+from pointseg.lab.layer_scores import layer_scores
 from pointseg.lab.methods import method_class
 from pointseg.lab.plan import Bed, beds, rows
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus, open_corpus
 from pointseg.lab.run_record import RUNS, Run, strict
 from pointseg.metrics.by_object import contacts, mask_scores, pieces
+from pointseg.metrics.pseudo import point_depth
 from pointseg.metrics.scores import panoptic_scores
 from pointseg.ops.processes import row_draws
 from pointseg.papers.attentionshift.labeller import Labels as LabelPath
+from pointseg.papers.epld.method import EstimatedLabels
 from pointseg.papers.method import Method, targets_of
 from pointseg.structures import Batch, InputError, Panoptic, Truth
 
 OBJECTS = "objects.csv.gz"
 # of an object, whoever labels
-FACTS = ("image", "target", "label", "contact", "area", "pieces", "tokens")
+FACTS = ("image", "target", "label", "contact", "area", "pieces", "depth", "tokens")
 BY_CONTACT = {"iou", "owned"}
 DIGITS = 3
 MOST_BYTES = 2**26  # of a table of objects, unpacked
@@ -294,6 +297,7 @@ class TrueImage:
             "contact": contacts(objects),
             "area": objects.masks.flatten(1).sum(1).tolist(),
             "pieces": pieces(objects),
+            "depth": point_depth(replace(objects, masks=canvas), batch.points[k]).tolist(),
         }
         return cls(truth, objects, canvas, parts, facts)
 
@@ -331,6 +335,9 @@ def score_batch(
             entry.panoptic.append(fine)
     if isinstance(labels, LabelPath):
         entry.add(on_path(labels, evidence.tokens, images))
+    if isinstance(labels, EstimatedLabels):
+        objects = [image.objects for image in images]
+        entry.add(layer_scores(entry.method.labeller, evidence, batch, objects))
     entry.seconds += time.perf_counter() - began
 
 

@@ -86,6 +86,11 @@ class Evidence:
     targets: Targets
     estimate: Estimate  # of all layers
 
+    def up_to(self, layers: int) -> Evidence:
+        """What the first layers say: the last of them labels."""
+        parts = {name: value[:layers] for name, value in vars(self.estimate).items()}
+        return replace(self, estimate=Estimate(**parts))
+
 
 @dataclass(frozen=True)
 class EstimatedLabels:
