@@ -4,8 +4,17 @@ import torch
 from support.grid_targets import points_of, table
 from test_epld_method import CANVAS, SCENE, batch_of, read
 
+from pointseg.bookkit.design import answers
+from pointseg.lab.plan import beds, rows
+from pointseg.lab.recipe import make
 from pointseg.ownership import owner
-from pointseg.papers.epld.crossings import path_cost, path_costs, transport_price, transport_prices
+from pointseg.papers.epld.crossings import (
+    CROSSINGS,
+    path_cost,
+    path_costs,
+    transport_price,
+    transport_prices,
+)
 
 
 def shares(*left):
@@ -94,3 +103,23 @@ def test_a_crossing_changes_the_student_s_labels_and_nothing_that_the_branch_lea
         assert torch.equal(crossed.owner[1:], labels.owner[1:])  # one target or none: no choice
         x, y = SCENE.xy.long().unbind(1)
         assert crossed.owner[0, y, x].tolist() == [0, 1, 2, 3]
+
+
+def test_the_bed_of_crossings_labels_with_the_branch_that_the_bed_on_photographs_trained():
+    """The head of each chain is the whole chain of epld-full there, so it is trained once."""
+    bed, full = beds()["epld-crossings"], beds()["epld-photos"].recipe(rows()["epld-full"], 1)
+    assert set(bed.rows) == {"epld-full", "epld-transport", "epld-path", "epld-path-transport"}
+    for row in bed.rows:
+        crossed = bed.recipe(rows()[row], 1)
+        assert crossed.head(0) == full
+        assert crossed.stage.starts_from == 0 and crossed.stage.steps_for(1000) == 0
+
+
+def test_the_design_table_has_each_crossing_as_a_setting_that_changes_one_term():
+    table_ = answers()
+    for way, changed in CROSSINGS.items():
+        term, value = way.split(": ")
+        make(stages=[{"method": "epld", "config": {term: value}}])
+        assert set(changed) == {term}
+        crossed, plain = (vars(table_[name]) for name in (f"epld, {way}", "epld"))
+        assert {name for name in plain if plain[name] != crossed[name]} == {term}

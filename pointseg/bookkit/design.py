@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from pointseg.bookkit.markup import escape, filled
 from pointseg.lab.methods import METHODS, method_class
@@ -13,13 +13,18 @@ HEAD = ["method", *TERMS]
 
 
 def answers() -> dict[str, Answer]:
-    """The declared answer of every method that a recipe may name."""
-    classes = {name: method_class(name) for name in METHODS}
-    return {name: one.ANSWER for name, one in classes.items() if hasattr(one, "ANSWER")}
+    """The declared answer of every method that a recipe may name, and of its crossings."""
+    declared, classes = {}, {name: method_class(name) for name in METHODS}
+    for name, one in classes.items():
+        if hasattr(one, "ANSWER"):
+            declared[name] = one.ANSWER
+            crossings = getattr(one, "CROSSINGS", {}).items()
+            declared |= {f"{name}, {way}": replace(one.ANSWER, **terms) for way, terms in crossings}
+    return declared
 
 
 def design_rows() -> list[list[str]]:
-    """HTML cells under HEAD, a row a method, in the words of its class."""
+    """HTML cells under HEAD, a row a method or crossing, in the words of its class."""
     return [
         [filled("<code>{}</code>", name), *(escape(getattr(row, term)) for term in TERMS)]
         for name, row in answers().items()

@@ -16,6 +16,11 @@ from pointseg.ops.transport import converged_potentials
 from pointseg.papers.epld.distance import distance_map
 from pointseg.papers.epld.queries import Targets
 
+# Rows of the design table: a setting, and what it changes in EPLD's answer.
+CROSSINGS = {
+    "price: transport": {"price": "dual prices of optimal transport on 1 - M"},
+    "cost: path": {"cost": "cheapest path over changes of M and colour, weighted by M"},
+}
 EDGE_WEIGHT = 0.1  # of a colour edge entered; UNSTATED [PSPS]: the official code
 
 

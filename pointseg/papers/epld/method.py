@@ -13,7 +13,7 @@ from pointseg.nets.deformable_encoder import Memory
 from pointseg.ops.colour import rgb_to_lab, shrunken, window
 from pointseg.ownership import NOBODY
 from pointseg.papers.epld.branch import DistanceBranch, Estimate, layer_notes
-from pointseg.papers.epld.crossings import path_costs, transport_prices
+from pointseg.papers.epld.crossings import CROSSINGS, path_costs, transport_prices
 from pointseg.papers.epld.distance import (
     affinities,
     colour_prior_loss_fast,
@@ -210,6 +210,7 @@ class EPLD(PointSupervised):
         refusal="none",
         teachers="points, colour, own labels, class",
     )
+    CROSSINGS: ClassVar[dict[str, dict[str, str]]] = CROSSINGS
     PROPERTIES: ClassVar[tuple[str, ...]] = (
         "points keep their own pixel",
         "no target of a point is empty",
