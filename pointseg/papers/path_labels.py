@@ -124,7 +124,7 @@ class PanopticEvidence:
     images: list[PathEvidence | None]
 
 
-def alike(batch: Batch) -> dict[tuple[int, int], list[int]]:
+def rows_by_size(batch: Batch) -> dict[tuple[int, int], list[int]]:
     """Size (h, w) -> rows of the images of that size that have points."""
     rows: dict[tuple[int, int], list[int]] = {}
     for row, (size, points) in enumerate(zip(batch.sizes, batch.points)):
@@ -164,7 +164,7 @@ class PathLabeller(nn.Module):
     def evidence(self, features: Memory, batch: Batch) -> PanopticEvidence:
         maps = self.maps(features, joined_levels(features, self.levels).detach())
         images, canvas = [None] * len(batch), tuple(batch.images.shape[-2:])
-        for (h, w), rows in alike(batch).items():
+        for (h, w), rows in rows_by_size(batch).items():
             shown = [maps.of_image(row, (h, w), canvas) for row in rows]
             points = [batch.points[row] for row in rows]
             paths = self.paths_of(shown, batch.images[rows, :, :h, :w], points)
