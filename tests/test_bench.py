@@ -238,6 +238,24 @@ def test_a_bed_may_label_by_another_method_from_the_rows_settings(root, monkeypa
     assert dict(recipe.stage.config)["walk"] == {"hops": 1.0} and not recipe.stage.training.steps
 
 
+def test_rows_of_a_bed_may_begin_otherwise(root, monkeypatch):
+    monkeypatch.chdir(root)
+    bed = beds()["exits-bestiary"]
+    chains = {row: bed.recipe(rows()[row], 0).stages for row in bed.rows}
+    methods = {row: [stage.method for stage in chain] for row, chain in chains.items()}
+    assert methods["exits-mal"] == ["mal"] and methods["exits-taba3-0"] == ["exits"]
+    assert methods["exits-full"] == methods["exits-taba3-4"] == ["similarity_warmup", "exits"]
+    half, whole = (chains[row][0].training.steps for row in ("exits-taba3-4", "exits-full"))
+    assert 2 * half == whole and chains["exits-mal"][0].starts_from is None
+
+
+def test_a_bed_fills_in_what_a_row_s_tables_leave_open(root, monkeypatch):
+    monkeypatch.chdir(root)
+    recipe = beds()["exits-even"].recipe(rows()["exits-figa1-fg0.02"], 0)
+    walk = dict(recipe.stage.config)["walk"]
+    assert dict(walk) == {"foreground": 0.02, "background": 0.0}, "the row's word counts"
+
+
 def test_a_labeller_with_steps_learns_and_its_student_does_not(place):
     list(benches.bench("p2m-toy"))
     bed = beds()["p2m-toy"]

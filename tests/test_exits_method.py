@@ -83,11 +83,15 @@ def test_a_step_reaches_every_weight_that_learns(method):
     pytest.param(((20, 20, 20, 20),), id="clicks in one place"),
 ])  # fmt: skip
 @pytest.mark.parametrize("neighbours", [False, True])
-def test_hard_batches_train_on(method, points, neighbours):
+def test_hard_batches_train_on_and_are_labelled(method, points, neighbours):
     changes = {} if method is MAL else {"walk": {"neighbours": neighbours}}
-    losses = build(method, **changes).losses(batch(clicks(*points)), 3)
+    built, hard = build(method, **changes), batch(clicks(*points))
+    losses = built.losses(hard, 3)
     assert all(v.isfinite() for v in losses.values())
     sum(losses.values()).backward()
+    if method is not SimilarityWarmup:
+        [labels] = built.pseudo_labels(hard)
+        assert labels.masks.shape == (len(points), 48, 48)
 
 
 @pytest.mark.parametrize("method", [MAL, EXITS])

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from pointseg.lab.run_record import Run
-from pointseg.lab.verdicts import claim_of, label_gains, paired, two_way
+from pointseg.lab.verdicts import claim_of, ended_in, label_gains, paired, two_way
 
 RULES = ("t over seeds", "images within seeds", "images", "seeds and images crossed")
 
@@ -45,15 +44,11 @@ def seed_by_seed(claims: dict[str, Any], runs: Path, bed: str) -> Iterator[tuple
     for order in claims["orders"]:
         names = claim_of(order, claims)["rows"] if bed in order.get("beds", ()) else ()
         for below, above in pairwise(names):
-            rows = [_runs(runs / f"bench-{bed}" / row) for row in (above, below)]
+            rows = [ended_in(runs / f"bench-{bed}" / row) for row in (above, below)]
             pair = paired(*rows, label_gains(order.get("score", "iou")))
             if pair is not None and pair[0].any():
                 each = (pair[0] * pair[1] / pair[1].mean()).mean(1)
                 yield f"{above} over {below}", two_way(*pair), each
-
-
-def _runs(folder: Path) -> list[Run]:
-    return [Run(path) for path in sorted(folder.glob("s*"))]
 
 
 def agreeing(each: Sequence[float]) -> int:

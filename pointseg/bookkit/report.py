@@ -330,12 +330,15 @@ def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
     return ours_table(held, what, ours, scores)
 
 
-def bench_table(held: Trial, bed: str, ours: dict[str, str], scores: Sequence[str]) -> str:
-    """Rows that a bed of the label bench has scored: named rows of the plan against its scores."""
-    place = f"bench-{bed}"
+def bench_table(
+    held: Trial, bed: str, ours: dict[str, str | tuple[str, str]], scores: Sequence[str]
+) -> str:
+    """Rows that a bed of the label bench has scored: named rows of the plan against its scores; a
+    (bed, row) stands on another bed."""
+    places = {n: row if isinstance(row, tuple) else (bed, row) for n, row in ours.items()}
     lines = [
-        [escape(name), *(number(_on_bench(held.runs, place, row, score)) for score in scores)]
-        for name, row in ours.items()
+        [escape(n), *(number(_on_bench(held.runs, f"bench-{b}", row, s)) for s in scores)]
+        for n, (b, row) in places.items()
     ]
     return table([f"labels, bed {bed}", *map(escape, scores)], lines)
 

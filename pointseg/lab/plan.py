@@ -48,6 +48,7 @@ class Bed:
     rows: tuple[str, ...]
     seeds: tuple[int, ...]
     first: tuple[dict[str, Any], ...]  # the stages before the one that labels
+    firsts: dict[str, tuple[dict[str, Any], ...]]  # the same of rows that begin otherwise
     method: str | None  # that labels in its stead, from the same settings
     steps: int  # of that one, whose student never learns
     config: dict[str, Any]  # of that one, where it has the setting and a row does not state it
@@ -59,8 +60,8 @@ class Bed:
         last = (row.given.get("stages") or [{"method": row.given.get("method")}])[-1]
         if isinstance(last.get("learns_from"), int):
             raise InputError(f"bench: {row.name} learns from labels, it makes none of its own")
-        given, first = {"scored_on": "tune", **self.given, **changes}, self.first
-        steps = self.steps
+        given, steps = {"scored_on": "tune", **self.given, **changes}, self.steps
+        first = self.firsts.get(row.name, self.first)
         if given.get("scale") == SMOKE:  # as short as the scale says
             first = [{**stage, "training": {}} for stage in first]
             steps = min(steps, SCALES[SMOKE].steps)
@@ -70,8 +71,8 @@ class Bed:
         config = {f.name: self.config[f.name] for f in known if f.name in self.config}
         last = last | {
             "method": method,
-            "starts_from": len(self.first) - 1 if self.first else None,
-            "config": config | last.get("config", {}),
+            "starts_from": len(first) - 1 if first else None,
+            "config": _filled(last.get("config", {}), config),
             "training": last.get("training", {}) | {"steps": steps},
             "student": False,
         }
@@ -87,6 +88,16 @@ class Bed:
             return run_folder("tried", f"bench-{row}-{recipe.sha8}", seed)
         bed = f"bench-{self.name}" + "-val" * (recipe.scored_on == "val")
         return run_folder(bed, row, seed)
+
+
+def _filled(given: Mapping[str, Any], bed: Mapping[str, Any]) -> dict[str, Any]:
+    """A bed's settings where a row does not state them, in their tables too."""
+    both = {
+        name: bed[name] | value
+        for name, value in given.items()
+        if isinstance(value, Mapping) and isinstance(bed.get(name), Mapping)
+    }
+    return {**bed, **given, **both}
 
 
 def rows(path: Path | None = None) -> dict[str, Row]:
@@ -108,6 +119,7 @@ class BedEntry(TypedDict, total=False):
     rows: Required[list[str]]
     seeds: list[int]
     first: list[dict[str, object]]
+    firsts: dict[str, list[dict[str, object]]]
     steps: int
     config: dict[str, object]
     content: str
@@ -153,6 +165,7 @@ def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row
     taken = {
         "seeds": tuple(entry.pop("seeds", [0])),
         "first": tuple(entry.pop("first", ())),
+        "firsts": {row: tuple(stages) for row, stages in entry.pop("firsts", {}).items()},
         "method": entry.pop("method", None),
         "steps": entry.pop("steps", 0),
         "config": entry.pop("config", {}),

@@ -141,7 +141,7 @@ def spread_of(table: np.ndarray, counts: np.ndarray) -> Spread:
 
 def spread_on(bed: str, row: str, score: str, runs: Path = RUNS) -> Spread | None:
     """Of a score of the things of a row on a bed; None where it was not run."""
-    level = _level(_ended(runs / f"bench-{bed}" / row), score)
+    level = _level(ended_in(runs / f"bench-{bed}" / row), score)
     return None if level is None else spread_of(*level)
 
 
@@ -210,8 +210,9 @@ class ByImage:
 Gains = Callable[[Run, Run], ByImage]  # of the first of two runs of one seed over the second
 
 
-def label_gains(score: str) -> Gains:
-    """Differences of a score of the bench, object by object."""
+def label_gains(score: str, group: Callable[[dict], np.ndarray] | None = None) -> Gains:
+    """Differences of a score of the bench, object by object; of all, or of those that `group`
+    marks."""
 
     def gains(above: Run, below: Run) -> ByImage:
         a, b = (_scored(run, score) for run in (above, below))
@@ -219,7 +220,9 @@ def label_gains(score: str) -> Gains:
             if not np.array_equal(a[key], b[key]):
                 row = above.folder
                 raise InputError(f"{row}: another row of its bed and seed scored other objects")
-        return ByImage.of_things(a, 100 * (np.nan_to_num(a[score]) - np.nan_to_num(b[score])))
+        differences = 100 * (np.nan_to_num(a[score]) - np.nan_to_num(b[score]))
+        kept = slice(None) if group is None else group(a)
+        return ByImage.of_things({k: v[kept] for k, v in a.items()}, differences[kept])
 
     return gains
 
@@ -252,7 +255,7 @@ def _images_of(run: Run, score: str) -> str | None:
 
 def judge(claim: dict[str, Any], bed: str, runs: Path = RUNS) -> Verdict:
     """A claim of the form {id, says, score, rows, printed, gates} on one bed."""
-    ended = {row: _ended(runs / f"bench-{bed}" / row) for row in claim["rows"]}
+    ended = {row: ended_in(runs / f"bench-{bed}" / row) for row in claim["rows"]}
     steps = steps_of(claim, ended, label_gains(claim["score"]))
     word = worst({step.word for step in steps})
     gates = claim.get("gates", []) if word != NOT_RUN else []
@@ -304,7 +307,7 @@ def _step(below: str, above: str, pair: tuple | None, size: float | None) -> Ste
 def judge_statement(statement: dict[str, Any], bed: str, runs: Path = RUNS) -> Verdict:
     """A claimed level: whether ours lies between two limits that were fixed before."""
     row, score = statement["row"], statement["score"]
-    ended = _ended(runs / f"bench-{bed}" / row)
+    ended = ended_in(runs / f"bench-{bed}" / row)
     level = _level(ended, score)
     says, printed = statement["says"], statement["value"]
     if level is None:
@@ -367,7 +370,7 @@ class GateReading:
 
 
 def gate_reading(gate: dict[str, Any], bed: str, runs: Path = RUNS) -> GateReading:
-    known = _scores(_ended(runs / f"bench-{bed}" / gate["row"]), gate["score"])
+    known = _scores(ended_in(runs / f"bench-{bed}" / gate["row"]), gate["score"])
     mean = float(np.mean(known)) if known else None
     return GateReading(gate["name"], gate.get("at_least"), gate.get("at_most"), mean)
 
@@ -381,7 +384,7 @@ def _scores(runs: Sequence[Run], named: str | Sequence[str]) -> list[float]:
     return []
 
 
-def _ended(folder: Path) -> list[Run]:
+def ended_in(folder: Path) -> list[Run]:
     runs = [Run(path) for path in sorted(folder.glob("s*"))]
     return [run for run in runs if run.status == "ok"]
 
