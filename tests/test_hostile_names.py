@@ -1,18 +1,24 @@
 """Names that would be a program in a page, or lead out of runs/: shown as what they are, or
 refused."""
 
+import gzip
 import json
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import torch
+from matplotlib.text import Text
 from test_book import CHROMIUM, FLAGS
 
-from pointseg.bookkit import markup, report
+from pointseg.bookkit import forest, markup, report, run_figures
 from pointseg.bookkit.cost import tables
 from pointseg.bookkit.explorer.page import embed
 from pointseg.cli import main
 from pointseg.lab.run_record import Run, run_folder
-from pointseg.structures import InputError
+from pointseg.lab.verdicts import HOLDS
+from pointseg.structures import Category, InputError
 
 NAME = "\"'><img src=x onerror=document.title='ran'><script>document.title='ran'</script>"
 
@@ -70,6 +76,43 @@ def test_no_name_runs_in_a_browser(run, tmp_path):
         assert page.locator("img[src=x]").count() == 0
         assert NAME in page.inner_text("body")  # shown as what it is
         running.close()
+
+
+TEX = r"$\frac{$, $\foo$"  # no formula that matplotlib could draw
+
+
+def texts_of(figure):
+    figure.canvas.draw()
+    return {text.get_text(): text.get_parse_math() for text in figure.findobj(Text)}
+
+
+def test_rows_of_the_forest_plot_are_drawn_as_they_are():
+    plt.switch_backend("agg")
+    effect = SimpleNamespace(mean=1.0, low=0.0, high=2.0)
+    step = SimpleNamespace(effect=effect, below=f"a-{TEX}", above=f"b-{TEX}", word=HOLDS, printed=2)
+    verdict = SimpleNamespace(steps=[step], id=TEX, place=TEX, missed=())
+    [line] = [text for text in texts_of(forest.figure([verdict])) if "$" in text and "over" in text]
+    assert line == f"{TEX} on {TEX}: {TEX} over {TEX}"
+
+
+def test_losses_and_classes_of_a_run_are_drawn_as_they_are(monkeypatch, tmp_path):
+    plt.switch_backend("agg")
+    run = Run(tmp_path / "runs" / "tried" / "row" / "s0")
+    run.folder.mkdir(parents=True)
+    line = {"stage": 0, "step": 0, "losses": {TEX: 1.0}}
+    (run.folder / "log.jsonl.gz").write_bytes(gzip.compress(f"{json.dumps(line)}\n".encode()))
+    monkeypatch.setattr(plt, "show", lambda: texts_of(plt.gcf()))
+    run_figures.show_losses(run)
+    method = SimpleNamespace(SCORES=("val",))
+    corpus = SimpleNamespace(scored=SimpleNamespace(image=lambda i: torch.zeros(3, 4, 4)))
+    predicted = SimpleNamespace(label=torch.tensor([0]))
+    monkeypatch.setattr(run_figures, "load_model", lambda path: (method, None, [Category(1, TEX)]))
+    monkeypatch.setattr(run_figures, "open_corpus", lambda recipe: corpus)
+    monkeypatch.setattr(run_figures, "predictions", lambda *words: [predicted])
+    monkeypatch.setattr(run_figures, "worth_drawing", lambda prediction: prediction)
+    monkeypatch.setattr(run_figures, "masks_at", lambda *words: [np.ones((4, 4), bool)])
+    run_figures.show_predictions(run)
+    assert texts_of(plt.gcf())[TEX] is False
 
 
 def test_what_is_not_marked_as_html_is_escaped():

@@ -48,6 +48,11 @@ def as_picture(image: Tensor | np.ndarray) -> np.ndarray:
     return np.clip(array / 255.0 if array.max() > 1.5 else array, 0, 1)
 
 
+def literal(text: str) -> str:
+    """The text for a label of matplotlib, which would read what stands between dollars as TeX."""
+    return text.replace("$", r"\$")
+
+
 def multiples(
     titles: Sequence[str], columns: int = 6, size: float = PICTURE
 ) -> tuple[Figure, list[Axes]]:

@@ -29,7 +29,7 @@ def figure(verdicts: Sequence[Verdict]) -> Figure | None:
             axis.plot(step.printed, y, "D", mfc="none", mec="black")
     axis.axvline(0, color="black", linewidth=0.8)
     names = [f"{claim(v, step)}{short(step.above)} over {short(step.below)}" for v, step in lines]
-    axis.set_yticks(range(len(lines)), names, fontsize=7)
+    axis.set_yticks(range(len(lines)), names, fontsize=7, parse_math=False)
     axis.set_xscale("symlog", linthresh=LINEAR)
     axis.set_xlabel(f"difference, points (logarithmic beyond {LINEAR})", fontsize=8)
     axis.invert_yaxis()

@@ -23,7 +23,8 @@ def show_losses(run: Run) -> None:
         for i, name in enumerate(mine[0]["losses"]):
             values = [line["losses"].get(name) for line in mine]
             steps = [line["step"] for line in mine]
-            axis.plot(steps, values, color=figures.colour(i), label=name, linewidth=1)
+            axis.plot(steps, values, color=figures.colour(i), linewidth=1,
+                      label=figures.literal(name))  # fmt: skip
         axis.set_xlabel(f"step of stage {k}")
         axis.legend(fontsize=7)
     axes[0][0].set_ylabel("weighted loss")
