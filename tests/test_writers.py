@@ -1,5 +1,6 @@
 """The one writer of text files: all of the new text or all of the old, nothing left beside it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,15 @@ def test_a_file_is_written_and_replaced_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("step", ["open", "replace"])
-def test_a_failed_write_keeps_the_old_text_and_names_file_and_cause(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("owner, step", [(os, "open"), (Path, "replace")])
+def test_a_failed_write_keeps_the_old_text_and_names_file_and_cause(
+    tmp_path, monkeypatch, owner, step
+):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     path = write_text(tmp_path / "a.json", "old")
-    monkeypatch.setattr(Path, step, full)
+    monkeypatch.setattr(owner, step, full)
     with pytest.raises(InputError, match=r"a\.json: cannot be written \(no space left"):
         write_text(path, "new")
     monkeypatch.undo()

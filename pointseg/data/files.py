@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -9,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, NoReturn
 from unicodedata import category
@@ -26,6 +28,7 @@ UNFIT = (
 )  # control characters, halves of characters, line ends: in no file name
 MOST_YAML = 2**20  # bytes, and values
 MOST_BYTES = 2**31  # of a file that is read as a whole; the largest list of COCO has half a GB
+ANEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, no pipe
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
 
@@ -105,36 +108,64 @@ def write_bytes(path: Path, data: bytes) -> Path:
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     """The path, after the file holds all that `write` gives it; stopped or failed, it holds what
-    it held before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    it held before. A second writer waits; what a kill left is written over."""
+    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with os.fdopen(alone_at(part, lambda: os.open(part, ANEW, 0o666)), "wb") as file:
+            file.truncate()
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save says the latter where a disk is full
         cause = cause_of(error) if isinstance(error, OSError) else shown(str(error))
         raise InputError(f"{path}: cannot be written ({cause})") from None
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        remove_left(part)
     return path
 
 
 @contextmanager
 def hidden_folder(beside: Path) -> Iterator[Path]:
     """An empty folder next to a path, gone at the end; its name is known before it exists, so a
-    signal at any moment leaves nothing."""
-    folder = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}")
+    signal at any moment leaves nothing. What a kill left of such folders goes first."""
+    folder, handle = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}"), None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        for left in folder.parent.glob(f".{escape(beside.name)}.{'[0-9a-f]' * 8}"):
+            remove_left(left)
+        handle = alone_at(folder, lambda: folder.mkdir() or os.open(folder, os.O_RDONLY))
         yield folder
     except OSError as error:
         raise InputError(f"{beside}: cannot be written ({cause_of(error)})") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def alone_at(path: Path, opened: Callable[[], int]) -> int:
+    """The handle of a file or folder that no other process holds; opened anew where somebody moved
+    or removed it before it was locked."""
+    while True:
+        handle = opened()
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)
+
+
+def remove_left(path: Path) -> None:
+    """Removes a hidden file or folder that no process holds any more."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        finally:
+            os.close(handle)
 
 
 @contextmanager

@@ -13,7 +13,16 @@ import numpy as np
 from PIL import Image
 
 from pointseg.data.dataset import things_first
-from pointseg.data.files import cause_of, inside, is_name, is_whole, read_json, shown, write_text
+from pointseg.data.files import (
+    cause_of,
+    inside,
+    is_name,
+    is_whole,
+    read_json,
+    shown,
+    write_text,
+    write_whole,
+)
 from pointseg.data.images import named, read_segment_ids, segment_colours
 from pointseg.data.point_file import (
     MANUAL,
@@ -97,13 +106,8 @@ def id_map(image: ImagePoints, where: str) -> np.ndarray:
 
 
 def _save_png(path: Path, ids: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        Image.fromarray(segment_colours(ids)).save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({cause_of(error)})") from None
+    image = Image.fromarray(segment_colours(ids))
+    write_whole(path, lambda file: image.save(file, format="PNG"))
 
 
 def _first_rows(points: Points) -> list[int]:

@@ -15,11 +15,11 @@ from zipfile import ZIP_STORED, ZipFile, is_zipfile
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from pointseg.data.files import refuse_special
+from pointseg.data.files import refuse_special, write_bytes
 from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.structures import InputError
 
@@ -215,11 +215,7 @@ def save_backbone(vit: TokenViT, path: Path) -> Path:
     kept = {name: value for name, value in vit.state_dict().items() if name not in OURS}
     weights = {name: value.detach().cpu().half().contiguous() for name, value in kept.items()}
     described = asdict(replace(vit.config, queries=0, anchored=False))
-    part = path.with_suffix(".part")
-    save_file(weights, part, metadata={"vit": json.dumps(described)})
-    part.chmod(0o644)
-    part.replace(path)
-    return path
+    return write_bytes(path, save(weights, {"vit": json.dumps(described)}))
 
 
 def read_backbone(path: Path = SHIPPED, **overrides) -> TokenViT:

@@ -239,7 +239,7 @@ def outcome(words: list[str]) -> tuple[str, str, str]:
     """(class, what was complained of, what was printed) of one command: "done", "refused", or what
     must not be."""
     out, err, began, before = io.StringIO(), io.StringIO(), time.process_time(), peak_kb(anew=True)
-    signal.setitimer(signal.ITIMER_REAL, 10 * LONGEST_S)  # of a busy machine's clock
+    signal.setitimer(signal.ITIMER_REAL, 30 * LONGEST_S)  # of a busy machine's clock
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(words)

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +23,7 @@ from pointseg.data.bestiary.draw import LARGEST, SMALLEST, Scene, draw
 from pointseg.data.bestiary.edition import edition_of
 from pointseg.data.bestiary.species import PARTS
 from pointseg.data.files import folder_or_nothing, read_json, shown
+from pointseg.data.orphans import die_with
 from pointseg.structures import InputError, Truth
 
 LAYOUTS = ("voc", "coco", "all")
@@ -153,7 +156,8 @@ def runner(workers: int):
     if workers < 2:
         yield map
         return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    fresh = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, fresh, die_with, (os.getpid(), signal.SIGKILL))
     try:
         yield partial(pool.map, chunksize=16)
     finally:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pointseg.data.files import write_text
+from pointseg.data.orphans import die_with_parent
 from pointseg.lab.batch.jobs import Job
-from pointseg.lab.batch.locks import die_with_parent, held, wait_until_free
+from pointseg.lab.batch.locks import held, wait_until_free
 from pointseg.lab.batch.states import ENDED_BADLY, Standing, last_lines, place_of, standings
 from pointseg.lab.run_record import home
 from pointseg.structures import InputError

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pointseg.data.files import read_json, write_text
-from pointseg.lab.batch.locks import die_with, held
+from pointseg.data.orphans import die_with
+from pointseg.lab.batch.locks import held
 from pointseg.lab.batch.slots import on_gpus
 from pointseg.structures import InputError
 

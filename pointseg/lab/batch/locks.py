@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +10,6 @@ from pathlib import Path
 
 from pointseg.lab.run_record import holder
 from pointseg.structures import InputError
-
-PARENT_DIED = 1  # prctl's PR_SET_PDEATHSIG
 
 
 @contextmanager
@@ -57,17 +51,3 @@ def wait_until_free(paths: list[Path], seconds: float) -> None:
             raise InputError(f"{living[0].stem}: a job of an earlier batch is still running "
                              f"({living[0].read_text()[:200]})")  # fmt: skip
         time.sleep(0.2)
-
-
-def die_with(parent: int, number: int) -> None:
-    """This process gets a signal when its parent ends, however that ends; at once where it has
-    ended already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PARENT_DIED, number, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), number)
-
-
-def die_with_parent() -> None:
-    """For a child between fork and exec: killed with the process that started it."""
-    die_with(os.getppid(), signal.SIGKILL)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from pointseg.data.bestiary import EDITION_NAMED, draw
-from pointseg.data.files import refuse_special, shown
+from pointseg.data.files import hidden_folder, refuse_special, shown
 from pointseg.data.images import SUFFIXES, read_image
+from pointseg.data.orphans import die_with
 from pointseg.ops.processes import uniform
 from pointseg.structures import InputError, Sample
 
@@ -75,18 +78,18 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _write(path: Path, make: partial, sources: range | list[Path], size: int) -> None:
-    part = path.with_suffix(".part")
-    images = np.lib.format.open_memmap(
-        part, mode="w+", dtype=np.uint8, shape=(len(sources), size, size, 3)
-    )
-    for index, image in enumerate(_in_parallel(make, sources)):
-        images[index] = image
-    images.flush()
-    part.rename(path)
+    shape = (len(sources), size, size, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with hidden_folder(path) as folder:
+        with (folder / path.name).open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for image in _in_parallel(make, sources):
+                file.write(image.tobytes())
+        (folder / path.name).replace(path)
 
 
 def _in_parallel(make: partial, sources: range | list[Path]) -> Iterator[np.ndarray]:
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2, initializer=die_with, initargs=(os.getpid(), SIGKILL)) as pool:
         yield from pool.map(make, sources, chunksize=64)
 
 
