@@ -67,7 +67,8 @@ class Bed:
             steps = min(steps, SCALES[SMOKE].steps)
             given = {k: v for k, v in given.items() if k not in COUNTS or k in changes}
         method = self.method or last["method"]
-        known = fields(next(iter(method_class(method).CONFIGS.values())))
+        configs = [*getattr(method_class(method), "CONFIGS", {}).values()]
+        known = fields(configs[0]) if configs else ()
         config = {f.name: self.config[f.name] for f in known if f.name in self.config}
         last = last | {
             "method": method,
