@@ -6,20 +6,45 @@ import subprocess
 import sys
 from pathlib import Path
 
-STOPS = int(os.environ.get("POINTSEG_STOPS", "2"))  # of each command; 12 in the long form
+import pytest
+
+STOPS = int(os.environ.get("POINTSEG_STOPS", "1"))  # of each command
+LONG = 5  # and more: the long form, all of it
 
 
-def test_stopped_commands_leave_nothing_half_done_and_end_the_same(tmp_path, root):
-    program = Path(__file__).with_name("support") / "killed_commands.py"
+def reports_of(program, root, place, *words, seconds=3000):
     paths = os.pathsep.join([str(root), str(root / "tests")])
     done = subprocess.run(
-        [sys.executable, program, tmp_path, str(STOPS)], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}, timeout=3000, check=False,
+        [sys.executable, Path(__file__).with_name("support") / program, place, *words],
+        capture_output=True, text=True, timeout=seconds, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     print(*reports, sep="\n")
-    assert [report["faults"] for report in reports] == [[]] * 8
-    assert (
-        sum(sum(report["stops"].values()) for report in reports) >= 2 * STOPS
-    )  # others came too late
+    return reports
+
+
+def stops_in(reports):
+    return sum(sum(report["stops"].values()) for report in reports)
+
+
+def test_stopped_commands_leave_nothing_half_done_and_end_the_same(tmp_path, root):
+    reports = reports_of("killed_commands.py", root, tmp_path, str(STOPS))
+    assert [report["faults"] for report in reports] == [[]] * 10
+    assert stops_in(reports) >= 2 * STOPS  # others came too late
+
+
+def test_two_and_three_at_once_are_one(tmp_path, root):
+    names = ["bench", "predict", "run", "pretrain"] if STOPS < LONG else []  # [] for all
+    reports = reports_of("commands_together.py", root, tmp_path, *names)
+    assert [report["faults"] for report in reports] == [[]] * (len(names) or 8)
+    refused = {report["command"] for report in reports if 2 in report["codes"]}
+    assert {"bench", "run", "pretrain"} <= refused
+
+
+@pytest.mark.skipif(STOPS < LONG, reason="the long form of the kill tests: POINTSEG_STOPS=12")
+def test_stopped_kernels_and_engines_end_the_same(tmp_path, root):
+    reports = reports_of("killed_kernels.py", root, tmp_path, str(STOPS // 3), seconds=6000)
+    assert [report["faults"] for report in reports] == [[]] * 3
+    assert stops_in(reports) >= STOPS // 2

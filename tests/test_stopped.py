@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.at_work import leftovers
 
 from pointseg.data.bestiary import make
 from pointseg.lab import run_record
@@ -55,17 +56,23 @@ def results(place):
     return list(place.glob("runs/*/*/*/result.json"))
 
 
-@pytest.mark.parametrize("number, delay", [(signal.SIGTERM, 1.0), (signal.SIGINT, 2.0)])
-def test_a_signal_while_the_kernel_starts_is_not_swallowed(place, number, delay):
+STOPPED = [(signal.SIGTERM, 1.0, 130), (signal.SIGINT, 2.0, 130), (signal.SIGKILL, 0.5, -9)]
+
+
+@pytest.mark.parametrize("number, delay, code", STOPPED)
+def test_a_signal_while_the_kernel_starts_is_not_swallowed(place, number, delay, code):
     process = begun(COMMAND)
     wait_for(lambda: results(place))
     time.sleep(delay)  # the record is open, the kernel is starting
     process.send_signal(number)
-    assert process.wait(120) == 130
-    assert Path("stderr").read_text().splitlines()[-1].startswith("pointseg: interrupted")
-    assert not (place / "ended").exists()
+    assert process.wait(120) == code
     [result] = results(place)
-    assert Run(result.parent).status == "interrupted"
+    if number == signal.SIGKILL:
+        wait_for(lambda: not leftovers(place))  # a kernel ends without its command
+    else:
+        assert Path("stderr").read_text().splitlines()[-1].startswith("pointseg: interrupted")
+    assert Run(result.parent).status == ("crashed" if number == signal.SIGKILL else "interrupted")
+    assert not (place / "ended").exists()
 
 
 def test_two_runs_of_one_notebook_are_one(place):

@@ -16,6 +16,7 @@ import torch
 from pointseg.data.bestiary import EDITION_NAMED, draw
 from pointseg.data.files import read_bytes
 from pointseg.data.supervision import LEAST_SIDE
+from pointseg.lab.batch.locks import held
 from pointseg.lab.progress import Progress, cut, read_log
 from pointseg.lab.run_record import RUNS, Run, write_text
 from pointseg.lab.settings import check_values
@@ -54,7 +55,8 @@ def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", **settings: A
         if rank():
             _trained(config, run)
         else:
-            with run.recording(kind=f"pretrain {kind}"):
+            alone = held(run.folder / "lock", f"{run.folder}: is running")
+            with alone, run.recording(kind=f"pretrain {kind}"):
                 _keep_recipe(config, run)
                 run.write("metrics.json", _trained(config, run))
     return run.folder / "backbone.safetensors"

@@ -1,7 +1,8 @@
 """Commands in children that are stopped at files they touch; prints what came of it.
 
 A program of its own: it forks, which a process that has started threads must not do. Notebooks run
-their cells in the child itself; tests/test_stopped.py stops those that have a kernel.
+their cells in the child itself, and so do the jobs of a batch; killed_kernels.py stops those that
+have a kernel and an engine.
 """
 
 import json
@@ -10,7 +11,9 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,21 +29,39 @@ from pointseg.lab import (  # what the children import: once, here
     export_labels,  # noqa: F401
     notebook,
     predict,  # noqa: F401
+    pretrain,
     recipe,
     reproduce,  # noqa: F401
 )
+from pointseg.lab.batch import engine
 from pointseg.lab.models import save_model
+from pointseg.nets.vit import ViTConfig
 from pointseg.training.loop import Trainer
+from pointseg.training.pretraining.pretraining import Pretraining
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EVENTS = {"open": 0, "os.rename": 1, "os.mkdir": 0, "os.remove": 0, "os.rmdir": 0}
+SCORES = "tests.scoring"  # the event of a method that is about to predict
 VOLATILE = {"started", "finished", "wall_s", "pid", "host", "born", "seconds", "images_per_s",
             "data_wait_share", "mem_gb", "git", "dirty"}  # fmt: skip
+PASSING = (
+    "lock",
+    "said",
+    "speed.jsonl",
+    "env.json",
+    "chapter.py",
+    "experiment.py",
+    "index.csv",
+    "status.html",
+)
 SMALL = {"images": 4, "scored_images": 2, "image_size": 64}
 BED = {"scale": "smoke", "seeds": [0], "rows": ["toy-*"], **SMALL}
+ONCE = {"method": "tiny", "training": {"epochs": 1.0}}
+AGAIN = {"scale": "smoke", "seeds": [0], **SMALL, "stages": [ONCE]}
 PLAN = {
     "rows": {"attentionshift": {"toy-a": {"stages": [{"method": "tiny"}]},
-                                "toy-b": {"stages": [{"method": "tiny"}], "seeds": [0]}}},
+                                "toy-b": {"stages": [{"method": "tiny"}], "seeds": [0]},
+                                "again": AGAIN}},
     "bench": {"attentionshift": {"toy": BED}},
 }  # fmt: skip
 CHAPTER = """# %% [markdown]
@@ -67,8 +88,31 @@ COMMANDS = {
     "run": ["run", "chapter.py"],
     "train": ["train", "tiny", *GIVEN, "--notebook", "experiment.py"],
     "bench": ["bench", "toy"],
+    "reproduce": ["reproduce", "again"],
+    "pretrain": ["pretrain", "mae", "--out", "runs/a/b/c", "--views", "8", "--alone", "4",
+                 "--batch", "2", "--images", "4", "--size", "64", "--view", "32"],
 }  # fmt: skip
 WHOLE_OR_NOTHING = ("data make", "data tile", "points", "predict", "labels")
+
+
+@dataclass(frozen=True)
+class Few(Pretraining):
+    """A pretraining of four steps that is looked at twice before its end."""
+
+    probes: tuple[int, ...] = (0, 4)
+    probe_images: int = 2
+    checkpoint_every: int = 1
+    vit: ViTConfig = field(default_factory=lambda: ViTConfig(dim=24, depth=1))
+
+
+def in_turn(place: Path, machine: engine.Machine, watch: engine.Watch) -> None:
+    """Stands in for the engine of a batch: one job after another, in this very process."""
+    from pointseg.lab.batch.job import noted
+
+    content = json.loads((place / "jobs.json").read_text())
+    for job in content["jobs"]:
+        if noted(job, Path(content["runs"]), place) == 130:
+            raise KeyboardInterrupt
 
 
 def prepare(given: Path) -> None:
@@ -84,17 +128,21 @@ def project(folder: Path) -> Path:
     (folder / "book").mkdir(parents=True)
     (folder / "book" / "_toc.yml").touch()
     (folder / "book" / "plan.yml").write_text(yaml.safe_dump(PLAN))
+    (folder / "book" / "claims.yml").write_text("tolerance: 5\npapers: {}\n")
     (folder / "chapter.py").write_text(CHAPTER)
     source = Path(__file__).resolve().parents[2] / "book" / "experiment.py"
-    (folder / "experiment.py").write_text(source.read_text())
+    for copy in (folder / "experiment.py", folder / "book" / "experiment.py"):
+        copy.write_text(source.read_text())
     return folder
 
 
 def phase_of(path: str) -> str:
     """What a command is at when it touches a file."""
-    kinds = {"checkpoints": "checkpoint write", "log.jsonl": "first step", "/data/": "data",
-             "labels.json.gz": "labels", "model.pt": "model", "/runs/": "record write",
-             "/stages/": "chain"}  # fmt: skip
+    kinds = {SCORES: "scoring", "checkpoints": "checkpoint write", "log.jsonl": "first step",
+             "/data/": "data", "images.npy": "data", "/looks/": "scoring", "snapshots": "scoring",
+             "probes.jsonl": "scoring", "labels.json.gz": "labels", "model.pt": "model",
+             "backbone.safetensors": "model", "/runs/": "record write", "/stages/": "chain",
+             "/batch/": "batch"}  # fmt: skip
     return next((phase for part, phase in kinds.items() if part in path), "output")
 
 
@@ -103,6 +151,8 @@ def heard(place: Path, tell) -> None:
     inside = str(place.resolve())
 
     def hook(event: str, what: tuple) -> None:
+        if event == SCORES:
+            tell(SCORES)
         if event in EVENTS and isinstance(what[EVENTS[event]], str | os.PathLike):
             writes = event != "open" or (what[2] or 0) & (os.O_WRONLY | os.O_RDWR)
             path = os.path.abspath(os.fspath(what[EVENTS[event]]))  # noqa: PTH100
@@ -124,7 +174,10 @@ def child(words: list[str], place: Path, tell) -> int:
             os.dup2(printed.fileno(), 2)
         heard(place, tell)
         code = pointseg(words)
+    except Exception:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -173,7 +226,7 @@ def contents(place: Path) -> dict[str, object]:
     made = {}
     for path in sorted(p for p in place.rglob("*") if p.is_file()):
         name = str(path.relative_to(place))
-        if path.name in ("lock", "said", "speed.jsonl", "env.json", "chapter.py", "experiment.py"):
+        if path.name in PASSING or name.startswith("work/batch"):
             continue
         is_record = path.suffix == ".json" and "runs" in path.parts
         made[name] = plain(json.loads(path.read_text())) if is_record else path.read_bytes()
@@ -187,12 +240,12 @@ def hidden(place: Path) -> set[str]:
 def faults_of(name, place, whole, code: int, with_signal: int, before: set[str]) -> list[str]:
     """What a stop must not leave behind."""
     faults, politely = [], with_signal != signal.SIGKILL
-    for path in place.glob("runs/*/*/*/*.json"):
+    for path in [*place.glob("runs/*/*/*/*.json"), *place.glob("work/batch/**/*.json")]:
         if not path.name.startswith("."):
             json.loads(path.read_text())
     if name in WHOLE_OR_NOTHING:
         left = {n: v for n, v in contents(place).items() if n.split("/")[0] == "out"}
-        if left and any(whole[n] != v for n, v in left.items()) | (len(left) < len(whole) - 2):
+        if left and left != {n: v for n, v in whole.items() if n.split("/")[0] == "out"}:
             faults.append(f"{name}: half of its output was left")
     if politely and (new := hidden(place) - before):
         faults.append(f"{name}: {signal.Signals(with_signal).name} left {new}")
@@ -201,13 +254,14 @@ def faults_of(name, place, whole, code: int, with_signal: int, before: set[str])
     return faults
 
 
-def chosen_stops(phases: list[str], count: int, rng: random.Random) -> list[int]:
+def chosen_stops(touched: list[str], count: int, rng: random.Random) -> list[int]:
     """Numbers of touched files: phase after phase in turn, so that each has its share."""
     by_phase: dict[str, list[int]] = {}
-    for number, phase in enumerate(phases, start=1):
+    for number, phase in enumerate(touched, start=1):
         by_phase.setdefault(phase, []).append(number)
-    turns = [rng.choice(by_phase[list(by_phase)[k % len(by_phase)]]) for k in range(count)]
-    return turns
+    phases, first = list(by_phase), rng.randrange(len(by_phase))
+    turns = [phases[(first + k) % len(phases)] for k in range(count)]
+    return [rng.choice(by_phase[phase]) for phase in turns]
 
 
 def try_command(name: str, place: Path, kills: int, rng: random.Random) -> dict:
@@ -216,11 +270,12 @@ def try_command(name: str, place: Path, kills: int, rng: random.Random) -> dict:
     code, phases = finish(words, project(place / "whole"))
     whole = contents(place / "whole")
     assert code == 0, (place / "whole" / "said").read_text()
+    first = rng.randrange(3)
     for k, at in enumerate(chosen_stops(phases, kills, rng)):
         folder = place / f"killed{k // 2}"
         if k % 2 == 0:
             project(folder)
-        with_signal, delay = SIGNALS[k % 3], rng.choice([0.0, rng.uniform(0, 0.02)])
+        with_signal, delay = SIGNALS[(first + k) % 3], rng.choice([0.0, rng.uniform(0, 0.02)])
         before = hidden(folder)
         code, came = stopped(words, folder, at, with_signal, delay)
         if came and code:
@@ -243,15 +298,22 @@ def is_dead(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts)
 
 
-def main(place: Path, kills: int, names: list[str]) -> None:
+def stand_in(place: Path) -> None:
+    """Everything that children need: imports, a tiny method, stand-ins, and what they read."""
     torch.set_num_threads(1)
     tiny.register()
     Trainer(tiny.Tiny(), tiny.settings(), "cpu")  # an optimiser's imports take a second
-    notebook.execute = same_process.execute
+    notebook.execute, engine.drive, pretrain.Pretraining = same_process.execute, in_turn, Few
+    predicted = tiny.Tiny.predict
+    tiny.Tiny.predict = lambda *given: sys.audit(SCORES) or predicted(*given)
     if not (number := os.fork()):
         prepare(place / "given")
         os._exit(0)
     assert os.waitpid(number, 0)[1] == 0
+
+
+def main(place: Path, kills: int, names: list[str]) -> None:
+    stand_in(place)
     rng = random.Random(0)
     for name in names or COMMANDS:
         folder = place / name.replace(" ", "-")
