@@ -1,5 +1,7 @@
-"""Two processes with half a batch each lose and learn what one with all of it does: all methods."""
+"""Two processes with half a batch each lose and learn what one with all of it does, and so does one
+that takes both halves in turn: all methods."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -20,11 +22,23 @@ def two(tmp_path_factory):
     return json.loads(path.read_text())
 
 
+one_alone = functools.cache(two_processes.losses_of)
+
+
 @pytest.mark.parametrize("title", two_processes.BATCHES)
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_have_the_losses_of_one(name, title, two):
     """Of two steps, in float32, and the size of the weights after each."""
-    one = two_processes.losses_of(name, two_processes.BATCHES[title])
+    one = one_alone(name, two_processes.BATCHES[title])
     assert len(one) == 2 and one[0] != one[1]
     for alone, shared in zip(one, two[f"{name}, {title}"], strict=True):
         assert shared == pytest.approx(alone, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", two_processes.MODULES)
+def test_two_pieces_have_the_losses_of_the_whole(name):
+    """Not of the pretraining, which standardises what it has centred: two counts, one of them of
+    the other."""
+    things = two_processes.BATCHES["things in one share"]
+    for alone, cut in zip(one_alone(name, things), two_processes.losses_of(name, things, 2)):
+        assert cut == pytest.approx(alone, rel=1e-5, abs=1e-5)

@@ -202,9 +202,11 @@ class StageTraining:
 
 
 def totals(speed: list[dict[str, float]]) -> dict[str, float]:
-    """Steps, seconds, images a second, share of time spent waiting, of a speed log."""
+    """Steps, seconds, images a second, share of time spent waiting, of a speed log; and the pieces
+    of a batch, where memory did not hold a whole one."""
     if not speed:
         return {}
+    pieces = round(max(line.get("pieces", 1) for line in speed))
     seconds = sum(line["seconds"] for line in speed)
     return {
         "steps": speed[-1]["step"] + 1,
@@ -212,6 +214,7 @@ def totals(speed: list[dict[str, float]]) -> dict[str, float]:
         "images_per_s": round(sum(line["images"] for line in speed) / seconds, 2),
         "data_wait_share": round(sum(line["data_wait"] for line in speed) / seconds, 4),
         "mem_gb": max(line["mem_gb"] for line in speed),
+        **({"pieces": pieces} if pieces > 1 else {}),
     }
 
 

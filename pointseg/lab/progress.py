@@ -14,7 +14,8 @@ from pointseg.training.loop import Record
 
 LINES = 200  # of the log of a stage, however many steps it has
 PLAIN_LINES = 12
-TIMES = ("seconds", "data_wait", "images_per_s", "mem_gb")  # what differs from hour to hour
+# what differs from hour to hour, or from one machine to another
+TIMES = ("seconds", "data_wait", "images_per_s", "mem_gb", "pieces")
 
 
 class Progress:
@@ -64,7 +65,8 @@ class Progress:
         self.sums["seconds"] += record.seconds
         self.sums["data_wait"] += record.data_wait
         self.sums["images"] += record.images_per_s * record.seconds
-        self.sums["mem_gb"] = max(self.sums["mem_gb"], record.mem_gb)
+        for name in ("mem_gb", "pieces"):
+            self.sums[name] = max(self.sums[name], getattr(record, name))
 
     def _log(self, record: Record) -> None:
         kept = {name: value for name, value in vars(record).items() if name not in TIMES}
@@ -76,7 +78,7 @@ class Progress:
 
 
 def _nothing_yet() -> dict[str, float]:
-    return dict.fromkeys(("seconds", "data_wait", "images", "mem_gb"), 0.0)
+    return dict.fromkeys(("seconds", "data_wait", "images", "mem_gb", "pieces"), 0.0)
 
 
 def cut(path: Path, step: int) -> None:

@@ -16,11 +16,16 @@ r b to r b + b - 1. Two rules keep the losses of two processes those of one:
   whatever was drawn before. Dropout alone draws from torch's generator, which the loop seeds by
   (seed, step, process): a method with dropout repeats itself, but two processes drop out other
   units than one.
+
+A batch that memory does not hold is taken in pieces, one after another, by the same two rules: each
+piece stands for a process (`Turns`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -39,16 +44,57 @@ def rank() -> int:
 
 
 def size() -> int:
+    """Parts that the batch of a step comes in: processes, or pieces that one takes in turn."""
+    if Turns.now:
+        return Turns.now.count
     return dist.get_world_size() if in_world() else 1
 
 
 def world_mean(count: Tensor) -> Tensor:
     """Mean of a normaliser, such as the number of targets, over all processes."""
+    if Turns.now:
+        return Turns.now.mean(count)
     if not in_world():
         return count
     total = count.detach().clone()
     dist.all_reduce(total)
     return total / size()
+
+
+class Turns:
+    """The pieces of a batch, which one process takes in turn. A first round, without gradients,
+    asks for their counts; the second one divides by the means of these."""
+
+    now: Turns | None = None
+
+    def __init__(self, count: int):
+        self.count, self.counts, self.means = count, [], None
+        self.answers: Iterator[Tensor] = iter(())
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """Inside, losses are those of the next piece."""
+        self.counts.append([])
+        self.answers = iter(self.means or ())
+        Turns.now = self
+        try:
+            yield
+        finally:
+            Turns.now = None
+
+    def mean(self, count: Tensor) -> Tensor:
+        if self.means is not None:
+            return next(self.answers)
+        self.counts[-1].append(count.detach())
+        return count
+
+    def know(self) -> None:
+        """Ends the first round."""
+        self.means = [mean_of(counts) for counts in zip(*self.counts, strict=True)]
+
+
+def mean_of(counts: Sequence[Tensor]) -> Tensor:
+    return sum(counts[1:], counts[0]) / len(counts)
 
 
 def normaliser(count: Tensor | int, device: torch.device | None = None) -> Tensor:

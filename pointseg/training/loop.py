@@ -22,6 +22,7 @@ from pointseg.ops.processes import in_world, rank, row_draws, size
 from pointseg.structures import Batch, InputError, Training
 from pointseg.training.checkpoint import Checkpointer
 from pointseg.training.loader import Feed
+from pointseg.training.pieces import finer, free, in_turn, out_of_memory
 
 
 class Learner(Protocol):
@@ -56,6 +57,7 @@ class Record:
     data_wait: float  # seconds of it spent waiting for the batch
     images_per_s: float
     mem_gb: float  # peak of the accelerator's memory, 0 on a CPU
+    pieces: int  # that the batch was taken in, one where memory held it
     notes: dict[str, float]  # what the method notes of itself, on this process; no losses
 
 
@@ -137,7 +139,7 @@ class Trainer:
         self.optimizer = _optimizer(method, self.training)
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(method, self.training.ema) if self.training.ema else None
-        self.step = 0
+        self.step, self.pieces = 0, 1
         self._loss_step = LossStep(method).shared(self.device)
 
     @property
@@ -147,8 +149,7 @@ class Trainer:
     def advance(self, batch: Batch) -> tuple[dict[str, float], float]:
         """One optimiser step; its losses and learning rate."""
         factor = self._prepare()
-        losses = self._losses(self._seeded(batch))
-        sum(losses.values()).backward()
+        losses = self._learnt(self._seeded(batch))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.training.clip or math.inf)
         values = self._checked(losses, norm, batch)
         self.optimizer.step()
@@ -168,9 +169,28 @@ class Trainer:
 
     def _seeded(self, batch: Batch) -> Batch:
         """The batch on the device, with the seeds of its global rows."""
-        seed_all(self.settings.seed, self.step, rank())
+        self._seeds()
         draws = row_draws(self.settings.seed, self.step, rank() * len(batch), len(batch))
         return replace(batch, draws=draws).to(self.device)
+
+    def _learnt(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses, their gradients left in the weights; a batch that memory does not hold is taken
+        again in twice as many pieces, now and in all later steps."""
+        while True:
+            try:
+                if self.pieces > 1:
+                    return in_turn(self._losses, self._seeds, batch, self.pieces, self.method)
+                losses = self._losses(batch)
+                sum(losses.values()).backward()
+                return losses
+            except RuntimeError as problem:
+                if in_world() or not out_of_memory(problem):
+                    raise
+                self.pieces = finer(self.pieces, len(batch))
+            free(self.method, self.device)
+
+    def _seeds(self) -> None:
+        seed_all(self.settings.seed, self.step, rank())
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         bf16 = uses_bf16(self.settings.precision, self.device)
@@ -264,7 +284,7 @@ def _record(trainer: Trainer, feed: Feed, batches: Iterator[Batch]) -> Record:
         step=trainer.step - 1, epoch=feed.epoch(trainer.step - 1), losses=losses,
         total=sum(losses.values()), lr=lr, images=trainer.step * images, seconds=seconds,
         data_wait=waited, images_per_s=images / seconds, mem_gb=peak_gb(trainer.device),
-        notes=noted(trainer.method),
+        pieces=trainer.pieces, notes=noted(trainer.method),
     )  # fmt: skip
 
 

@@ -77,10 +77,11 @@ def share_of(batch: Batch) -> Batch:
     return replace(batch, images=batch.images[rows], **lists)
 
 
-def losses_of(name: str, things) -> list[dict[str, float]]:
+def losses_of(name: str, things, pieces: int = 1) -> list[dict[str, float]]:
     """Of each step, with the size of the weights after it."""
     training = Training(lr=1e-3, steps=STEPS + 1, batch=4)
     trainer = Trainer(method_of(name), Settings(training, precision="float32"), "cpu")
+    trainer.pieces = pieces
     points = extreme_points_of if name in EXTREME else points_of
     batch, rows = batch_of(things, points), []
     for _ in range(STEPS):
