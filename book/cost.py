@@ -166,3 +166,15 @@ glue("extremes_a_second", f"{1000 / ms[masks]:,.0f}" if ms else "(not measured)"
 
 # %% tags=["remove-input"]
 show(*tables.memory_table(metrics["memory"]))
+
+# %% [markdown]
+# ## How fast each method trains
+#
+# A few training steps of every method as it learns at a scale, the first one left out: on a processor its own seconds
+# on one thread, on a GPU those of the wall. On a GPU the loss of the first step stands beside the processor's. What a
+# batch of runs would cost (`pointseg reproduce NAME --dry-run`) is computed from these numbers.
+
+# %% tags=["remove-input"]
+for scale, device in [("small", "cpu"), ("photos", "cpu"), ("paper", "cuda")]:
+    display(HTML(f"<p>{tables.speed_line(Path(runs), scale, device)}</p>"))
+    show(*tables.speed_table(Path(runs), scale, device))

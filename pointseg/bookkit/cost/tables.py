@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pointseg.bookkit.markup import escape, filled
 from pointseg.bookkit.report import source
+from pointseg.lab.batch.speed import command_of, speed_run
 from pointseg.lab.run_record import Run
 
 NOT_MEASURED = "not measured here"
@@ -54,6 +56,33 @@ def memory_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         for row in rows
     ]
     return head, cells
+
+
+def speed_line(runs: Path, scale: str, device: str) -> str:
+    """Where the speeds of a scale were measured, or the command that measures them."""
+    run = speed_run(runs, scale, device)
+    if not run.metrics:
+        return filled("Scale {}: <code>{}</code>", scale, command_of(scale, device))
+    where = run.read("env.json").get("device", "an unnamed machine")
+    return filled("Scale {}, on {}: {}.", scale, where, source(run))
+
+
+def speed_table(runs: Path, scale: str, device: str) -> tuple[list[str], list[list[str]]]:
+    head = ["method", "precision", "images a step", "side", "s a step", "images/s", "waits, %",
+            "GB", "first loss, its own less the processor's, %"]  # fmt: skip
+    speeds = speed_run(runs, scale, device).metrics.get("speeds", {})
+    rows = [[method, precision, *speed_cells(row)] for method, each in speeds.items()
+            for precision, row in each.items()]  # fmt: skip
+    return head, rows
+
+
+def speed_cells(row: Row) -> list[str]:
+    if "error" in row:
+        return [escape(row["error"]), *[number(None)] * 6]
+    apart = row["first_loss"] / row["first_loss_cpu"] - 1
+    numbers = (row["batch"] / row["images_per_s"], row["images_per_s"],
+               100 * row["data_wait_share"], row["memory_gb"], 100 * apart)  # fmt: skip
+    return [str(row["batch"]), str(row["image_size"]), *map(number, numbers)]
 
 
 def number(value: float | None) -> str:

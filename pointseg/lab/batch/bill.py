@@ -9,7 +9,7 @@ from typing import Any
 
 from pointseg.lab.batch.jobs import BENCH, Job, heads_of
 from pointseg.lab.recipe import Recipe
-from pointseg.lab.run_record import Run
+from pointseg.lab.run_record import Run, run_folder
 
 BYTES_KEPT = 4 * 4  # of a parameter while it learns: itself twice, and two moments
 PAPER_IMAGES = {"voc": 10_582, "voc-panoptic": 10_582, "coco": 118_287, "panoptic": 118_287}
@@ -48,7 +48,7 @@ class Cost:
 
 def rates(runs: Path, scale: str, device: str) -> dict[str, Rate]:
     """Rates by method as `pointseg gpu-check` has left them; none where it has not run."""
-    run = Run(Path(runs) / "speed" / f"{scale}-{device}" / "s0")
+    run = Run(Path(runs) / run_folder("speed", f"{scale}-{device}", "s0"))
     named = run.read("env.json").get("device", "")
     known = {}
     for method, row in run.metrics.get("speeds", {}).items():

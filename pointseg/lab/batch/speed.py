@@ -1,6 +1,6 @@
 """How fast each method trains here, and the GPU check: a few steps of every one at a scale.
 
-python -m pointseg.lab.batch.speed METHOD SCALE STEPS DEVICE PRECISION      (one line of JSON)
+python -m pointseg.lab.batch.speed '{"method": ...}'      (fields of Trial; one line of JSON)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,65 @@ from pointseg.lab.methods import METHODS
 from pointseg.lab.recipe import Recipe, make
 from pointseg.lab.run_data import open_corpus
 from pointseg.lab.run_record import RUNS, Run, run_folder
+from pointseg.nets.weights import to_be_replaced
 from pointseg.training.loop import fit
 
 LARGEST_IMAGE = 512  # pixels of a Bestiary image; scale paper enlarges it to its own sizes
-TIMEOUT = 600  # seconds of one method
+TIMEOUT = {"cuda": 600, "cpu": 3600}  # seconds of one method
 
 
-def measured(scale: str, steps: int, runs: Path = RUNS) -> Iterator[str]:
-    """Measures all methods, a process each, into runs/speed/<scale>-<device>/s0; a line each."""
+@dataclass(frozen=True)
+class Trial:
+    """A few steps of one method at the sizes of a scale; its own batch unless one is given."""
+
+    method: str
+    scale: str
+    steps: int
+    device: str = "cpu"
+    precision: str = "float32"
+    batch: int | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """On Bestiary, from the first step, with nothing before it."""
+        settings: dict[str, Any] = {"images": 8, "scored_images": 4, "data": "bestiary",
+                                    "layout": "auto", "train": "train", "val": "val",
+                                    "tune": "tune", "workers": 0}  # fmt: skip
+        batch = {} if self.batch is None else {"batch": self.batch}
+        chosen = {"stages": [{"method": self.method}], "scale": self.scale, "training": batch}
+        size = min(make(self.method, **chosen).image_size, LARGEST_IMAGE)
+        return make(self.method, **chosen, image_size=size, precision=self.precision, **settings)
+
+
+def measured(
+    scale: str, steps: int, runs: Path = RUNS, batch: int | None = None,
+    methods: Sequence[str] = (),
+) -> Iterator[str]:  # fmt: skip
+    """Measures methods, a process each, into the record of scale and device; a line each. Of
+    methods that are not chosen the record keeps what it has."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precisions = ("bf16", "float32") if device == "cuda" else ("float32",)
-    run = Run(runs / run_folder("speed", f"{scale}-{device}", "s0"))
+    run = speed_run(runs, scale, device, batch)
+    rows: dict[str, Any] = run.metrics.get("speeds", {}) if methods else {}
     with run.alone(), run.recording(kind="speed"):
-        rows: dict[str, Any] = {}
-        for method in METHODS:
+        for method in methods or METHODS:
             for precision in precisions:
-                row = apart(method, scale, steps, device, precision)
+                row = apart(Trial(method, scale, steps, device, precision, batch))
                 rows.setdefault(method, {})[precision] = row
                 yield f"{method:18} {precision:8} {worded(row)}"
-        run.write("metrics.json", {"scale": scale, "steps": steps, "speeds": rows})
+            run.write("metrics.json", {"scale": scale, "steps": steps, "speeds": rows})
+
+
+def speed_run(runs: Path, scale: str, device: str, batch: int | None = None) -> Run:
+    """The record of what was measured at a scale on a kind of device."""
+    name = f"{scale}-{device}" + ("" if batch is None else f"-batch{batch}")
+    return Run(Path(runs) / run_folder("speed", name, "s0"))
+
+
+def command_of(scale: str, device: str) -> str:
+    """What measures a scale on a kind of device."""
+    words = [] if device == "cuda" else ["--cpu"]
+    return " ".join(["pointseg gpu-check", *words, f"--scale {scale}"])
 
 
 def worded(row: dict[str, Any]) -> str:
@@ -51,35 +92,26 @@ def worded(row: dict[str, Any]) -> str:
             f"{row['memory_gb']:.1f} GB")  # fmt: skip
 
 
-def apart(method: str, scale: str, steps: int, device: str, precision: str) -> dict[str, Any]:
-    """One method in a process of its own, so that its memory is its own."""
-    words = [sys.executable, "-m", __name__, method, scale, str(steps), device, precision]
+def apart(trial: Trial) -> dict[str, Any]:
+    """One trial in a process of its own, so that its memory is its own."""
+    words = [sys.executable, "-m", __name__, json.dumps(asdict(trial))]
+    longest = TIMEOUT[trial.device]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=longest, check=False)
     except subprocess.TimeoutExpired:
-        return {"error": f"took longer than {TIMEOUT} s"}
+        return {"error": f"took longer than {longest} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["ended without a word"])[-1][:200]}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def recipe_at(method: str, scale: str, precision: str) -> Recipe:
-    """One method on Bestiary at the sizes of a scale: from its first step, nothing before it."""
-    settings: dict[str, Any] = {"images": 8, "scored_images": 4, "data": "bestiary",
-                                "layout": "auto", "train": "train", "val": "val",
-                                "tune": "tune", "precision": precision, "workers": 0}  # fmt: skip
-    recipe = make(method, stages=[{"method": method}], scale=scale)
-    size = min(recipe.image_size, LARGEST_IMAGE)
-    return make(method, stages=[{"method": method}], scale=scale, image_size=size, **settings)
-
-
-def speed(method: str, scale: str, steps: int, device: str, precision: str) -> dict[str, Any]:
+def speed(trial: Trial) -> dict[str, Any]:
     """Images a second after the first step, memory, and on a GPU how far the losses of the first
     step lie from the processor's."""
-    recipe = recipe_at(method, scale, precision)
-    with tempfile.TemporaryDirectory() as folder:
+    recipe, device = trial.recipe, trial.device
+    with tempfile.TemporaryDirectory() as folder, to_be_replaced():  # weights change no speed
         training = StageTraining(Chain(open_corpus(recipe), Path(folder)), 0)
-        records = list(steps_of(training, steps, device))
+        records = list(steps_of(training, trial.steps, device))
         here = list(steps_of(training, 1, "cpu"))[:1] if device == "cuda" else records[:1]
     later = records[1:] or records
     seconds = sum(each["seconds"] for each in later)
@@ -123,13 +155,13 @@ def parameters(training: StageTraining) -> int:
     return sum(each.numel() for each in method.parameters())
 
 
-def check_gpu(scale: str, steps: int, runs: Path = RUNS) -> Iterator[str]:
+def check_gpu(scale: str, steps: int, runs: Path = RUNS, **chosen: Any) -> Iterator[str]:
     """The GPU check; without a GPU one sentence, and nothing is written."""
     if not torch.cuda.is_available():
         yield "not measured: there is no GPU here; `pointseg gpu-check` on a machine with one"
         return
-    yield from measured(scale, steps, runs)
-    result = Run(runs / run_folder("speed", f"{scale}-cuda", "s0")).metrics["speeds"]
+    yield from measured(scale, steps, runs, **chosen)
+    result = speed_run(runs, scale, "cuda", chosen.get("batch")).metrics["speeds"]
     yield from (f"{name}: {fault}" for name, row in result.items() for fault in faults(row))
 
 
@@ -145,10 +177,5 @@ def faults(row: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main(words: Sequence[str]) -> None:
-    method, scale, steps, device, precision = words
-    print(json.dumps(speed(method, scale, int(steps), device, precision)))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(json.dumps(speed(Trial(**json.loads(sys.argv[1])))))
