@@ -160,7 +160,8 @@ def reproduce(options) -> int:
     from pointseg.lab.reproduce import Lines, Wanted, dry_run, reproduce
 
     seeds, gpus = numbers_of(options.seeds), numbers_of(options.gpus, "--gpus") or []
-    wanted = Wanted(options.names, options.scale, seeds, options.runs, options.force)
+    wanted = Wanted(options.names, options.scale, seeds, options.runs, options.force,
+                    options.processes)  # fmt: skip
     if options.dry_run:
         on_gpus = gpus or options.slurm or options.scale == "paper"
         print("\n".join(dry_run(wanted, "cuda" if on_gpus else "cpu")))
@@ -182,7 +183,9 @@ def gpu_check(options) -> None:
     from pointseg.lab.batch.speed import check_gpu, measured
 
     measure = measured if options.cpu else check_gpu
-    for line in measure(options.scale, options.steps, options.runs):
+    lines = measure(options.scale, options.steps, options.runs, batch=options.batch,
+                    methods=words_of(options.methods))  # fmt: skip
+    for line in lines:
         print(line, flush=True)
 
 
@@ -280,8 +283,14 @@ RUNNING = (
     Argument("--force", action="store_true", help="run again even where the run exists"),
     RUNS,
 )
+HEADLINE = "as-full"  # the whole method of the paper that the book begins with
 NAMED = (
-    Argument("name", help="a method, or a row of book/plan.yml"),
+    Argument(
+        "name",
+        nargs="?",
+        default=HEADLINE,
+        help=f"a method, or a row of book/plan.yml ({HEADLINE})",
+    ),
     Argument("--scale", help="smoke, small, photos or paper (default: the row's, or smoke)"),
     number("--seed", None),
     path("--notebook", "book/experiment.py"),
@@ -371,6 +380,7 @@ COMMANDS: dict[str, Command] = {
         number("--jobs", None, "at once (as many as there are cores, or slots on GPUs)"),
         Argument("--gpus", help="such as 0-7: the GPUs of this machine to use"),
         number("--per-gpu", 1, "jobs that share a GPU"),
+        number("--processes", 1, "of torchrun for each run, a GPU each"),
         Argument("--slurm", type=Path, metavar="PROFILE", nargs="?", const=SLURM,
                  help="through Slurm, by the shipped profile or by one's own"),
         Argument("--force", action="store_true", help="again even where the records exist"),
@@ -383,6 +393,8 @@ COMMANDS: dict[str, Command] = {
     "gpu-check": Command(gpu_check, "every method a few steps on the GPU: speed, memory, losses", (
         Argument("--scale", default="paper", help="whose sizes and batches (paper)"),
         number("--steps", 50),
+        number("--batch", None, "images a step (each method's own)"),
+        Argument("--methods", help="names with commas between them (all)"),
         Argument("--cpu", action="store_true", help="measure the processor instead"),
         RUNS,
     )),

@@ -1,5 +1,6 @@
 """A batch killed at any moment and begun again ends as an undisturbed one does, to the bit."""
 
+import json
 import os
 import random
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ import torch
 from support import stage_batch
 from support.same_stages import differing, stages_in
 
-from pointseg.lab.batch.engine import refuse_read_only
+from pointseg.lab.batch import job
+from pointseg.lab.batch.engine import Machine, refuse_read_only, run_batch
 from pointseg.lab.batch.locks import held, is_held, wait_until_free
-from pointseg.lab.batch.states import place_of
+from pointseg.lab.batch.states import BLOCKED, DONE, FAILED, RUNNING, place_of, report
 from pointseg.lab.chain import Chain
 from pointseg.lab.run_data import open_corpus
 from pointseg.structures import InputError
@@ -95,6 +98,54 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(place, whole):
                 break
             assert "refused" not in output, output
         assert differing(stages_in(runs.parent), whole) == []
+
+
+def test_a_failed_job_is_reported_while_others_go_on_each_on_a_gpu_of_its_own(place, whole):
+    """Two pretended GPUs, and beside it a batch of another folder of the same disk."""
+    runs, busy = place / "gpus" / "runs", []
+    good = stage_batch.jobs()[0]
+    bad = replace(good, name="bad", words={"recipe": "{}", "k": 0})
+    jobs = [bad, replace(good, name="after-bad", needs=("bad",)), good,
+            replace(good, name="late", needs=(good.name,))]  # fmt: skip
+    with held(place_of(place / "neighbour" / "runs") / "lock", "another batch"):
+        standing = run_batch(jobs, Machine.of(None, [3, 5], 1, None), runs, busy.append)
+    states = {each.name: each.state for each in standing}
+    assert states == {"bad": FAILED, "after-bad": BLOCKED, good.name: DONE, "late": DONE}
+    lines = report(place_of(runs))
+    assert lines[0].startswith("failed bad  (log: ") and "InputError: recipe" in lines[-2]
+    assert lines[-1].startswith("blocked after-bad")
+    at_work = [[s.gpus for s in moment if s.state == RUNNING and s.gpus] for moment in busy]
+    assert {gpu for gpus in at_work for gpu in gpus} == {"3", "5"}
+    assert all(len(gpus) == len(set(gpus)) for gpus in at_work)
+    name = stages_in(runs.parent).keys()
+    assert differing(stages_in(runs.parent), {n: whole[n] for n in name}) == []
+
+
+def test_a_full_disk_fails_the_job_in_one_line_and_leaves_no_marker(tmp_path, monkeypatch, capsys):
+    def full(words, runs):
+        raise OSError(28, "No space left on device", "model.pt")
+
+    monkeypatch.setitem(job.WORK, "stage", full)
+    assert job.noted({"name": "a", "kind": "stage", "words": {}}, tmp_path / "runs", tmp_path) == 1
+    state = json.loads((tmp_path / "states" / "a.json").read_text())
+    assert state["state"] == FAILED and "No space left on device" in state["error"]
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not list(tmp_path.glob("done/*"))
+
+
+def test_a_state_that_a_full_disk_does_not_take_leaves_the_last_one(tmp_path, monkeypatch):
+    """Nothing can be written any more: the job ends, and what it was reads as killed."""
+
+    def full(words, runs):
+        monkeypatch.setattr(job, "write_text", refuse)
+        raise OSError(28, "No space left on device")
+
+    def refuse(path, text):
+        raise InputError(f"{path}: cannot be written (no space left on device)")
+
+    monkeypatch.setitem(job.WORK, "stage", full)
+    with pytest.raises(InputError, match="no space left"):
+        job.noted({"name": "a", "kind": "stage", "words": {}}, tmp_path / "runs", tmp_path)
+    assert json.loads((tmp_path / "states" / "a.json").read_text())["state"] == RUNNING
 
 
 def test_a_second_batch_on_the_same_runs_says_so_and_changes_nothing(place):

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from support.finished_runs import finish
 
 from pointseg.bookkit.report import read_claims
 from pointseg.lab import plan
+from pointseg.lab.batch.bill import Cost
 from pointseg.lab.batch.choice import chosen
+from pointseg.lab.batch.engine import Machine, memory_mb, needed
 from pointseg.lab.batch.jobs import jobs_of, linked, missing, stage_is_kept
 from pointseg.lab.methods import METHODS
 from pointseg.lab.notebook import checked, key_of, read_notebook
@@ -136,3 +139,28 @@ def test_links_follow_the_heads_alone(source):
     one = jobs_of(["as-full"], None, [0, 1], source)
     assert all(job.kind == "run" and job.needs == () for job in one)
     assert names(linked(one)) == names(one)
+
+
+def test_several_processes_a_run_take_so_many_gpus_and_train_a_shared_stage_once(source):
+    first, second = jobs_of(["as-full", "as-tab3-shift"], None, [0], source, processes=2)
+    assert (first.kind, second.kind, second.needs) == ("run", "run", (first.name,))
+    assert first.words["parameters"]["processes"] == 2 and first.recipes == (
+        jobs_of(["as-full"], None, [0], source)[0].recipes
+    )
+    packed, queue = Machine.of(None, [0, 1, 2, 3], 2, None), Machine.of(8, [], 1, Path("profile"))
+    assert needed(first, packed)["gpus"] == 2 and needed(first, packed)["gpu_slots"] == 4
+    assert needed(first, queue)["gpus"] == needed(first, queue)["threads"] == 2
+    [single] = jobs_of(["as-full"], None, [0], source)
+    assert needed(single, packed) == {
+        "gpus": 1, "gpu_slots": 1, "threads": 1, "mem_mb": 2000, "minutes": 1440,
+    }  # fmt: skip
+
+
+def test_time_and_memory_of_a_job_come_from_what_was_measured(source):
+    [job] = jobs_of(["as-full"], None, [0], source)
+    alone = Machine.of(2, [], 1, None)
+    assert needed(job, alone, Cost(hours=2.0, memory_gb=1.0))["mem_mb"] == 2280
+    assert needed(job, alone, Cost(hours=2.0, memory_gb=1.0))["minutes"] == 360
+    assert needed(job, alone, Cost(hours=2.0, unknown=frozenset({"epld"})))["minutes"] == 1440
+    assert needed(job, alone, Cost(memory_gb=1e6))["mem_mb"] == memory_mb()
+    assert f"mem_mb={memory_mb()}" in alone.words()

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from pointseg.cli import main
+from pointseg.cli import build_parser, main
+from pointseg.lab.plan import rows
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,11 @@ def test_scoring_files_imports_no_torch(bestiary, tmp_path):
 def test_data_and_points_need_no_torch(words, bestiary, tmp_path):
     given = [word.format(bestiary=bestiary, out=tmp_path) for word in words.split()]
     assert "torch" not in modules_after(given)
+
+
+def test_training_without_a_name_is_a_row_of_the_plan():
+    options = build_parser().parse_args(["train"])
+    assert options.name == "as-full" and options.name in rows()
 
 
 def test_training_says_what_it_will_do_before_torch_is_loaded(root):

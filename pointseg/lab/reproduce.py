@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pointseg.lab.batch.bill import bill_lines, table_lines
+from pointseg.lab.batch.bill import bill_lines, costs, table_lines
 from pointseg.lab.batch.engine import Machine, Watch, run_batch
 from pointseg.lab.batch.jobs import Job, jobs_of, missing
 from pointseg.lab.batch.states import RUNNING, WAITING, Standing, counted, place_of, report
@@ -32,20 +32,26 @@ class Wanted:
     seeds: Sequence[int] | None = None
     runs: Path = RUNS
     force: bool = False
+    processes: int = 1  # of torchrun for each run
 
     def jobs(self) -> tuple[list[Job], list[Job]]:
         """All jobs, and those of them that have to run."""
         source = read_notebook(home() / NOTEBOOK)
-        jobs = jobs_of(self.names, self.scale, self.seeds, source)
+        jobs = jobs_of(self.names, self.scale, self.seeds, source, self.processes)
         marks = place_of(self.runs) / "done"
         return jobs, missing(jobs, source, self.runs, marks, self.force)
+
+
+def kept_of(jobs: Sequence[Job], left: Sequence[Job]) -> list[Job]:
+    """The jobs that are done before."""
+    names = {job.name for job in left}
+    return [job for job in jobs if job.name not in names]
 
 
 def dry_run(wanted: Wanted, device: str) -> list[str]:
     """What a batch would do and cost; nothing is begun. At scale paper also a bill a table."""
     jobs, left = wanted.jobs()
-    names = {job.name for job in left}
-    kept = [job for job in jobs if job.name not in names]
+    kept = kept_of(jobs, left)
     lines = bill_lines(left, kept, wanted.runs, device)
     if wanted.scale == "paper":
         claims = read_claims(home() / CLAIMS)
@@ -59,7 +65,9 @@ def reproduce(wanted: Wanted, machine: Machine, watch: Watch) -> list[str]:
     print(f"{len(jobs)} jobs, {len(jobs) - len(left)} of them done before", flush=True)
     if not left:
         return []
-    done = run_batch(left, machine, wanted.runs, watch)
+    kept = kept_of(jobs, left)
+    bill = costs(left, kept, wanted.runs, "cuda" if machine.gpus or machine.slurm else "cpu")
+    done = run_batch(left, machine, wanted.runs, watch, bill)
     print(counted(done), flush=True)
     if any(run.id.split("/")[0] != SMOKE for run in runs_in(wanted.runs)):
         write_index(wanted.runs)

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pointseg.data.files import write_text
 from pointseg.data.orphans import die_with_parent
+from pointseg.lab.batch.bill import Cost
 from pointseg.lab.batch.jobs import Job
 from pointseg.lab.batch.locks import held, wait_until_free
 from pointseg.lab.batch.states import ENDED_BADLY, Standing, last_lines, place_of, standings
@@ -25,7 +27,8 @@ from pointseg.structures import InputError
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 STOPPING = 60.0  # seconds that a job of an earlier batch has to save and end
-LOOK_EVERY = 0.5  # seconds
+LOOK_EVERY = 0.5  # seconds, longer where there is much to look at
+LONGEST, LEAST = 24 * 60, 2000  # minutes and megabytes of a job that was never measured
 
 Watch = Callable[[Sequence[Standing]], None]
 
@@ -54,11 +57,24 @@ class Machine:
         if self.slurm:
             return ["--workflow-profile", str(self.slurm.absolute())]
         slots = len(self.gpus) * self.per_gpu if self.gpus else self.jobs
-        return ["--cores", str(self.jobs), "--resources", f"gpu_slot={slots}"]
+        limits = [f"gpu_slot={slots}", f"mem_mb={memory_mb()}"]
+        return ["--cores", str(self.jobs), "--resources", *limits]
 
 
-def run_batch(jobs: Sequence[Job], machine: Machine, runs: Path, watch: Watch) -> list[Standing]:
-    """Runs jobs, shows their standing again and again, and returns the last one.
+def memory_mb() -> int:
+    """Of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+
+
+def run_batch(
+    jobs: Sequence[Job],
+    machine: Machine,
+    runs: Path,
+    watch: Watch,
+    bill: Mapping[str, Cost] = MappingProxyType({}),
+) -> list[Standing]:
+    """Runs jobs, shows their standing again and again, and returns the last one. The bill says what
+    they take, as far as that was measured.
 
     One batch at a time writes to a runs/; it begins when no job of an earlier one is alive.
     """
@@ -68,7 +84,7 @@ def run_batch(jobs: Sequence[Job], machine: Machine, runs: Path, watch: Watch) -
     with held(place / "lock", f"{runs}: a batch is running"):
         wait_until_free(sorted((place / "locks").glob("*.lock")), STOPPING)
         refuse_read_only(runs)
-        prepare(place, jobs, machine, runs)
+        prepare(place, jobs, machine, runs, bill)
         try:
             drive(place, machine, watch)
         finally:
@@ -85,7 +101,9 @@ def refuse_read_only(runs: Path) -> None:
         raise InputError(f"{runs}: cannot be written ({problem.strerror})") from None
 
 
-def prepare(place: Path, jobs: Sequence[Job], machine: Machine, runs: Path) -> None:
+def prepare(
+    place: Path, jobs: Sequence[Job], machine: Machine, runs: Path, bill: Mapping[str, Cost]
+) -> None:
     """Writes what the engine and the jobs read; of what will be made no mark is left."""
     for name in ("done", "states", "logs", "locks"):
         (place / name).mkdir(parents=True, exist_ok=True)
@@ -94,17 +112,25 @@ def prepare(place: Path, jobs: Sequence[Job], machine: Machine, runs: Path) -> N
     for job in jobs:
         (place / "done" / job.name).unlink(missing_ok=True)
         (place / "logs" / f"{job.name}.log").unlink(missing_ok=True)
+    made = [{**job.as_json(), **needed(job, machine, bill.get(job.name))} for job in jobs]
     content = {"home": str(home().absolute()), "runs": str(Path(runs).absolute()),
-               "gpus": machine.gpus, "per_gpu": machine.per_gpu,
-               "jobs": [{**job.as_json(), **needed(job, machine)} for job in jobs]}  # fmt: skip
+               "gpus": machine.gpus, "per_gpu": machine.per_gpu, "jobs": made}  # fmt: skip
     write_text(place / "jobs.json", json.dumps(content, indent=1))
 
 
-def needed(job: Job, machine: Machine) -> dict[str, Any]:
-    """What a job takes of a machine. A GPU is counted in whole slots: a part of one is cast to
-    none."""
-    gpu = 1 if machine.gpus or machine.slurm else 0
-    return {"gpus": gpu, "gpu_slots": 1, "threads": 1, "mem_mb": 2000, "minutes": 24 * 60}
+def needed(job: Job, machine: Machine, cost: Cost | None = None) -> dict[str, Any]:
+    """What a job takes of a machine. A GPU is counted in whole slots, of which several processes
+    take all: a part of one is cast to none. Time and memory have room to spare over what was
+    measured; memory on GPUs is no memory of the machine."""
+    on_gpus = bool(machine.gpus or machine.slurm)
+    gpus = job.processes if on_gpus else 0
+    known = cost is not None and not cost.unknown
+    minutes = max(60, round(180 * cost.hours)) if known else LONGEST
+    memory = round(1280 * cost.memory_gb) + 1000 if known and not on_gpus else LEAST
+    return {"gpus": gpus, "gpu_slots": gpus * machine.per_gpu if gpus > 1 else 1,
+            "threads": job.processes if machine.slurm else 1,
+            "mem_mb": memory if machine.slurm else min(memory, memory_mb()),
+            "minutes": minutes}  # fmt: skip
 
 
 def drive(place: Path, machine: Machine, watch: Watch) -> None:
@@ -113,8 +139,9 @@ def drive(place: Path, machine: Machine, watch: Watch) -> None:
     engine = begun(place, machine)
     try:
         while engine.poll() is None:
+            began = time.perf_counter()
             watch(standings(place))
-            time.sleep(LOOK_EVERY)
+            time.sleep(max(LOOK_EVERY, 20 * (time.perf_counter() - began)))
     except KeyboardInterrupt:
         stop(engine, signal.SIGTERM)
         try:

@@ -39,6 +39,11 @@ class Job:
     needs: tuple[str, ...] = ()  # names of jobs
     k: int | None = None  # of the stage that it trains
 
+    @property
+    def processes(self) -> int:
+        """Of torchrun, a GPU each."""
+        return self.words.get("parameters", {}).get("processes", 1)
+
     @cached_property
     def heads(self) -> list[str]:
         """Names of the stages that it trains where nobody has; of a bed those that its rows
@@ -57,18 +62,23 @@ class Job:
 
 
 def jobs_of(
-    names: Sequence[str], scale: str | None, seeds: Sequence[int] | None, source: Source
+    names: Sequence[str],
+    scale: str | None,
+    seeds: Sequence[int] | None,
+    source: Source,
+    processes: int = 1,
 ) -> list[Job]:
     """Every job that the names ask for, finished or not, each behind those that it needs."""
+    beside = {"processes": processes} if processes > 1 else {}
     methods = [name for name in METHODS if SMOKE in names]
     choice = chosen([name for name in names if name != SMOKE], scale)
-    made = [_run_job(name, {"method": name}, source) for name in methods]
+    made = [_run_job(name, {"method": name, **beside}, source) for name in methods]
     made += [
-        _run_job(name, words_of(rows()[name], seed, scale), source)
+        _run_job(name, words_of(rows()[name], seed, scale) | beside, source)
         for name in choice.rows
         for seed in seeds_of(rows()[name].seeds, seeds, scale)
     ]
-    return linked([*made, *_bench_jobs(choice, seeds, scale)])
+    return linked([*made, *_bench_jobs(choice, seeds, scale)], apart=processes == 1)
 
 
 def seeds_of(
@@ -120,9 +130,10 @@ def heads_of(recipe: Recipe) -> list[str]:
     return heads
 
 
-def linked(jobs: Sequence[Job]) -> list[Job]:
+def linked(jobs: Sequence[Job], apart: bool = True) -> list[Job]:
     """The jobs with those that they need before them: who else trains a stage of theirs, or a job
-    of its own for a stage that several need."""
+    of its own for a stage that several need. Where runs take several processes, the first of those
+    that need a stage trains it."""
     ordered = _in_order(jobs)
     users = Counter(head for job in ordered for head in job.heads)
     whole, shared = {}, {}
@@ -132,9 +143,9 @@ def linked(jobs: Sequence[Job]) -> list[Job]:
     for job in ordered:
         for k, head in enumerate(job.heads):
             if users[head] > 1 and head not in whole and head not in shared:
-                shared[head] = _stage_job(job.recipes[0], k)
-    makers = {**shared, **whole}
-    return [_with_needs(job, makers) for job in _in_order([*shared.values(), *ordered])]
+                shared[head] = _stage_job(job.recipes[0], k) if apart else job
+    makers, stages = {**shared, **whole}, [job for job in shared.values() if job.kind == STAGE]
+    return [_with_needs(job, makers) for job in _in_order([*stages, *ordered])]
 
 
 def _in_order(jobs: Iterable[Job]) -> list[Job]:
