@@ -121,6 +121,14 @@ def test_a_failed_job_is_reported_while_others_go_on_each_on_a_gpu_of_its_own(pl
     assert differing(stages_in(runs.parent), {n: whole[n] for n in name}) == []
 
 
+@pytest.fixture
+def folders(tmp_path):
+    """What a batch makes before its jobs."""
+    for name in ("states", "done"):
+        (tmp_path / name).mkdir()
+
+
+@pytest.mark.usefixtures("folders")
 def test_a_full_disk_fails_the_job_in_one_line_and_leaves_no_marker(tmp_path, monkeypatch, capsys):
     def full(words, runs):
         raise OSError(28, "No space left on device", "model.pt")
@@ -132,6 +140,7 @@ def test_a_full_disk_fails_the_job_in_one_line_and_leaves_no_marker(tmp_path, mo
     assert len(capsys.readouterr().err.splitlines()) == 1 and not list(tmp_path.glob("done/*"))
 
 
+@pytest.mark.usefixtures("folders")
 def test_a_state_that_a_full_disk_does_not_take_leaves_the_last_one(tmp_path, monkeypatch):
     """Nothing can be written any more: the job ends, and what it was reads as killed."""
 
