@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from pointseg.ops.colour import alike, pairs, window
 from pointseg.ops.focal import presence_focal_loss
@@ -161,17 +160,13 @@ def manifold_loss(features: Tensor, images: list[PointMasks], temperature: float
     features [b, D, h, w] of unit length. UNSTATED [PSPS]: InfoNCE at 0.07 with means that are not
     normalised again, as in the official code.
     """
-    planes, device = features.flatten(2), features.device
-    masks = pad_sequence([one.masks.flatten(1) for one in images], batch_first=True)
-    weight = masks.to(planes.dtype)  # [b, n, h * w]
-    means = weight @ planes.transpose(1, 2) / weight.sum(2, keepdim=True).clamp(min=1)
-    points = torch.tensor([len(one.cells) for one in images], device=device)
-    targets = torch.tensor([len(one.masks) for one in images], device=device)
-    image = torch.arange(len(images), device=device).repeat_interleave(points)
-    chosen = planes[image, :, torch.cat([one.cells for one in images])]
-    similarity = (means[image] @ chosen[..., None])[..., 0] / temperature
-    absent = torch.arange(similarity.shape[1], device=device) >= targets[image, None]
-    owner = torch.cat([one.owner for one in images])
-    loss = F.cross_entropy(similarity.masked_fill(absent, -torch.inf), owner, reduction="none")
-    # a mean over its points for each image; one target alone is told from nothing, at no loss
-    return (loss / points[image]).sum() / normaliser((targets > 1).sum())
+    losses = [features.sum() * 0]
+    several = [
+        (plane, one) for plane, one in zip(features.flatten(2), images) if len(one.masks) > 1
+    ]
+    for plane, one in several:  # one target alone has nothing to be told from
+        weight = one.masks.flatten(1).to(plane.dtype)
+        means = weight @ plane.T / weight.sum(1, keepdim=True).clamp(min=1)
+        similarity = plane[:, one.cells].T @ means.T / temperature
+        losses.append(F.cross_entropy(similarity, one.owner))
+    return sum(losses) / normaliser(torch.tensor(float(len(several)), device=features.device))
