@@ -15,6 +15,7 @@ import time
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -83,12 +84,17 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     client.execute()
     touched = json.loads(notebook.cells[-1].outputs[0].text)
     notebook.cells = cells
-    notebook.metadata["execution"] = {
+    notebook.metadata["execution"] = hashed(touched, root, began)
+    return notebook
+
+
+def hashed(touched: dict[str, list[str]], root: Path, began: float) -> dict[str, Any]:
+    """What an execution touched, with the hashes of what it read."""
+    return {
         "files": {name: hash_before(root / name, began) for name in touched["files"]},
         "folders": {name: listing_hash(root / name) for name in touched["folders"]},
         "written": touched["written"],
     }
-    return notebook
 
 
 def sha(data: bytes) -> str:

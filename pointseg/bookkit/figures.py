@@ -59,9 +59,8 @@ def multiples(
     """A grid of empty square pictures with their titles."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, (size + 0.25) * rows), squeeze=False
-    )
+    extent = (size * columns, (size + 0.25) * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=extent, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, title in zip(axes.flat, titles):
@@ -124,22 +123,23 @@ def points(
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG of at most 150 kB.
-
-    With fewer colours and then fewer pixels where it would be larger.
-    """
+    """A figure as a PNG of at most 150 kB, of fewer colours and then pixels where it was larger."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     data, picture, share = buffer.getvalue(), Image.open(buffer).convert("RGB"), 1.0
     while len(data) > LARGEST_FIGURE:
-        smaller = picture.resize(
-            [max(1, round(share * side)) for side in picture.size], Image.Resampling.LANCZOS
-        )
-        buffer = io.BytesIO()
-        smaller.quantize(96).save(buffer, format="png", optimize=True)
-        data, share = buffer.getvalue(), share * 0.85
+        data, share = _reduced(picture, share), share * 0.85
     return data
+
+
+def _reduced(picture: Image.Image, share: float) -> bytes:
+    """A PNG of a share of a picture's sides, in 96 colours."""
+    buffer = io.BytesIO()
+    size = [max(1, round(share * side)) for side in picture.size]
+    smaller = picture.resize(size, Image.Resampling.LANCZOS)
+    smaller.quantize(96).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def save(figure: Figure, path: str | Path) -> Path:

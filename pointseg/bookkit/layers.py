@@ -67,24 +67,24 @@ def iterated(
 def layer_figures(image: Tensor, evidence: Evidence, xy: Tensor, shown: int = 2) -> list[Figure]:
     """One figure a layer of the first image of a batch: attention logits and distance of the first
     targets, whose points are xy, the label, and the cells that the next queries are means of."""
-    targets, drawn, e = evidence.targets, [], evidence.estimate
-    shown, passes = min(shown, len(xy)), erosion_passes(e.label.shape[-2:])
-    for k, (logits, log_prob, label) in enumerate(
-        zip(e.logits[:, 0], e.log_prob[:, 0], e.label[:, 0])
-    ):
-        titles = [f"layer {k + 1}: attention {n + 1}" for n in range(shown)]
-        titles += [f"distance {n + 1}" for n in range(shown)] + ["label", "next queries' cells"]
-        figure, axes = figures.multiples(titles, columns=len(titles), size=1.3)
-        for n in range(shown):
-            figures.heat(axes[n], image, logits[n])
-            figures.heat(axes[shown + n], image, distance_map(log_prob[n].exp()))
-            for axis in (axes[n], axes[shown + n]):
-                figures.points(axis, xy[n : n + 1], labels=[n], size=12)
-        cells = cleaned_masks(e.label[k], targets, passes)[0]
-        figures.owners(axes[-2], image, label)
-        figures.owners(axes[-1], image, torch.where(cells.any(0), cells.int().argmax(0), NOBODY))
-        drawn.append(figure)
-    return drawn
+    layers = range(len(evidence.estimate.label))
+    return [layer_figure(k, image, evidence, xy[:shown]) for k in layers]
+
+
+def layer_figure(k: int, image: Tensor, evidence: Evidence, xy: Tensor) -> Figure:
+    e, shown = evidence.estimate, range(len(xy))
+    titles = [f"layer {k + 1}: attention {n + 1}" for n in shown]
+    titles += [f"distance {n + 1}" for n in shown] + ["label", "next queries' cells"]
+    figure, axes = figures.multiples(titles, columns=len(titles), size=1.3)
+    for n in shown:
+        figures.heat(axes[n], image, e.logits[k, 0, n])
+        figures.heat(axes[len(xy) + n], image, distance_map(e.log_prob[k, 0, n].exp()))
+        for axis in (axes[n], axes[len(xy) + n]):
+            figures.points(axis, xy[n : n + 1], labels=[n], size=12)
+    cells = cleaned_masks(e.label[k], evidence.targets, erosion_passes(e.label.shape[-2:]))[0]
+    figures.owners(axes[-2], image, e.label[k, 0])
+    figures.owners(axes[-1], image, torch.where(cells.any(0), cells.int().argmax(0), NOBODY))
+    return figure
 
 
 def right_owners(scene: Scene, points: Points, image: Tensor, evidence: Evidence) -> Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 
 from pointseg.bookkit import figures
 from pointseg.lab.evaluation import SHOWN, predictions
@@ -11,6 +15,7 @@ from pointseg.lab.predict import masks_at, worth_drawing
 from pointseg.lab.progress import read_log
 from pointseg.lab.run_data import open_corpus
 from pointseg.lab.run_record import Run
+from pointseg.structures import Category, Prediction
 
 
 def show_losses(run: Run) -> None:
@@ -19,17 +24,19 @@ def show_losses(run: Run) -> None:
     stages = sorted({line["stage"] for line in lines})
     figure, axes = plt.subplots(1, len(stages), figsize=(3.2 * len(stages) + 1, 2.6), squeeze=False)
     for axis, k in zip(axes[0], stages):
-        mine = [line for line in lines if line["stage"] == k]
-        for i, name in enumerate(mine[0]["losses"]):
-            values = [line["losses"].get(name) for line in mine]
-            steps = [line["step"] for line in mine]
-            axis.plot(steps, values, color=figures.colour(i), linewidth=1,
-                      label=figures.literal(name))  # fmt: skip
+        _draw_losses(axis, [line for line in lines if line["stage"] == k])
         axis.set_xlabel(f"step of stage {k}")
-        axis.legend(fontsize=7)
     axes[0][0].set_ylabel("weighted loss")
     figure.tight_layout()
     plt.show()
+
+
+def _draw_losses(axis: Axes, lines: list[dict]) -> None:
+    steps = [line["step"] for line in lines]
+    for i, name in enumerate(lines[0]["losses"]):
+        values = [line["losses"].get(name) for line in lines]
+        axis.plot(steps, values, color=figures.colour(i), label=figures.literal(name), linewidth=1)
+    axis.legend(fontsize=7)
 
 
 def show_predictions(run: Run) -> None:
@@ -41,9 +48,13 @@ def show_predictions(run: Run) -> None:
     predicted = list(predictions(method, recipe, corpus, SHOWN))
     _, axes = figures.multiples([""] * len(predicted), columns=SHOWN)
     for i, (axis, prediction) in enumerate(zip(axes, predicted)):
-        shown, image = worth_drawing(prediction), corpus.scored.image(i)
-        masks, labels = list(masks_at(shown, image.shape[:2])), shown.label.tolist()
-        figures.masks(axis, image, masks, labels)
-        names = dict.fromkeys(categories[k].name for k in labels)
-        axis.set_title(", ".join(names)[:28], fontsize=7, parse_math=False)
+        _draw(axis, prediction, corpus.scored.image(i), categories)
     plt.show()
+
+
+def _draw(axis: Axes, prediction: Prediction, image: np.ndarray, categories: Sequence[Category]):
+    shown = worth_drawing(prediction)
+    masks, labels = list(masks_at(shown, image.shape[:2])), shown.label.tolist()
+    figures.masks(axis, image, masks, labels)
+    names = dict.fromkeys(categories[k].name for k in labels)
+    axis.set_title(", ".join(names)[:28], fontsize=7, parse_math=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import timm
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from pointseg.bookkit import figures
 from pointseg.data.bestiary import Scene
 from pointseg.data.points import extreme
 from pointseg.nets.mask_heads import ConvStem, MaskHeads
-from pointseg.ops.crops import crop_images, crops_of, fixed_margins
+from pointseg.ops.crops import Crops, crop_images, crops_of, fixed_margins
 from pointseg.ops.extreme_points import ClickedObjects, hulls
 from pointseg.papers.exits.extractor import Extractor, WalkConfig
 from pointseg.papers.exits.retrieval import (
@@ -81,17 +82,18 @@ def walk_of(scene: Scene, row: int, extractor: Extractor) -> Walk:
     one = everyone.pick(torch.tensor([row]))
     crops = crops_of(one.box, one.image, fixed_margins(one.box), extractor.side)
     image = torch.from_numpy(scene.image).permute(2, 0, 1).float()[None] / 255
-    things = scene.truth.pick(scene.truth.is_thing)
-    mask = torch.as_tensor(np.asarray(things.masks[row])).float()[None, None]
-    size = [tuple(image.shape[-2:])]
-    view = ObjectCrops(everyone, one, crops, crop_images(crops, image, size))
+    view = ObjectCrops(everyone, one, crops, cropped(crops, image))
     with torch.no_grad():
         similarity = extractor.similarity(view.pixels)
-    covered = torch.nn.functional.adaptive_avg_pool2d(
-        crop_images(crops, mask, size), extractor.grid
-    )[0, 0]
+    mask = scene.truth.pick(scene.truth.is_thing).masks[row]
+    mask = cropped(crops, torch.as_tensor(np.asarray(mask)).float()[None, None])
+    covered = torch.nn.functional.adaptive_avg_pool2d(mask, extractor.grid)[0, 0]
     transition = doubly_stochastic(similarity, extractor.config.rounds)
     return Walk(view, extractor.seeds(view), similarity, transition, covered)
+
+
+def cropped(crops: Crops, image: Tensor) -> Tensor:
+    return crop_images(crops, image, [tuple(image.shape[-2:])])
 
 
 def shipped_extractor(side: int = 96, **changes) -> Extractor:
@@ -137,12 +139,16 @@ def sinkhorn_figure(walk: Walk, token: int) -> Figure:
         figures.heat(axis, picture, matrix[0, token].view(side, side))
         middle = (torch.tensor([token % side, token // side]) + 0.5) * (walk.view.crops.side / side)
         figures.points(axis, middle[None])
-    axes[2].axis("on")
+    _draw_column_sums(axes[2], walk)
+    return figure
+
+
+def _draw_column_sums(axis: Axes, walk: Walk) -> None:
+    axis.axis("on")
     for k, (name, matrix) in enumerate((("S", walk.similarity), ("T", walk.transition))):
         sums = matrix[0].sum(0).sort().values
-        axes[2].plot(sums, color=figures.colour(k + 4), label=name)
-    axes[2].legend(fontsize=7)
-    return figure
+        axis.plot(sums, color=figures.colour(k + 4), label=name)
+    axis.legend(fontsize=7)
 
 
 def parameters_at_paper_size() -> dict[str, int]:

@@ -83,14 +83,19 @@ def outputs_of(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *_beside()])}
     modules = [".".join(battery.with_suffix("").parts) for battery in batteries]
     command = [sys.executable, "-c", IN_TURN.format(modules), *words]
+    tables = [json.loads(line) for line in _printed(command, environment) if line[:1] == "{"]
+    return {name: hashes for table in tables for name, hashes in table.items()}
+
+
+def _printed(command: list[str], environment: dict[str, str]) -> list[str]:
+    """Lines that a command prints in an empty folder."""
     with tempfile.TemporaryDirectory(prefix="battery-") as place:
         done = subprocess.run(
             command, cwd=place, env=environment, capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise InputError(f"carry: the battery failed: {(done.stderr.splitlines() or ['?'])[-1]}")
-    tables = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {name: hashes for table in tables for name, hashes in table.items()}
+    return done.stdout.splitlines()
 
 
 def _beside() -> list[str]:

@@ -74,11 +74,7 @@ def read_claims(path: Path) -> dict[str, Any]:
 
 
 def _faults(claims: dict[str, Any]) -> Iterator[str]:
-    printed = {
-        (paper, table["id"]): table
-        for paper, content in claims["papers"].items()
-        for table in content["tables"]
-    }
+    printed = _printed(claims)
     for entry in claims["measured"]:
         where = f"measured: {shown(entry['ours'])}"
         yield from _absent(where, entry, printed, [entry["row"]], entry["scores"])
@@ -88,6 +84,15 @@ def _faults(claims: dict[str, Any]) -> Iterator[str]:
         yield from _unjudged(where, order, claims, printed)
     for gate in (gate for gates in claims["gates"].values() for gate in gates):
         run_folder(gate["row"])
+
+
+def _printed(claims: dict[str, Any]) -> dict[tuple[str, str], dict]:
+    """The papers' tables, by paper and id."""
+    return {
+        (paper, table["id"]): table
+        for paper, content in claims["papers"].items()
+        for table in content["tables"]
+    }
 
 
 def _absent(

@@ -45,11 +45,8 @@ GOLDEN = 0.618034  # steps of hue that keep neighbours in the list apart
 
 def predict_images(checkpoint: Path, images: Path, out: Path, points: Path | None = None) -> None:
     """Segments one image or every image of a folder into `out`: instances.json or panoptic.json,
-    and overlays; all of them or, where one cannot be read, none.
-
-    With `points`, a file of points or boxes, what the method makes of them in the images that have
-    some.
-    """
+    and overlays; all of them or, where one cannot be read, none. With `points`, a file of points or
+    boxes, what the method makes of them in the images that have some."""
     paths = image_paths(images)
     method, recipe, categories = load_model(model_of(checkpoint))
     marks = marks_for(method, recipe, categories, points)

@@ -181,11 +181,8 @@ def ship(
 
 def _record(done: Run, weights: Path) -> dict[str, Any]:
     env, recipe = done.read("env.json"), done.read("recipe.json")
-    given = {name: recipe[name] for name in OPTIONS if recipe[name] is not None}
-    options = " ".join(f"--{name} {value}" for name, value in given.items())
-    launch = f"torchrun --standalone --nproc-per-node={env['processes']} -m pointseg.cli"
     return {
-        "command": f"{launch} pretrain mae --out work/pretrain {options}",
+        "command": _command(recipe, env["processes"]),
         "views": recipe["views"],
         "images": f"{recipe['images']} of {recipe['source']}, {recipe['size']} px",
         "device": env["device"],
@@ -194,6 +191,13 @@ def _record(done: Run, weights: Path) -> dict[str, Any]:
         "sha256": _sha256(weights),
         "recipe_sha256": _sha256(done.folder / "recipe.json"),
     }
+
+
+def _command(recipe: dict[str, Any], processes: int) -> str:
+    given = {name: recipe[name] for name in OPTIONS if recipe[name] is not None}
+    options = " ".join(f"--{name} {value}" for name, value in given.items())
+    launch = f"torchrun --standalone --nproc-per-node={processes} -m pointseg.cli"
+    return f"{launch} pretrain mae --out work/pretrain {options}"
 
 
 def _sha256(path: Path) -> str:

@@ -94,15 +94,17 @@ def readme_of(runs: Iterable[Run]) -> str:
         made.setdefault(run.folder.parts[-2], []).append(run)
     lines, cited, planned = [HEADING], _citations(), rows()
     for paper in dict.fromkeys(row.paper for row in planned.values()):
-        lines += [f"## {paper}\n", "| printed row | our row | runs |", "|---|---|---|"]
         mine = (row for row in planned.values() if row.paper == paper)
-        lines += [_line(row, cited.get(row.name, []), made.pop(row.name, [])) for row in mine]
-        lines.append("")
+        body = [_line(row, cited.get(row.name, []), made.pop(row.name, [])) for row in mine]
+        lines += _section(paper, "| printed row | our row | runs |", body)
     if made:
-        lines += ["## Others\n", "| | | runs |", "|---|---|---|"]
-        lines += [f"| | {name} | {_links(runs)} |" for name, runs in made.items()]
-        lines.append("")
+        body = [f"| | {name} | {_links(runs)} |" for name, runs in made.items()]
+        lines += _section("Others", "| | | runs |", body)
     return "\n".join(lines)
+
+
+def _section(title: str, head: str, body: list[str]) -> list[str]:
+    return [f"## {title}\n", head, "|---|---|---|", *body, ""]
 
 
 def _line(row: Row, cited: list[str], runs: list[Run]) -> str:

@@ -29,19 +29,14 @@ from pointseg.structures import Batch, Truth
 
 
 def pictured(corpus: Corpus, count: int, size: int) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """The first training pictures with points, in batches, with true masks and parts.
-
-    Of every thing pointed at its true mask and the parts of its picture, both [n, H, W] in the
-    order of the points. The pictures must be seen at their own size.
-    """
+    """The first training pictures with points, in batches; of every thing pointed at its true mask
+    and the parts of its picture, both [n, H, W]. The pictures must be seen at their own size."""
     marked = corpus.marked()
     marked.indices = marked.indices[:count]
     rows = iter(marked.indices)
     for batch in batches(marked, size):
-        pairs = [
-            truths_of(corpus.train.truth(row), points.things().target)
-            for points, row in zip(batch.points, rows)
-        ]
+        targets = [points.things().target for points in batch.points]
+        pairs = [truths_of(corpus.train.truth(row), each) for each, row in zip(targets, rows)]
         masks, parts = zip(*pairs)
         yield batch, torch.cat(masks), torch.cat(parts)
 

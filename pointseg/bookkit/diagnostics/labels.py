@@ -78,10 +78,8 @@ def accuracy(label: PseudoLabel, truth: Truth) -> float:
 def rounds_study(
     cost: Tensor, units: Tensor, rounds: tuple[int, ...], epsilon: float = 1e-3
 ) -> dict[int, tuple[float, float]]:
-    """Rounds of Sinkhorn -> (mass at the wrong supplier, labels unlike the optimum's).
-
-    Both in percent. cost [n, m], units [n] summing to m. [P2M-S Tab. A2]
-    """
+    """Rounds of Sinkhorn -> (mass at the wrong supplier, labels unlike the optimum's), in percent;
+    cost [n, m], units [n] summing to m. [P2M-S Tab. A2]"""
     demand = cost.new_ones(cost.shape[1])
     optimum = owner(cost, converged_potentials(cost, units, demand, epsilon))
     results = {}

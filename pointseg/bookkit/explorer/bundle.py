@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pointseg.data.files import write_text
 from pointseg.nets.attention import block_queries_keys
 from pointseg.nets.vit import TokenViT, ViTOutput
 from pointseg.structures import Category, Truth
@@ -153,7 +154,4 @@ def write_script(record: Record, folder: Path, name: str) -> str:
             f"{name}: {len(text)} bytes are too many for a page; take a smaller picture or network"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{name}.part"
-    part.write_text(text)
-    part.replace(folder / f"{name}.js")
-    return f"{name}.js"
+    return write_text(folder / f"{name}.js", text).name

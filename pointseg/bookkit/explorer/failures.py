@@ -52,16 +52,12 @@ class Case:
 def find_cases(
     vit: TokenViT, images: Sequence[np.ndarray], truths: Sequence[Truth]
 ) -> dict[str, Case]:
-    """The strongest case of each kind.
-
-    No two in one picture as long as there are pictures enough.
-    """
+    """The strongest case of each kind, no two in one picture while there are pictures enough."""
     cases = [case for i, pair in enumerate(zip(images, truths)) for case in cases_of(vit, i, *pair)]
     chosen: dict[str, Case] = {}
     for kind in KINDS:
-        fresh = [
-            c for c in cases if c.picture not in {other.picture for other in chosen.values()}
-        ] or cases
+        taken = {case.picture for case in chosen.values()}
+        fresh = [case for case in cases if case.picture not in taken] or cases
         chosen[kind] = max(fresh, key=lambda case: case.strength[kind])
     return chosen
 
@@ -84,15 +80,11 @@ def cases_of(vit: TokenViT, picture: int, image: np.ndarray, truth: Truth) -> li
         return []
     clicks = torch.tensor([deepest_pixel(mask) for mask in things.masks.numpy()])
     masks = masks_from_points(vit, image, clicks)
-    recall = (
-        part_recall_of_masks(things, masks)
-        if truth.parts is not None
-        else np.full(len(things), np.nan)
-    )
-    rows = range(len(things))
+    unknown = np.full(len(things), np.nan)
+    recall = unknown if truth.parts is None else part_recall_of_masks(things, masks)
     return [
         Case(picture, clicks[i].tolist(), strengths(truth, things, i, masks[i], float(recall[i])))
-        for i in rows
+        for i in range(len(things))
     ]
 
 

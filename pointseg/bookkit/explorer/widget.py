@@ -127,16 +127,19 @@ class KeyPointExplorer(Settings):
         categories = self.categories + tuple(
             Category(i + 1, n) for i, n in enumerate(names) if i >= len(self.categories)
         )
-        images = {}
-        for row, image in enumerate(self.images):
-            mine = [each for each in self.kept if each["picture"] == row]
-            if mine:
-                (h, w), name = self.sizes[row], self.names[row] or self.entries[row]["title"]
-                points = _points(mine, names, categories, (w / image.shape[1], h / image.shape[0]))
-                images[name] = ImagePoints(h, w, points)
-        if not images:
+        if not self.kept:
             raise InputError(f"{path}: no point is kept yet")
+        images = {}
+        for row in sorted({each["picture"] for each in self.kept}):
+            name = self.names[row] or self.entries[row]["title"]
+            images[name] = self._points_of(row, names, categories)
         write_points(path, PointFile(MANUAL, 1, None, None, categories, images))
+
+    def _points_of(self, row: int, names: list[str], categories: tuple) -> ImagePoints:
+        (h, w), image = self.sizes[row], self.images[row]
+        mine = [each for each in self.kept if each["picture"] == row]
+        scale = (w / image.shape[1], h / image.shape[0])
+        return ImagePoints(h, w, _points(mine, names, categories, scale))
 
     def _bundle(self, row: int, title: str) -> dict[str, Any]:
         image = self.images[row]
@@ -155,7 +158,11 @@ class KeyPointExplorer(Settings):
             whole = _from_url(change["new"])
         except InputError as error:
             self.send({"kind": "refused", "text": str(error)})
-            return
+        else:
+            self._add(whole)
+
+    def _add(self, whole: Image.Image) -> None:
+        """One more picture at the end of the list, and the one that is shown."""
         image = _shrunk(whole)
         self.images.append(image)
         self.sizes.append((whole.height, whole.width))
@@ -197,13 +204,18 @@ def _network(backbone: TokenViT | str | Path) -> TokenViT:
     """
     if isinstance(backbone, TokenViT):
         return backbone
-    if Path(backbone).suffix == ".pt":
-        return _trained(Path(backbone))
-    if Path(backbone).suffix == ".safetensors" or Path(backbone).exists():
-        return read_backbone(Path(backbone))
-    name = str(backbone).removeprefix("timm:")
+    path = Path(backbone)
+    if path.suffix == ".pt":
+        return _trained(path)
+    if path.suffix == ".safetensors" or path.exists():
+        return read_backbone(path)
+    return _of_timm(str(backbone))
+
+
+def _of_timm(text: str) -> TokenViT:
+    name = text.removeprefix("timm:")
     vit = TokenViT(name.split(".")[0])
-    if name != str(backbone):
+    if name != text:
         load_backbone(vit, name)
     return vit
 
