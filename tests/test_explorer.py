@@ -212,7 +212,10 @@ def library_map(numbers, state: dict, seed: int, monkeypatch) -> torch.Tensor:
     )
     monkeypatch.setattr(attention, "block_queries_keys", pair)
     depth = len(numbers.queries)
-    vit, trace = SimpleNamespace(depth=depth), SimpleNamespace(inputs=[numbers.tokens])
+    vit, trace = (
+        SimpleNamespace(depth=depth),
+        SimpleNamespace(inputs=[numbers.tokens], attention=None),
+    )
     row = torch.tensor([numbers.prefix + seed])
     if state["map_kind"] == "rollout":
         return attention.rollout_rows(vit, trace, row, min(state["depth"], depth))[
