@@ -18,7 +18,7 @@
 # bring your own, and how the library makes sure that a weak method learns from nothing else.
 
 # %% tags=["parameters"]
-images: int = 60  # pictures of the small Bestiary that this page makes
+images: int = 40  # pictures of the small Bestiary that this page makes
 size: int = 192  # pixels of a side
 seed: int = 0
 
@@ -97,7 +97,7 @@ for row, index in enumerate((3, 5, 8)):
 # 2017, and read back by the same loaders that read those. There is no second way for toys.
 #
 # ```
-# pointseg data make OUT --layout all --images 60 --seed 0
+# pointseg data make OUT --layout all --images 40 --seed 0
 # pointseg data check OUT
 # ```
 
