@@ -335,10 +335,10 @@ def bench_table(
 ) -> str:
     """Rows that a bed of the label bench has scored: named rows of the plan against its scores; a
     (bed, row) stands on another bed."""
-    places = {n: row if isinstance(row, tuple) else (bed, row) for n, row in ours.items()}
+    sources = {n: row if isinstance(row, tuple) else (bed, row) for n, row in ours.items()}
     lines = [
         [escape(n), *(number(_on_bench(held.runs, f"bench-{b}", row, s)) for s in scores)]
-        for n, (b, row) in places.items()
+        for n, (b, row) in sources.items()
     ]
     return table([f"labels, bed {bed}", *map(escape, scores)], lines)
 
