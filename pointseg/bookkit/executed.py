@@ -76,16 +76,19 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     cells, root = notebook.cells, folder.resolve().parent
     first, last = WATCH, f"print(watched.report({str(root)!r}))"
     notebook.cells = [new_code_cell(first), *cells, new_code_cell(last)]
-    place = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(
-        notebook, timeout=SECONDS, resources=place, kernel_manager_class=ForkedKernels
-    )
     began = time.time()
-    client.execute()
+    client_of(notebook, folder).execute()
     touched = json.loads(notebook.cells[-1].outputs[0].text)
     notebook.cells = cells
     notebook.metadata["execution"] = hashed(touched, root, began)
     return notebook
+
+
+def client_of(notebook: nbformat.NotebookNode, folder: Path) -> NotebookClient:
+    place = {"metadata": {"path": str(folder)}}
+    return NotebookClient(
+        notebook, timeout=SECONDS, resources=place, kernel_manager_class=ForkedKernels
+    )
 
 
 def hashed(touched: dict[str, list[str]], root: Path, began: float) -> dict[str, Any]:

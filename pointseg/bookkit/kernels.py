@@ -86,9 +86,8 @@ def serve(packages: list[str]) -> None:
             become(**json.loads(line))
         kernels.append(Forked(pid))
         print(pid, flush=True)
-    for kernel in kernels:
-        if kernel.poll() is None:
-            kernel.send_signal(signal.SIGKILL)
+    for kernel in (one for one in kernels if one.poll() is None):
+        kernel.send_signal(signal.SIGKILL)
 
 
 def become(words: list[str], folder: str, environment: dict[str, str]) -> None:

@@ -81,15 +81,20 @@ def _of_stage(
     for name in ("learns_from", "starts_from", "student"):
         source = given.source("stages", k, name) or "the method's usual chain"
         yield f"{label}.{name}", getattr(stage, name), source
-    stated = getattr(cls, "TRAINING", {}).get(scale, Training())
+    for name, value, source in _training(k, stage, scale, given, last):
+        yield f"{label}.training.{name}", value, source or _stated((cls,), name, value, Training())
+    yield from _config(k, stage, scale, given, last)
+
+
+def _training(k: int, stage: Stage, scale: str, given: Given, last: bool) -> Iterator[tuple]:
+    """Name and value of each setting of a training, and who but the method says it."""
+    stated = getattr(method_class(stage.method), "TRAINING", {}).get(scale, Training())
     for field in fields(Training):
         value = getattr(stage.training, field.name)
         source = _given_to(k, ("training", field.name), given, last)
         if not source and value != getattr(stated, field.name):
             source = f"scale {scale}, {_keyword(sys.modules[Scale.__module__], 'SCALES')}"
-        source = source or _stated((cls,), field.name, value, Training())
-        yield f"{label}.training.{field.name}", value, source
-    yield from _config(k, stage, scale, given, last)
+        yield field.name, value, source
 
 
 def _config(k: int, stage: Stage, scale: str, given: Given, last: bool) -> Iterator[tuple]:

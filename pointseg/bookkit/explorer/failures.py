@@ -122,8 +122,7 @@ def strengths(
         "success": inside / float((mask | thing).sum()),
         "same class": float((mask & things.masks[same].any(0)).sum()) / area,
         "split": missed_piece(thing.numpy(), mask.numpy()),
-        # a part is held with nothing else:
-        # the object is mostly missed and little beside it is taken
+        # a part with nothing else: the object is mostly missed and little beside it is taken
         "part only": 0.0 if np.isnan(recall) else (1 - recall) * inside / area,
         "ground": float((mask & ground).sum()) / area,
     }

@@ -124,9 +124,8 @@ class KeyPointExplorer(Settings):
         a name that no category has starts a new one."""
         names = [c.name for c in self.categories]
         names += sorted({each["name"] or "object" for each in self.kept} - set(names))
-        categories = self.categories + tuple(
-            Category(i + 1, n) for i, n in enumerate(names) if i >= len(self.categories)
-        )
+        new = [Category(i, name) for i, name in enumerate(names, 1)][len(self.categories) :]
+        categories = (*self.categories, *new)
         if not self.kept:
             raise InputError(f"{path}: no point is kept yet")
         images = {}

@@ -42,12 +42,9 @@ def probe(vit: TokenViT, images: list[ProbeImage], batch: int = 32) -> dict[str,
 
 @torch.no_grad()
 def portrait(vit: TokenViT, images: list[ProbeImage], shown: int) -> dict[str, Tensor]:
-    """Small maps of the first images to look at, bytes.
-
-    `pca` [shown, h, w, 3]: three main directions common to them, as colours; `similarity`
-    [shown, h, w]: of each token to the one under the image's last point; and both `_centred`, with
-    each position's mean over all the images taken off.
-    """
+    """Small maps of the first images to look at, bytes: `pca` [shown, h, w, 3], three main
+    directions common to them, as colours; `similarity` [shown, h, w], of each token to the one
+    under the image's last point; and both `_centred`, with each position's mean taken off."""
     maps = feature_maps(vit, images)
     looks = {}
     for suffix, features in (("", maps[:shown]), ("_centred", (maps - maps.mean(0))[:shown])):
