@@ -117,6 +117,12 @@ def test_planted_arithmetic_of_the_bench_is_red_for_the_bench_alone(project, bef
         scores.write_text(text)
 
 
+def test_the_bench_may_score_more_but_nothing_else():
+    before, more, other = ({"outputs": words} for words in ("a b", "a b c", "a c"))
+    assert carry.still_says(before, before) and carry.still_says(before, more)
+    assert not carry.still_says(before, other) and not carry.still_says(more, before)
+
+
 def test_the_command_checks_the_commit_out_and_records_what_is_equal(
     project, tmp_path, monkeypatch
 ):

@@ -63,10 +63,12 @@ def outputs(recipe: Recipe, run: Run) -> str:
 
 
 def bench_outputs(recipe: Recipe, run: Run) -> str:
-    """Hash of what the bench says of a chain's labels, on average and object by object."""
+    """Hashes of what the bench says of a chain's labels: a word for every score and every column
+    of the objects, so that another column leaves the words of the others as they are."""
     score_rows("battery", {"row": recipe}, {"row": run}, {"row": recipe})
     columns = [column.tolist() for column in objects_of(run).values()]
-    return sha8(sorted(leaves([run.metrics["bench"], columns, run.read("data.json")["points"]])))
+    shown = [*run.metrics["bench"].values(), *columns, run.read("data.json")["points"]]
+    return " ".join(sorted({sha8(list(leaves(each))) for each in shown}))
 
 
 def leaves(value: Any) -> Iterator[str]:

@@ -38,10 +38,7 @@ def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str
         old = before.get(method)
         if old is None and method.startswith("page: "):
             continue
-        equal = old is not None and (old["battery"], old["outputs"]) == (
-            new["battery"],
-            new["outputs"],
-        )
+        equal = old is not None and old["battery"] == new["battery"] and still_says(old, new)
         lines.append(f"{'equal' if equal else 'DIFFERS':8} {method}")
         if equal and old["code"] != new["code"]:
             commits = {"base": commit(here, base), "commit": working_tree(here)}
@@ -50,6 +47,11 @@ def carry(base: str, methods: Sequence[str] = (), runs: Path = RUNS) -> list[str
     if kept:
         write_carried([*read_carried(runs), *kept], runs)
     return lines
+
+
+def still_says(old: dict[str, str], new: dict[str, str]) -> bool:
+    """Whether everything that came out before comes out now; the bench may score more."""
+    return set(old["outputs"].split()) <= set(new["outputs"].split())
 
 
 @contextmanager
