@@ -315,7 +315,7 @@ def publish(executed: Path, target: Path) -> None:
     pictures: what a page shows is a file of the run, or is drawn again from its numbers."""
     if not executed.exists():
         return
-    text = json.dumps(_without_pictures(json.loads(executed.read_text())), indent=1) + "\n"
+    text = json.dumps(_without_images(json.loads(executed.read_text())), indent=1) + "\n"
     paths = sysconfig.get_paths()
     for place in (paths["purelib"], paths["stdlib"], str(Path.cwd()), str(Path.home())):
         text = text.replace(json.dumps(f"{place}/")[1:-1], "")
@@ -323,7 +323,7 @@ def publish(executed: Path, target: Path) -> None:
     executed.unlink()
 
 
-def _without_pictures(notebook: dict[str, Any]) -> dict[str, Any]:
+def _without_images(notebook: dict[str, Any]) -> dict[str, Any]:
     for output in (each for cell in notebook["cells"] for each in cell.get("outputs", [])):
         for kind in [kind for kind in output.get("data", {}) if kind.startswith("image/")]:
             del output["data"][kind]
