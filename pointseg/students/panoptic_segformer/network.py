@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pointseg.nets.convnet import ConvBackbone
 from pointseg.nets.deformable_encoder import ConvNeck, DeformableEncoder, Memory, sine_code
+from pointseg.nets.frozen_backbone import FrozenBackbone
 from pointseg.nets.location_decoder import (
     CellStart,
     LearntStart,
@@ -32,6 +33,7 @@ class StudentConfig:
     # of a timm backbone: "timm" (its hub's, ImageNet [PSF Sec. 4.1]), "imagenet" (the registry
     # package's), a file, or None
     weights: str | None = "timm"
+    backbone_learns: bool = True  # of a timm backbone; without it maps of an image are made once
     width: int = 256  # [PSF Sec. 4.1]
     heads: int = 8  # [PSF Sec. 4.1]
     neck: Literal["deformable", "conv"] = "deformable"  # [PSF Sec. 3.2]; "conv" for a CPU
@@ -142,7 +144,8 @@ class PanopticSegFormer(nn.Module):
 def _backbone(a: StudentConfig) -> tuple[nn.Module, list[int]]:
     if a.backbone == "conv":
         return ConvBackbone(a.width, a.strides), [a.width] * len(a.strides)
-    backbone = TimmBackbone(a.backbone, a.strides, a.weights)
+    network = TimmBackbone if a.backbone_learns else FrozenBackbone
+    backbone = network(a.backbone, a.strides, a.weights)
     return backbone, backbone.channels
 
 
