@@ -113,6 +113,7 @@ def speed(trial: Trial) -> dict[str, Any]:
         training = StageTraining(Chain(open_corpus(recipe), Path(folder)), 0)
         records = list(steps_of(training, trial.steps, device))
         here = list(steps_of(training, 1, "cpu"))[:1] if device == "cuda" else records[:1]
+        count = parameters(training)
     later = records[1:] or records
     seconds = sum(each["seconds"] for each in later)
     batch = recipe.stage.training.batch
@@ -122,7 +123,7 @@ def speed(trial: Trial) -> dict[str, Any]:
         "data_wait_share": round(sum(each["wait"] for each in later) / seconds, 4),
         "memory_gb": round(max(memory(device), later[-1]["memory_gb"]), 3),
         "first_loss": records[0]["loss"], "first_loss_cpu": here[0]["loss"],
-        "parameters": parameters(training),
+        "parameters": count,
     }  # fmt: skip
 
 
