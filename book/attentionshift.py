@@ -475,7 +475,7 @@ display(HTML(report.table(list(coverage), [[f"{v:.0f}" for v in coverage.values(
 display(HTML(report.gates_table(held.claims, "AS", ["as-bestiary", "as-photos", "as-people"], Path(runs))))
 
 # %% [markdown]
-# Of students the premise asks that full masks reach an mAP50 of 60 and an mAP75 of 35, and a PQ five points above the
+# Of students the premise asks that full masks reach 60 in mAP50 and 35 in mAP75, and a PQ five points above the
 # weak methods' students:
 
 # %% tags=["remove-input"]
