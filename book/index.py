@@ -24,9 +24,10 @@
 # | EXITS {cite}`exits` | four extreme points | a random walk over attention from the extreme points | **the supplement alone** (Tables a1 to a5); the main paper was not at hand | none published |
 # | MAL {cite}`mal` | boxes | a generator of masks taught by boxes and colour | the official code | [mask-auto-labeler](https://github.com/NVlabs/mask-auto-labeler) |
 #
-# All have chapters and rows. Measured since the rebuild: labels of AttentionShift on photographs
-# with five seeds; with one seed labels of Point2Mask and EPLD on photographs, and EXITS' walk on
-# Bestiary.
+# All have chapters and rows. Measured so far are labels: AttentionShift on photographs (five seeds)
+# and on people who touch (three), EPLD with six layers and with one on photographs (two),
+# Point2Mask on photographs (one), and EXITS' walk on Bestiary (three). {doc}`results` has their
+# verdicts; the table below is of trained students, none of which has been run yet.
 #
 # Start with {doc}`one_question`: all answers have one form, and it is written once.
 
