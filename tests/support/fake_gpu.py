@@ -25,7 +25,8 @@ INDEXING = {
     aten._index_put_impl_.default,
 }
 JOINING = {aten.cat.default, aten.stack.default}
-CHECKED_INSIDE = {torch.nn.functional.one_hot}  # compare with a range that torch makes itself
+# They make a tensor themselves, to compare with or to fill: it lies where its like does
+CHECKED_INSIDE = {torch.nn.functional.one_hot, torch._C._nn.pad_sequence}
 
 
 class Elsewhere(Tensor):
