@@ -12,7 +12,7 @@ LET_THROUGH = [
     ("/x/site-packages/ot/datasets", "invalid escape sequence '\\d'", OLD),
     ("/x/site-packages/ot/datasets", "invalid escape sequence '\\d'", SyntaxWarning),
     ("nbclient.client", "datetime.datetime.utcnow() is deprecated", OLD),
-    ("multiprocessing.popen_fork", "This process (pid=3) is multi-threaded, use of fork() may", OLD),
+    ("multiprocessing.popen_fork", "This process (pid=3) is multi-threaded, use of fork", OLD),
 ]
 
 
