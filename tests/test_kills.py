@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.long_form import LONG_FORM, STOPS
 
-STOPS = int(os.environ.get("POINTSEG_STOPS", "1"))  # of each command
-LONG = 5  # and more: the long form, all of it
+QUICK = ["data make", "points", "predict", "labels", "train"]  # [] is every command
 
 
 def reports_of(program, root, place, *words, seconds=3000):
@@ -30,20 +30,21 @@ def stops_in(reports):
 
 
 def test_stopped_commands_leave_nothing_half_done_and_end_the_same(tmp_path, root):
-    reports = reports_of("killed_commands.py", root, tmp_path, str(STOPS))
-    assert [report["faults"] for report in reports] == [[]] * 10
-    assert stops_in(reports) >= 2 * STOPS  # others came too late
+    names = [] if LONG_FORM else QUICK
+    reports = reports_of("killed_commands.py", root, tmp_path, str(STOPS), *names)
+    assert [report["faults"] for report in reports] == [[]] * (len(names) or 10)
+    assert stops_in(reports) >= (2 * STOPS if LONG_FORM else 1)  # others came too late
 
 
 def test_two_and_three_at_once_are_one(tmp_path, root):
-    names = ["bench", "predict", "run", "pretrain"] if STOPS < LONG else []  # [] for all
+    names = [] if LONG_FORM else ["bench", "predict"]
     reports = reports_of("commands_together.py", root, tmp_path, *names)
     assert [report["faults"] for report in reports] == [[]] * (len(names) or 8)
     refused = {report["command"] for report in reports if 2 in report["codes"]}
-    assert {"bench", "run", "pretrain"} <= refused
+    assert {"bench", *(["run", "pretrain"] if LONG_FORM else [])} <= refused
 
 
-@pytest.mark.skipif(STOPS < LONG, reason="the long form of the kill tests: POINTSEG_STOPS=12")
+@pytest.mark.skipif(not LONG_FORM, reason="the long form of the kill tests: POINTSEG_STOPS=12")
 def test_stopped_kernels_and_engines_end_the_same(tmp_path, root):
     reports = reports_of("killed_kernels.py", root, tmp_path, str(STOPS // 3), seconds=6000)
     assert [report["faults"] for report in reports] == [[]] * 3

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny_method as tiny
+from support.long_form import LONG_FORM
 
 from pointseg.lab import carry
 from pointseg.lab import notebook as notebooks
@@ -265,7 +266,10 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SIGNALS = [signal.SIGTERM, signal.SIGINT] if LONG_FORM else [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, number):
     path = chapter(place, WAITING)
     code = f"from pointseg.lab.notebook import run_notebook; run_notebook({str(path)!r}, {{}})"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.at_work import leftovers
+from support.long_form import LONG_FORM
 
 from pointseg.data.bestiary import make
 from pointseg.lab import run_record
@@ -57,6 +58,7 @@ def results(place):
 
 
 STOPPED = [(signal.SIGTERM, 1.0, 130), (signal.SIGINT, 2.0, 130), (signal.SIGKILL, 0.5, -9)]
+STOPPED = STOPPED if LONG_FORM else STOPPED[:1]
 
 
 @pytest.mark.parametrize("number, delay, code", STOPPED)
