@@ -13,7 +13,7 @@ book: _build/.book
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check pointseg tests
-	OMP_NUM_THREADS=1 timeout 1200 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 timeout 1500 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 env: .venv/.ready
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import stage_batch
+from support.long_form import LONG_FORM
 from support.same_stages import differing, stages_in
 
 from pointseg.lab.batch import job
@@ -83,6 +84,7 @@ def kill_somebody(rng, batch, runs):
     return True
 
 
+@pytest.mark.skipif(not LONG_FORM, reason="the long form: POINTSEG_STOPS=12")
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(place, whole):
     rng, kills, number = random.Random(0), 0, 0
     while kills < KILLS or number == 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import same_process
+from support.long_form import LONG_FORM
 
 from pointseg.bookkit import figures
 from pointseg.lab import notebook
@@ -139,6 +140,7 @@ def checked_by_nbval(path):
     return [line for line in failure.splitlines() if line.startswith(("PASSED", "FAILED"))]
 
 
+@pytest.mark.skipif(not LONG_FORM, reason="the long form: POINTSEG_STOPS=12")
 def test_nbval_trains_a_run_again_and_sees_a_score_that_moved(root, place, monkeypatch):
     (place[0].parent / "book").mkdir(exist_ok=True)
     (

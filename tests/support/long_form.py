@@ -1,4 +1,4 @@
-"""How much of the stopping is done: one of each kind by default, all of it by POINTSEG_STOPS=12."""
+"""The long form of the tests, by POINTSEG_STOPS=12: every stop, and what takes minutes."""
 
 import os
 
