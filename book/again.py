@@ -27,24 +27,17 @@ rtol: float = 0.05  # of a score
 atol: float = 1.0  # percent points
 
 # %%
-import shutil
-
-from pointseg.lab.experiment import experiment
+from pointseg.lab.again import done_again, kept_run
 from pointseg.lab.notebook import compare_results, measured
-from pointseg.lab.recipe import Recipe
-from pointseg.lab.run_record import Run, home, unrecorded
+from pointseg.lab.run_record import home
 
-kept = Run(home() / "runs" / again)
-recipe = Recipe.from_json((kept.folder / "recipe.json").read_text())
-fresh = unrecorded(f"again-{recipe.sha8}")
-shutil.rmtree(fresh.root, ignore_errors=True)
+kept, recipe = kept_run(again, home() / "runs")
 
 # %% [markdown]
 # ## Training
 
 # %%
-with fresh.recording():
-    experiment(recipe, fresh)
+fresh = done_again(kept, recipe)
 
 # %% [markdown]
 # ## Scores that moved further than the tolerances

@@ -11,15 +11,15 @@ from typing import Any
 
 from pointseg.lab.bench import score_rows
 from pointseg.lab.experiment import experiment
+from pointseg.lab.notebook import compare_results, measured
 from pointseg.lab.plan import beds
 from pointseg.lab.recipe import Recipe
-from pointseg.lab.run_record import RUNS, Run, environment, flat, unrecorded
+from pointseg.lab.run_record import RUNS, Run, environment, unrecorded
 from pointseg.structures import InputError
 
-# Of a score in percent, as book/again.py has it: kernels of another processor round otherwise, and
-# a training multiplies what rounding does.
+# Of a score in percent: kernels of another processor round otherwise, and a training multiplies
+# what rounding does.
 RTOL, ATOL = 0.05, 1.0
-COUNTED = ("bench/", "val/", "labels/")  # what names of scores begin with
 
 
 def again(name: str, runs: Path = RUNS, data: str | None = None) -> Iterator[str]:
@@ -27,13 +27,13 @@ def again(name: str, runs: Path = RUNS, data: str | None = None) -> Iterator[str
     kept, recipe = kept_run(name, runs)
     yield f"{name}: kept from {machine(kept.read('env.json'))}; again on {machine(environment())}"
     fresh = done_again(kept, recipe if data is None else replace(recipe, data=data))
-    before, now = (scores(run) for run in (kept, fresh))
-    moved = [name for name in before if not within(before[name], now.get(name))]
+    before, now = (measured(run.folder) for run in (kept, fresh))
     yield f"{'':24} {'kept':>8} {'again':>8} {'moved':>8} {'may move':>9}"
     for each, value in before.items():
         yield compared(each, value, now.get(each))
+    moved = compare_results(fresh.folder, kept.folder, RTOL, ATOL)
     if moved:
-        raise InputError(f"{name}: {', '.join(moved)} moved by more than they may")
+        raise InputError(f"{name} moved further than it may: {'; '.join(moved)}")
     yield f"all {len(before)} scores are within {ATOL:g} points + {100 * RTOL:g} % of the kept one"
 
 
@@ -65,21 +65,7 @@ def done_again(kept: Run, recipe: Recipe) -> Run:
     return fresh
 
 
-def scores(run: Run) -> dict[str, float]:
-    """What was measured, without what differs from machine to machine."""
-    return {k: v for k, v in flat(run.metrics).items() if k.startswith(COUNTED)}
-
-
-def within(kept: float, now: float | None) -> bool:
-    return now is not None and abs(now - kept) <= reach(kept)
-
-
-def reach(kept: float) -> float:
-    return ATOL + RTOL * abs(kept)
-
-
 def compared(name: str, kept: float, now: float | None) -> str:
     if now is None:
         return f"{name:24} {kept:8.2f} {'-':>8}"
-    mark = "" if within(kept, now) else "  too far"
-    return f"{name:24} {kept:8.2f} {now:8.2f} {now - kept:+8.2f} {reach(kept):9.2f}{mark}"
+    return f"{name:24} {kept:8.2f} {now:8.2f} {now - kept:+8.2f} {ATOL + RTOL * abs(kept):9.2f}"

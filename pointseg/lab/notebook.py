@@ -387,8 +387,9 @@ def compare_results(one: Path, other: Path, rtol: float = 0.05, atol: float = 0.
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """The metrics of a run; what is kept of its stages is a matter of the machine."""
-    return flat(Run(folder).result.get("metrics", {}))
+    """The metrics of a run; its seconds and its stages are a matter of the machine."""
+    metrics = flat(Run(folder).result.get("metrics", {}))
+    return {name: value for name, value in metrics.items() if name != "seconds"}
 
 
 def _declared(node: ast.stmt, path: Path) -> Parameter:
