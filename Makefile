@@ -4,6 +4,9 @@ BIN := .venv/bin
 # book/_assets/explorer is drawn by the chapters themselves
 SOURCES := $(shell find pointseg book runs -type f -not -name '*.pyc' -not -path 'book/_assets/explorer/*') _config.yml
 PAGE := _build/html/index.html
+# Empty: Python keeps what it has compiled, whatever the shell says. A process that imports torch and
+# the library takes a third of the time then, and tests and chapters start hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: book test env smoke clean
 

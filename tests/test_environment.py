@@ -1,6 +1,8 @@
 """pyproject.toml, environment.yml and constraints.txt must tell one story."""
 
+import os
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -83,3 +85,10 @@ def test_the_packages_of_the_project_are_declared(files):
         r for k, group in project["optional-dependencies"].items() if k != "all" for r in group
     ]
     assert set(FIXED) <= {Requirement(r).name for r in project["dependencies"] + extras}
+
+
+def test_python_keeps_what_it_compiles_whatever_the_shell_says(root):
+    words = ["make", "--no-print-directory", "--eval", "shown: ; @printenv PYTHONDONTWRITEBYTECODE"]
+    shell = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    shown = subprocess.check_output([*words, "shown"], cwd=root, env=shell, text=True)
+    assert shown.strip() == ""

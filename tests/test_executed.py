@@ -26,6 +26,7 @@ _ = Path("drawn.part").rename("drawn.js")
 
 @pytest.fixture
 def book(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")  # what is compiled lies beside its source
     monkeypatch.setattr(kernels, "PACKAGES", ("ipykernel.kernelapp",))
     for name, text in (("answers.py", "VALUE = 41\n"), ("runs/a.txt", "one"), ("other.py", "")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -46,7 +47,7 @@ def test_a_chapter_is_executed_once_and_again_after_every_kind_of_change(book):
     (root / "answers.py").touch()
     assert executed.fresh(CHAPTER, book) is not None  # nothing that it read says anything else
 
-    (root / "answers.py").write_text("VALUE = 42\n")  # a library edit: new source, so new output
+    (root / "answers.py").write_text("VALUE = +42\n")  # a library edit: new source, so new output
     assert executed.fresh(CHAPTER, book) is None
     assert printed(executed.read(CHAPTER, book)) == "42 ['a.txt'] one\n"
     (root / "runs" / "a.txt").write_text("two")  # a run read

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ELSEWHERE = (".venv", "_build", ".git", "work")  # no sources of a page
+CACHE = "__pycache__"  # nor what Python compiles, and renames where it is whole
 OPENED: dict[Path, str] = {}  # file -> how it was opened
 LISTED: set[Path] = set()
 
@@ -43,9 +44,9 @@ def resolved(name: str | bytes | os.PathLike) -> Path:
 def _note(event: str, what: tuple) -> None:
     if event == "open" and not isinstance(what[0], int):
         path, writes = resolved(what[0]), what[2] & (os.O_WRONLY | os.O_RDWR)
-        if path.suffix != ".pyc" and not path.name.startswith("__editable__"):
+        if path.parent.name != CACHE and not path.name.startswith("__editable__"):
             OPENED[path] = "w" if writes else OPENED.get(path, "r")
-    elif event == "os.rename":
+    elif event == "os.rename" and resolved(what[1]).parent.name != CACHE:
         OPENED.pop(resolved(what[0]), None)
         OPENED[resolved(what[1])] = "w"
     elif event in ("os.scandir", "os.listdir") and not isinstance(what[0], int):
