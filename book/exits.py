@@ -46,7 +46,6 @@ from pointseg.data.bestiary import draw
 from pointseg.papers.exits.method import CONFIGS
 from pointseg.papers.exits.retrieval import Levels
 from pointseg.papers.exits.walk import residual
-from pointseg.lab.verdicts import on_bench
 
 # %matplotlib inline
 figures.compact()
@@ -61,8 +60,7 @@ bench = {name: Path(runs) / f"bench-exits-{name}" for name in ("walk", "even", "
 # itself; a late layer beats the mean of all; warm-up helps; and a start by masked auto-encoding is best.
 
 # %% tags=["remove-input"]
-display(HTML(report.orders_table(held, "EXITS")))
-display(HTML(report.bench_verdicts_table([v for v in on_bench(held.claims, Path(runs)) if v.id.startswith("EXITS")])))
+display(HTML(report.paper_verdicts(held, "EXITS")))
 
 # %% [markdown]
 # The paper's numbers are AP of a segmenter, ours beside them the overlap of *labels* with the truth: that is what these
@@ -297,8 +295,6 @@ display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, 
 # %% tags=["remove-input"]
 for number in ("a1", "a2", "a3", "a4"):
     display(HTML(f"<p>Table {number}.</p>" + report.printed_table(held, "EXITS", number)))
-start = {"shipped, by masked auto-encoding": "exits-full", "random": "exits-taba4-random"}
-display(HTML(report.ours_table(held, "Table a4, ours", start, {"labels, IoU": "labels/mIoU"})))
 
 # %% [markdown]
 # Table a5. Parameters are counted at the paper's size, in millions; the generator has the printed number only with MAL's
@@ -363,12 +359,14 @@ starts = {"ImageNet's features under young blocks": "exits-taba4-imagenet"}
 display(HTML(report.bench_table(held, "exits-even", {**walk_rows, **starts}, named)))
 
 # %% [markdown]
-# The same after the warm-up, 200 steps of 12 crops, half of them, and none:
+# The same after the warm-up, 200 steps of 12 crops, half of them, and none; then hops and layers after all of it, without levels:
 
 # %% tags=["remove-input"]
 warm = {"no warm-up": "exits-taba3-0", "half": "exits-taba3-4", "whole, mean of all layers": "exits-full",
         "whole, layer 4": "exits-taba1-8", "whole, layer 5": "exits-taba1-10", "whole, layer 6": "exits-taba1-12"}  # fmt: skip
 display(HTML(report.bench_table(held, "exits-walk-warm", warm, named)))
+even_warm = {name: row for name, row in walk_rows.items() if row == "exits-full" or "-taba1-" in row or "-taba2-" in row}
+display(HTML(report.bench_table(held, "exits-even-warm", even_warm, named)))
 
 # %% [markdown]
 # `iou_same` is over objects that touch their own class. `taken` is the number to Fig. a4: of the pixels of such neighbours that
@@ -418,15 +416,6 @@ display(HTML(report.ours_table(held, "nuclei", nuclei, {"AP": "val/AP", "AP50": 
 # %% [markdown]
 # ## Beyond the paper
 #
-# ### Other readings of the score
-
-# %% tags=["remove-input"]
-labels = {"IoU": "labels/mIoU", "IoU, touching": "labels/mIoU_touching"}
-others = {"difference of means": "exits-full", "share f / (f + b)": "exits-score-ratio", "difference over its largest": "exits-score-relative",
-            "three rounds of Sinkhorn": "exits-sinkhorn3", "every point alike": "exits-unbalanced"}  # fmt: skip
-display(HTML(report.ours_table(held, "reading", others, labels)))
-
-# %% [markdown]
 # ### Neighbours' clicks as ground
 #
 # The paper's failure (Fig. a4) is a neighbour of the same class in the box: the walk takes it for the object. Its own open

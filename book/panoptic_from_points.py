@@ -56,7 +56,7 @@ package = Path("../pointseg")
 # EPLD print beside theirs. What our runs say of the orders:
 
 # %% tags=["remove-input"]
-display(HTML(report.orders_table(held, "P2M")))
+display(HTML(report.paper_verdicts(held, "P2M")))
 
 # %% [markdown]
 # ## Notation

@@ -48,11 +48,10 @@ from pathlib import Path
 from IPython.display import HTML, Markdown, display
 
 from pointseg.bookkit import forest, report
-from pointseg.lab.verdicts import on_bench
 
 # %matplotlib inline
 held = report.trial(Path(claims), Path(runs))
-verdicts = on_bench(held.claims, Path(runs))
+verdicts = held.on_bench
 
 # %% [markdown]
 # ## What the labels say

@@ -15,6 +15,7 @@ from pointseg.lab.evaluation import Scored, write_by_image
 from pointseg.lab.plan import rows
 from pointseg.lab.recipe import PointChoice
 from pointseg.lab.run_record import Run
+from pointseg.lab.verdicts import Step, Verdict
 from pointseg.structures import InputError
 
 BASE, FULL = "as-tab3-baseline", "as-full"
@@ -199,20 +200,52 @@ def test_an_infinite_setting_finds_its_run(tmp_path, add):
     assert [v.score for v in report.values_of("as-tab4-alphainf", "val/AP50", runs)] == [50]
 
 
-SWEEP = [CLAIMS["orders"][0] | {"sweep": True}]
+ON_BED = CLAIMS | {"orders": [CLAIMS["orders"][0] | {"sweep": True, "beds": ["a", "b"]}]}
 
 
-def test_a_sweep_shows_its_range_beside_the_spread_over_seeds(tmp_path, add):
-    def line():
-        return report.sweeps_table(trial(tmp_path, orders=SWEEP), "AS")
+def on_bed(row, seed, iou, bed="a"):
+    folder = Path("runs") / f"bench-{bed}" / row / f"s{seed}"
+    return report.Finished(Run(folder), None, {"seed": seed}, {"bench/iou": iou})
 
-    add(FULL, 30, 0)
-    assert "<td>15.2</td><td>-</td><td>-</td>" in line()
-    add(FULL, 33, 1)
-    add(FULL, 36, 2)
-    assert "<td>15.2</td><td>-</td><td>3.0</td>" in line()
-    add(BASE, 35, 0)
-    assert "<td>15.2</td><td>5.0</td><td>3.0</td>" in line()
+
+def judged_by_beds(tmp_path, runs, *words):
+    """A trial whose beds "a" and "b" are given their words, as if they had been computed."""
+    held = report.Trial(ON_BED, runs, tmp_path)
+    held.on_bench = [
+        Verdict("AS-3", "", bed, word, (Step(BASE, FULL, word),), missed)
+        for bed, (word, *missed) in zip("ab", words)
+    ]
+    return held
+
+
+def test_a_sweep_shows_its_range_on_each_bed_beside_the_spread_over_seeds(tmp_path):
+    runs = [on_bed(FULL, seed, iou) for seed, iou in enumerate((30, 33, 36))]
+    page = report.sweeps_table(report.Trial(ON_BED, runs, tmp_path), "AS")
+    assert "<td>15.2</td><td>a</td><td>-</td><td>3.0</td>" in page
+    assert "<td>15.2</td><td>b</td><td>-</td><td>-</td>" in page
+    page = report.sweeps_table(report.Trial(ON_BED, [*runs, on_bed(BASE, 0, 35)], tmp_path), "AS")
+    assert "<td>15.2</td><td>a</td><td>5.0</td><td>3.0</td>" in page
+
+
+def test_an_order_that_beds_judge_is_none_of_the_students(tmp_path, add):
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [35, 36.5, 34])
+    held = report.Trial(ON_BED, report.finished(tmp_path / "runs"), tmp_path / "runs")
+    assert held.verdicts == {} and held.order_rows() == []
+    assert [verdict.place for verdict in held.on_bench] == ["a", "b"]
+    assert "AS-3, a" in report.paper_verdicts(held, "AS")
+
+
+def test_a_table_that_beds_judge_shows_their_labels_and_their_words(tmp_path):
+    runs = [on_bed(FULL, 0, 40.0), on_bed(BASE, 0, 44.0)]
+    held = judged_by_beds(tmp_path, runs, (report.CONTRADICTED,), (report.NOT_RUN,))
+    page = report.printed_table(held, "AS", "3")
+    assert "labels, a: IoU" in page and "labels, b" not in page and "ours, small" not in page
+    assert ">44.0</a>" in page and page.count(">contradicted<") == 2
+    outside = judged_by_beds(tmp_path, runs, (report.OUTSIDE, "a gate"), (report.NOT_RUN,))
+    assert report.printed_table(outside, "AS", "3").count(">outside<") == 2
+    empty = judged_by_beds(tmp_path, [], (report.NOT_RUN,), (report.NOT_RUN,))
+    assert {cell.verdict for cell in empty.cells()} == {report.NOT_RUN}
 
 
 def test_a_sign_between_our_rows_is_printed_where_it_is_true():
@@ -291,9 +324,7 @@ def test_all_printed_cells_of_the_four_papers_are_listed(root):
 
 
 def test_a_bed_s_rows_stand_in_a_table_and_no_other_bed_s():
-    runs = [report.Finished(Run(Path("runs") / f"bench-{bed}" / "epld-full" / f"s{seed}"), None,
-                            {"seed": seed}, {"bench/iou": score})
-            for bed, seed, score in (("a", 0, 10.0), ("a", 1, 20.0), ("ab", 0, 90.0))]  # fmt: skip
+    runs = [on_bed("epld-full", *each) for each in ((0, 10.0), (1, 20.0), (0, 90.0, "ab"))]
     page = report.bench_table(report.Trial(CLAIMS, runs), "a", {"full": "epld-full"}, ["iou", "PQ"])
     assert "15.0" in page and "n=2" in page and "90" not in page and "<td>-</td>" in page
 

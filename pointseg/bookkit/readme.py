@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pointseg.bookkit import figures, six_points
 from pointseg.bookkit.report import NOT_RUN, trial
-from pointseg.lab.verdicts import Verdict, on_bench
+from pointseg.lab.verdicts import Verdict
 
 PICTURE = Path("book/_assets/six_points.png")
 TABLE = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
@@ -22,7 +22,7 @@ NO_VERDICT = (
 def claims_table(claims: Path, runs: Path) -> str:
     """Markdown: what papers say about the order of their rows, and what our runs say of it."""
     held = trial(claims, runs)
-    judged = [*on_bench(held.claims, runs), *held.verdicts.values()]
+    judged = [*held.on_bench, *held.verdicts.values()]
     alike: dict[tuple, list[Verdict]] = {}
     for verdict in judged:
         if verdict.word != NOT_RUN:

@@ -23,7 +23,7 @@ from pointseg.lab import bench
 from pointseg.lab.claims import read_claims
 from pointseg.lab.plan import Row, beds, rows
 from pointseg.lab.run_index import changed
-from pointseg.lab.run_record import Run, flat, kept_runs, strict
+from pointseg.lab.run_record import RUNS, Run, flat, kept_runs, strict
 from pointseg.lab.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -165,8 +165,8 @@ def spread(values: Sequence[Value]) -> float:
 class Trial:
     """The papers' claims held against a set of runs."""
 
-    def __init__(self, claims: dict[str, Any], runs: Sequence[Finished]):
-        self.claims, self.runs = claims, runs
+    def __init__(self, claims: dict[str, Any], runs: Sequence[Finished], folder: Path = RUNS):
+        self.claims, self.runs, self.folder = claims, runs, folder
 
     def measured(self, paper: str, table: str, row: int, column: str) -> dict[str, Any] | None:
         """The row of ours beside a printed number; the columns of one printed row may be measured
@@ -187,13 +187,45 @@ class Trial:
     def value(self, row: str, score: str) -> tuple[Value, ...]:
         return values_of(row, score, self.runs)
 
+    def on_bed(self, bed: str, row: str | None, score: str = "iou") -> tuple[Value, ...]:
+        """The values of a row's runs on a bed of the label bench, by seed."""
+        place, name = f"bench-{bed}/{row}/", f"bench/{score}"
+        mine = [f for f in self.runs if f.run.id.startswith(place) and name in f.scores]
+        values = [Value(f.run.id, f.recipe["seed"], f.scores[name]) for f in mine]
+        return tuple(sorted(values, key=lambda value: value.seed))
+
+    @cached_property
+    def on_bench(self) -> list[Verdict]:
+        """What the beds of the label bench say of the orders and statements that name them."""
+        return on_bench(self.claims, self.folder)
+
+    @cached_property
+    def orders_of_students(self) -> list[dict[str, Any]]:
+        """The orders that no bed judges."""
+        return [order for order in self.claims.get("orders", []) if not order.get("beds")]
+
+    def orders_on(self, paper: str, table: str) -> list[dict[str, Any]]:
+        """The orders of a table."""
+        place = (paper, table)
+        return [o for o in self.claims.get("orders", []) if (o["paper"], o["table"]) == place]
+
+    def beds_of(self, paper: str, table: str) -> list[str]:
+        """The beds that judge a table's orders."""
+        named = (bed for order in self.orders_on(paper, table) for bed in order.get("beds", []))
+        return list(dict.fromkeys(named))
+
+    def has_students(self, paper: str, table: str) -> bool:
+        """Whether students judge a table, or nobody does."""
+        orders = self.orders_on(paper, table)
+        return not orders or any(not order.get("beds") for order in orders)
+
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """What students say of each claimed order, by its id."""
+        """What students say of each order that is theirs, by its id."""
         ended: dict[str | None, list[Run]] = {}
         for each in self.runs:
             ended.setdefault(each.row, []).append(each.run)
-        claims = [claim_of(order, self.claims) for order in self.claims.get("orders", [])]
+        claims = [claim_of(order, self.claims) for order in self.orders_of_students]
         return {claim["id"]: judge_students(claim, ended) for claim in claims}
 
     def cell(self, paper: str, table: str, row: int, column: str, printed: float) -> Cell:
@@ -206,15 +238,25 @@ class Trial:
         return Cell(*place, printed, self.by_order(*place), "small" if small else None, small)
 
     def by_order(self, paper: str, table: str, row: int, column: str) -> str:
-        """The verdict at scale small: of every pair of neighbours that the row is one of."""
-        if not self.values(paper, table, row, column):
-            return NOT_RUN
-        place, words = (paper, table, column), set()
-        for order in self.claims.get("orders", []):
-            if (order["paper"], order["table"], order["column"]) == place:
-                steps = zip(pairwise(order["rows"]), self.verdicts[order["id"]].steps)
-                words |= {step.word for pair, step in steps if row in pair}
-        return first_of(words or {NO_ORDER})
+        """The verdict at scale small: of every pair of neighbours that the row is one of, on all
+        that has judged it."""
+        words = set()
+        for order in self.orders_on(paper, table):
+            words |= self._words(order, row) if order["column"] == column else set()
+        if self.values(paper, table, row, column):
+            return first_of(words or {NO_ORDER})
+        return first_of(words - {NOT_RUN})
+
+    def _words(self, order: dict[str, Any], row: int) -> set[str]:
+        """One a bed, or students', and pair: a bed that misses a gate has one for all."""
+        students = [self.verdicts[order["id"]]] if order["id"] in self.verdicts else []
+        judged = students or [v for v in self.on_bench if v.id == order["id"]]
+        return {
+            OUTSIDE if verdict.missed else step.word
+            for verdict in judged
+            for pair, step in zip(pairwise(order["rows"]), verdict.steps)
+            if row in pair
+        }
 
     def cells(self) -> list[Cell]:
         """One a printed number of every table of every paper."""
@@ -228,9 +270,9 @@ class Trial:
         ]
 
     def order_rows(self) -> list[dict[str, Any]]:
-        """Each order that a paper claims, the verdict on it and the values it was held against:
+        """Each order that students judge, the verdict on it and the values it was held against:
         those of the seeds that all its rows share, or all there are while they share none."""
-        return [self._order_row(order) for order in self.claims.get("orders", [])]
+        return [self._order_row(order) for order in self.orders_of_students]
 
     def _order_row(self, order: dict[str, Any]) -> dict[str, Any]:
         place = (order["paper"], order["table"])
@@ -240,14 +282,13 @@ class Trial:
 
 
 def trial(claims: Path, runs: Path) -> Trial:
-    return Trial(read_claims(claims), finished(runs))
+    return Trial(read_claims(claims), finished(runs), runs)
 
 
 def verdict_lines(claims: Path, runs: Path) -> list[str]:
     """The verdicts as text: labels, students, then how many printed cells got which."""
     held = trial(claims, runs)
-    lines = [str(verdict) for verdict in on_bench(held.claims, runs)]
-    lines += [str(verdict) for verdict in held.verdicts.values()]
+    lines = [str(verdict) for verdict in (*held.on_bench, *held.verdicts.values())]
     words = [cell.verdict for cell in held.cells()]
     return [*lines, *(f"{words.count(word):5} printed cells {word}" for word in WORST_FIRST)]
 
@@ -282,23 +323,40 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def printed_table(held: Trial, paper: str, table_id: str) -> str:
-    """A paper's table as printed, beside it our values at scale small and the verdict."""
+    """A paper's table as printed, beside it what is ours and the verdict: scores of students at
+    scale small, or the IoU of labels on each bed that judges the table."""
     content = _printed(held, paper, table_id)
     scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
-    numbers = range(len(content["rows"]))
-    shown = [c for c in scores if any(held.measured(paper, table_id, i, c) for i in numbers)]
-    ours = [f"ours, small: {escape(c)}" for c in shown]
+    ours = _our_columns(held, paper, content, scores)
     lines = []
     for i, row in enumerate(content["rows"]):
-        cells = {
-            c: held.cell(paper, table_id, i, c, row[c]) for c in scores if is_number(row.get(c))
-        }
-        values = [number(cells[c].values) if c in cells else "-" for c in shown]
-        verdict = badge(first_of({c.verdict for c in cells.values()} - {NOT_RUN}))
+        known = [c for c in scores if is_number(row.get(c))]
+        words = {held.cell(paper, table_id, i, c, row[c]).verdict for c in known}
+        values = [number(column[i]) for column in ours.values()]
+        verdict = badge(first_of(words - {NOT_RUN}))
         first, *printed = (plain(row.get(c)) for c in content["columns"])
         lines.append([first, verdict, *printed, *values])
     first, *rest = map(escape, content["columns"])
     return table([first, "verdict", *rest, *ours], lines)
+
+
+def _our_columns(
+    held: Trial, paper: str, content: dict[str, Any], scores: Sequence[str]
+) -> dict[str, list[tuple[Value, ...]]]:
+    """Our values of each printed row, by heading."""
+    place, numbers = (paper, content["id"]), range(len(content["rows"]))
+    entries = {c: [held.measured(*place, i, c) for i in numbers] for c in scores}
+    columns = {}
+    for bed in held.beds_of(*place):
+        beside = next(column for column in entries.values() if any(column))
+        named = [entry["ours"] if entry else None for entry in beside]
+        values = [held.on_bed(bed, row) for row in named]
+        columns |= {f"labels, {bed}: IoU": values} if any(values) else {}
+    for score, column in entries.items():
+        if any(column) and held.has_students(*place):
+            values = [held.values(*place, i, score) for i in numbers]
+            columns[f"ours, small: {escape(score)}"] = values
+    return columns
 
 
 def _printed(held: Trial, paper: str, table_id: str) -> dict[str, Any]:
@@ -337,18 +395,10 @@ def bench_table(
     (bed, row) stands on another bed."""
     sources = {n: row if isinstance(row, tuple) else (bed, row) for n, row in ours.items()}
     lines = [
-        [escape(n), *(number(_on_bench(held.runs, f"bench-{b}", row, s)) for s in scores)]
+        [escape(n), *(number(held.on_bed(b, row, s)) for s in scores)]
         for n, (b, row) in sources.items()
     ]
     return table([f"labels, bed {bed}", *map(escape, scores)], lines)
-
-
-def _on_bench(runs: Sequence[Finished], place: str, row: str, score: str) -> tuple[Value, ...]:
-    """The values of a row's runs on a bed, by seed."""
-    name = f"bench/{score}"
-    mine = [f for f in runs if f.run.id.startswith(f"{place}/{row}/") and name in f.scores]
-    values = [Value(f.run.id, f.recipe["seed"], f.scores[name]) for f in mine]
-    return tuple(sorted(values, key=lambda value: value.seed))
 
 
 def spread_table(ours: dict[str, tuple[str, str]], score: str, runs: Path) -> str:
@@ -410,6 +460,13 @@ def orders_table(held: Trial, paper: str | None = None) -> str:
                   "differences, and the paper's", "verdict"], lines)  # fmt: skip
 
 
+def paper_verdicts(held: Trial, paper: str) -> str:
+    """What students and beds say of a paper's claims."""
+    mine = {order["id"] for order in held.claims.get("orders", []) if order["paper"] == paper}
+    judged = [verdict for verdict in held.on_bench if verdict.id in mine]
+    return joined("", (orders_table(held, paper), bench_verdicts_table(judged)))
+
+
 def bench_verdicts_table(verdicts: Sequence[Verdict]) -> str:
     """What the label bench says of the claims that it judges, pair by pair."""
     lines = [
@@ -438,22 +495,21 @@ def in_order(values: Sequence[Sequence[Value]]) -> str:
 
 
 def sweeps_table(held: Trial, paper: str) -> str:
-    """How far the rows of each sweep lie apart, printed and ours, beside what the seed alone does
-    to one of them."""
-    sweeps = [o for o in held.order_rows() if o["paper"] == paper and o.get("sweep")]
-    head = ["sweep", "best over worst row, printed", "best over worst row, ours",
+    """How far the rows of each sweep lie apart, as printed and on each bed, beside what the seed
+    alone does to one of them."""
+    sweeps = [o for o in held.claims.get("orders", []) if o["paper"] == paper and o.get("sweep")]
+    head = ["sweep", "best over worst row, printed", "bed", "best over worst row, IoU of labels",
             "spread of one row over seeds"]  # fmt: skip
-    return table(head, [_sweep(held, sweep) for sweep in sweeps])
+    return table(head, [_sweep(held, sweep, bed) for sweep in sweeps for bed in sweep["beds"]])
 
 
-def _sweep(held: Trial, sweep: dict[str, Any]) -> list[str]:
-    place, column = (sweep["paper"], sweep["table"]), sweep["column"]
-    printed = _printed(held, *place)["rows"]
-    whole = [held.values(*place, r, column) for r in sweep["rows"]]
-    ours = [mean(v) for v in sweep["values"]] if all(sweep["values"]) else []
-    repeated = [spread(values) for values in whole if len(values) > 1]
-    ranges = (_range([printed[r][column] for r in sweep["rows"]]), _range(ours))
-    return [escape(sweep["says"]), *ranges, f"{max(repeated):.1f}" if repeated else "-"]
+def _sweep(held: Trial, sweep: dict[str, Any], bed: str) -> list[str]:
+    claim = claim_of(sweep, held.claims)
+    values = [held.on_bed(bed, row, claim["score"]) for row in claim["rows"]]
+    ours = [mean(v) for v in on_shared_seeds(values)] if all(values) else []
+    repeated = [spread(each) for each in values if len(each) > 1]
+    seeds = f"{max(repeated):.1f}" if repeated else "-"
+    return [escape(sweep["says"]), _range(claim["printed"]), bed, _range(ours), seeds]
 
 
 def _range(scores: Sequence[float]) -> str:

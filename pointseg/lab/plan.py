@@ -30,6 +30,7 @@ class Row:
     paper: str  # its folder in runs/
     tier: str
     seeds: tuple[int, ...]
+    bench_only: bool  # its labels are scored on beds; no student learns from them but by its name
     given: dict[str, Any]  # what `make` receives
 
     @cached_property
@@ -130,6 +131,7 @@ class BedEntry(TypedDict, total=False):
 class RowEntry(TypedDict, total=False):
     tier: str
     seeds: list[int]
+    bench_only: bool
     stages: list[dict[str, object]]
     points: dict[str, object]
 
@@ -176,8 +178,9 @@ def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row
 
 
 def _row(name: str, paper: str, entry: Mapping[str, Any]) -> Row:
-    given = {key: value for key, value in entry.items() if key not in ("tier", "seeds")}
-    return Row(name, paper, entry.get("tier", "small"), tuple(entry.get("seeds", [0])), given)
+    given = dict(entry)
+    tier, seeds = given.pop("tier", "small"), tuple(given.pop("seeds", [0]))
+    return Row(name, paper, tier, seeds, given.pop("bench_only", False), given)
 
 
 def row_of(recipe: Recipe) -> Row | None:

@@ -31,10 +31,14 @@ class Choice:
 
 
 def chosen(names: Sequence[str], scale: str | None) -> Choice:
-    """The rows and beds that the names stand for; with a scale of their own, only those of it."""
+    """The rows and beds that the names stand for; with a scale of their own, only those of it. A
+    row that the plan leaves to the bench is taken by its own name, and at scale paper."""
     choice = Choice()
     for name in names:
-        choice.add(*_of_name(name))
+        mine, benches = _of_name(name)
+        choice.add(
+            [n for n in mine if n == name or scale == "paper" or not rows()[n].bench_only], benches
+        )
     if scale is not None:
         scale_of(scale)
     if scale == "paper":
@@ -43,6 +47,11 @@ def chosen(names: Sequence[str], scale: str | None) -> Choice:
         choice.rows = [n for n in choice.rows if rows()[n].given.get("scale", SMOKE) == scale]
         choice.benches = {b: r for b, r in choice.benches.items() if _bed_scale(b) == scale}
     return choice
+
+
+def _trains(row: str, name: str, scale: str | None) -> bool:
+    """Whether a row that a name stands for teaches a student."""
+    return row == name or scale == "paper" or not rows()[row].bench_only
 
 
 def _bed_scale(bed: str) -> str:
