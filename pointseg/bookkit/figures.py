@@ -124,13 +124,25 @@ def points(
 
 def png(figure: Figure) -> bytes:
     """A figure as a PNG of at most 150 kB, of fewer colours and then pixels where it was larger."""
+    data = rendered(figure)
+    picture, share = Image.open(io.BytesIO(data)).convert("RGB"), 1.0
+    while len(data) > LARGEST_FIGURE:
+        data = _reduced(picture, share)
+        share = smaller(share, len(data), LARGEST_FIGURE)
+    return data
+
+
+def rendered(figure: Figure) -> bytes:
+    """A figure as a PNG of whatever size; it is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    data, picture, share = buffer.getvalue(), Image.open(buffer).convert("RGB"), 1.0
-    while len(data) > LARGEST_FIGURE:
-        data, share = _reduced(picture, share), share * 0.85
-    return data
+    return buffer.getvalue()
+
+
+def smaller(share: float, size: int, limit: int) -> float:
+    """The share of a picture's sides to try next, where a PNG of `share` has `size` bytes."""
+    return share * min(0.85, (limit / size) ** 0.5)
 
 
 def _reduced(picture: Image.Image, share: float) -> bytes:

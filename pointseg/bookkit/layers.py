@@ -106,7 +106,7 @@ def target_points(points: Points) -> Tensor:
 
 def stacked(drawn: Sequence[Figure]) -> bytes:
     """The figures below one another, equally high, as one PNG of at most LARGEST bytes."""
-    pages = [Image.open(io.BytesIO(figures.png(one))).convert("RGB") for one in drawn]
+    pages = [Image.open(io.BytesIO(figures.rendered(one))).convert("RGB") for one in drawn]
     (width, height), share, data = pages[0].size, 1.0, None
     while data is None or len(data) > LARGEST:
         w, h = round(share * width), round(share * height)
@@ -115,7 +115,8 @@ def stacked(drawn: Sequence[Figure]) -> bytes:
             sheet.paste(page.resize((w, h), Image.Resampling.LANCZOS), (0, k * h))
         buffer = io.BytesIO()
         sheet.quantize(COLOURS).save(buffer, format="png", optimize=True)
-        data, share = buffer.getvalue(), share * 0.85
+        data = buffer.getvalue()
+        share = figures.smaller(share, len(data), LARGEST)
     return data
 
 
