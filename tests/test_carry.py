@@ -80,7 +80,9 @@ def project(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def before(project):
-    return carry.outcome(project, ["small"])
+    """What the battery says of the commit, checked out as the command does."""
+    with carry.checked_out("HEAD", project) as there:
+        return carry.outcome(there, ["small"])
 
 
 def changed(project, old, new):
@@ -119,10 +121,19 @@ def test_the_bench_may_score_more_but_nothing_else():
 
 
 def test_the_command_checks_the_commit_out_and_records_what_is_equal(
-    project, tmp_path, monkeypatch
+    project, before, tmp_path, monkeypatch
 ):
-    file = project / "pointseg" / "papers" / "small.py"
+    file, exact = project / "pointseg" / "papers" / "small.py", carry.outcome
     file.write_text(METHOD.replace("layer", "first"))
+
+    def outcome(tree, methods):
+        if tree.samefile(project):
+            return exact(tree, methods)
+        assert (tree / "pointseg" / "papers" / "small.py").read_text() == METHOD
+        assert (tree / carry.BATTERY).exists() and methods == ["small"]
+        return before  # what the battery says of this very commit
+
+    monkeypatch.setattr(carry, "outcome", outcome)
     monkeypatch.chdir(project)
     lines = ["equal    small", "equal    bench small"]
     assert carry.carry("HEAD", ["small"], tmp_path) == lines
