@@ -21,8 +21,10 @@ settings.load_profile("untimed")
 
 # Files that build the book or train in kernels and processes, the longest first: so both workers
 # are busy from the start, and neither ends with one of them.
-LONGEST = ("test_book", "test_study_notebooks", "test_reproduce", "test_notebook",
-           "test_accelerator", "test_explorer", "test_explorer_lab")  # fmt: skip
+LONGEST = ("test_book", "test_carry", "test_study_notebooks", "test_batch_engine", "test_notebook",
+           "test_kills", "test_reproduce", "test_two_processes", "test_accelerator",
+           "test_own_pictures", "test_stopped", "test_budgets", "test_resume", "test_explorer",
+           "test_explorer_lab", "test_ddp", "test_p2m_photographs")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
