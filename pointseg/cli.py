@@ -430,7 +430,9 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{place}: {message}")
 
 
-def build_parser() -> Parser:
+def build_parser(given: list[str] | None = None) -> Parser:
+    """Every command with the arguments that it takes; with `given` words those of its command
+    alone, which is quicker."""
     parser = Parser(prog="pointseg", description="Which pixels does a point own?")
     groups = {"": parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)}
     for name, text in GROUPS.items():
@@ -440,7 +442,8 @@ def build_parser() -> Parser:
         group, _, name = words.rpartition(" ")
         command = groups[group].add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
-        for argument in arguments:
+        wanted = given is None or words.split() == given[: len(words.split())]
+        for argument in arguments if wanted else ():
             command.add_argument(*argument.names, **argument.settings)
     return parser
 
@@ -456,8 +459,9 @@ def main(words: list[str] | None = None) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # what is half made is taken away
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    words = sys.argv[1:] if words is None else words
     try:
-        options = build_parser().parse_args(words)
+        options = build_parser(words).parse_args(words)
         return options.action(options) or 0
     except InputError as problem:
         return complain(str(problem), 2)
