@@ -17,7 +17,7 @@ from pointseg.papers.attentionshift.instance_map import (
     token_sets,
     unit_range,
 )
-from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import Points
 

@@ -12,7 +12,7 @@ from pointseg.papers.attentionshift.instance_map import InstanceMaps, unit_range
 from pointseg.papers.attentionshift.labeller import label_path
 from pointseg.papers.attentionshift.masks import background_tokens
 from pointseg.papers.attentionshift.method import AttentionShift
-from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.papers.attentionshift.token_querying import TokenQuerying
 from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import Batch, Category, InputError, Points, Truth

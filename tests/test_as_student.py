@@ -26,9 +26,9 @@ from pointseg.papers.attentionshift.masks import (
     replaced_rows,
     values_at,
 )
+from pointseg.papers.attentionshift.objects import PointTargets
 from pointseg.papers.attentionshift.querying import (
     PointPredictions,
-    PointTargets,
     cheapest_pairs,
     image_label_loss,
     token_label_loss,

@@ -38,7 +38,7 @@ from pointseg.nets.vit import TokenViT
 from pointseg.papers.attentionshift.config import Config
 from pointseg.papers.attentionshift.instance_map import unit_range
 from pointseg.papers.attentionshift.labeller import label_path
-from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.papers.attentionshift.shift import spread_seeds
 from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import InputError, Points

@@ -21,7 +21,7 @@ WAY = (
     "data.supervision.collate",
     "papers.method.PointSupervised.losses",
     "papers.attentionshift.labeller.Labeller.evidence",
-    "papers.attentionshift.querying.Objects.of",
+    "papers.attentionshift.objects.Objects.of",
     "papers.attentionshift.querying.PointPredictions.matched",
     "papers.attentionshift.querying.rollout_maps",
     "papers.attentionshift.masks.pseudo_boxes",

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointseg.papers.attentionshift.labeller import KeyPoints, Labels
-from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.papers.attentionshift.shift import cells_of
 from pointseg.papers.attentionshift.tokens import Region, Tokens, token_at
 

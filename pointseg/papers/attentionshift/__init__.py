@@ -7,6 +7,10 @@
 [AS Sec. 4]    masks.py         Pseudo boxes, and points that teach masks
                labeller.py      All of the above for a batch: evidence, labels, losses
                method.py        Labeller and Mask R-CNN put together
-Beside it: config.py, every switch of the tables; tokens.py, the two products that all of it needs;
-token_querying.py, the first stage.
+Read these in turn. Beside them: objects.py, the things pointed at in a batch; tokens.py, the two
+products that all maps need; config.py, every switch of the tables; token_querying.py, the first
+stage; frozen.py, the label path on features of another network.
+
+The paper's letters: phi a patch token, d the cosine (`similarity`), psi+ and psi- the mean tokens
+of Phi+ and Phi-, psi_k a key-point, Q_k its token, delta(A^P_k) the tokens that it owns (`cells`).
 """

@@ -16,7 +16,8 @@ from pointseg.ops.processes import draws_of
 from pointseg.papers.attentionshift.config import Config
 from pointseg.papers.attentionshift.instance_map import unit_range
 from pointseg.papers.attentionshift.labeller import Evidence, Labeller, Labels, label_path
-from pointseg.papers.attentionshift.querying import Objects, Queried, point_maps
+from pointseg.papers.attentionshift.objects import Objects
+from pointseg.papers.attentionshift.querying import Queried, point_maps
 from pointseg.papers.attentionshift.tokens import Tokens
 from pointseg.structures import Batch
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointseg.papers.attentionshift.config import Config
-from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.papers.attentionshift.tokens import Tokens
 
 
@@ -38,10 +38,24 @@ def token_sets(
     return plus, (attention < background) & valid & ~labelled
 
 
+def cosines_with_mean(weights: Tensor, tokens: Tokens) -> Tensor:
+    """[n, T] d(phi, psi) with the mean psi of tokens weighted by [n, T]. psi+ and psi- of
+    [AS Eq. 1]
+
+    One normalisation and two products an image, however many objects it has.
+    """
+    weights = weights.to(tokens.lengths.dtype)
+    share = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+    return tokens.cosines(tokens.sums(share[:, None]))[:, 0]
+
+
 def instance_map_printed(
     similarity_fg: Tensor, similarity_bg: Tensor, plus: Tensor, minus: Tensor
 ) -> Tensor:
-    """[n, T] A^I as printed: each similarity over its sum in its own token set. [AS Eq. 1]"""
+    """[n, T] A^I as printed: each similarity over its sum in its own token set. [AS Eq. 1]
+
+    similarity_fg is d(phi, psi+), similarity_bg is d(phi, psi-), both [n, T].
+    """
     foreground = similarity_fg / (similarity_fg * plus).sum(1, keepdim=True).clamp(min=1e-6)
     background = similarity_bg / (similarity_bg * minus).sum(1, keepdim=True).clamp(min=1e-6)
     return foreground * (1 - background)
@@ -55,6 +69,14 @@ def instance_map_released(similarity_fg: Tensor, similarity_bg: Tensor, valid: T
     """
     product = (similarity_fg * (1 - similarity_bg)).clamp(min=0) * valid
     return product / product.amax(1, keepdim=True).clamp(min=1e-12)
+
+
+def unit_range(maps: Tensor, valid: Tensor) -> Tensor:
+    """[n, T] maps stretched to 0..1 over the valid tokens, 0 elsewhere; a constant map is 0."""
+    low = maps.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    high = maps.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
+    stretched = (maps - low) / (high - low).clamp(min=1e-12)
+    return stretched.where(valid & (high > low), torch.zeros_like(maps))
 
 
 def instance_maps(
@@ -77,25 +99,6 @@ def instance_maps(
         printed = instance_map_printed(similarity_fg, similarity_bg, plus, minus)
         return InstanceMaps(unit_range(printed, valid), background)
     return InstanceMaps(instance_map_released(similarity_fg, similarity_bg, valid), background)
-
-
-def cosines_with_mean(weights: Tensor, tokens: Tokens) -> Tensor:
-    """[n, T] d(phi, psi) with the mean psi of tokens weighted by [n, T]. psi+ and psi- of
-    [AS Eq. 1]
-
-    One normalisation and two products an image, however many objects it has.
-    """
-    weights = weights.to(tokens.lengths.dtype)
-    share = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
-    return tokens.cosines(tokens.sums(share[:, None]))[:, 0]
-
-
-def unit_range(maps: Tensor, valid: Tensor) -> Tensor:
-    """[n, T] maps stretched to 0..1 over the valid tokens, 0 elsewhere; a constant map is 0."""
-    low = maps.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    high = maps.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
-    stretched = (maps - low) / (high - low).clamp(min=1e-12)
-    return stretched.where(valid & (high > low), torch.zeros_like(maps))
 
 
 def background_released(similarity_fg: Tensor, similarity_bg: Tensor, valid: Tensor) -> Tensor:

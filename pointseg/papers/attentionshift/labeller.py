@@ -26,10 +26,9 @@ from pointseg.papers.attentionshift.masks import (
     drawn_tokens,
     pseudo_boxes,
 )
+from pointseg.papers.attentionshift.objects import Objects, PointTargets
 from pointseg.papers.attentionshift.querying import (
-    Objects,
     PointBranch,
-    PointTargets,
     Queried,
     in_full_precision,
     point_maps,

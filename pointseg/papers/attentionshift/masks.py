@@ -13,7 +13,7 @@ from pointseg.ops.components import centre_symmetric, largest_components, tight_
 from pointseg.ops.processes import normaliser, uniform
 from pointseg.papers.attentionshift.config import Config
 from pointseg.papers.attentionshift.instance_map import InstanceMaps
-from pointseg.papers.attentionshift.querying import Objects
+from pointseg.papers.attentionshift.objects import Objects
 from pointseg.papers.attentionshift.tokens import token_corners
 from pointseg.structures import Instances
 

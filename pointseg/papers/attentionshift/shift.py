@@ -1,7 +1,8 @@
 """Key-point shift of [AS Sec. 3.2], Eq. 2 to Eq. 7: objects side by side, two products a turn.
 
-Shapes: n objects, K key-points, S tokens (padding allowed), D features.
-A token that is not `inside` the pseudo box takes part in nothing.
+Shapes: n objects, K key-points, S tokens (padding allowed), D features. `similarity` is
+d(phi, psi_k), `cells` delta(A^P_k). A token that is not `inside` the pseudo box, the box around A^I
+of [AS Sec. 4], takes part in nothing.
 
 DEVIATION [AS Eq. 2]: sums and owners run over the tokens of the pseudo box, as in the official
 code, not over the whole map.
