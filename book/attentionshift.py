@@ -60,7 +60,8 @@ package = Path("../pointseg")
 # each step is worth something, in this order (its Table 3): baseline < instance map < key-point
 # shift < key-point filtering.
 #
-# What our runs say of the orders that the paper prints:
+# What our runs say of the orders that the paper prints ({doc}`results` explains beds, gates and the
+# words for verdicts):
 
 # %% tags=["remove-input"]
 display(HTML(report.paper_verdicts(held, "AS")))
@@ -361,7 +362,7 @@ display(HTML(report.table(["setting", "paper", "small"], rows)))
 # (*unstated*), by name, read from the sources:
 
 # %% tags=["remove-input"]
-display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, ["AS"]))))
+display(HTML(report.remarks_table(package, ["AS"])))
 
 # %% [markdown]
 # Three more points decide results and are in no table of the paper: the official annotation is the
@@ -396,9 +397,9 @@ glue("largest_spread", spreads, display=False)
 
 # %% [markdown]
 # How much an order is worth: from the instance map to the full method the paper's Table 3 gains
-# {glue:text}`printed_gain` points of mAP, our labels on photographs {glue:text}`gain` points of IoU,
-# while a single one of these rows varies by up to {glue:text}`largest_spread` (standard deviation
-# over seeds).
+# {glue:text}`printed_gain` points of mAP, our labels on photographs {glue:text}`gain` points of
+# IoU, while a single one of these rows varies by up to {glue:text}`largest_spread` (standard
+# deviation over seeds).
 #
 # For each sweep of Tables 4 and 5, how far its best row lies above its worst, and how far the seeds
 # of one and the same row lie apart (standard deviation). Seeds draw the points, and all rows share
@@ -459,36 +460,63 @@ display(HTML(report.table(list(coverage), [[f"{v:.0f}" for v in coverage.values(
 # %% [markdown]
 # ### The premise, measured
 #
-# The claims speak of maps that miss parts and are sure of the rest. What each bed of the label bench shows of that, its
-# mean over seeds, before any claim is judged; a dash has not been run, and a bed that misses a gate is *outside* the
-# claims, whatever its rows say:
+# The claims speak of maps that miss parts and are sure of the rest. What each bed of the label
+# bench shows of that, its mean over seeds, before any claim is judged; a dash has not been run, and
+# a bed that misses a gate is *outside* the claims, whatever its rows say:
 
 # %% tags=["remove-input"]
-display(HTML(report.gates_table(held.claims, "AS", ["as-bestiary", "as-photos", "as-people"], Path(runs))))
+display(
+    HTML(
+        report.gates_table(held.claims, "AS", ["as-bestiary", "as-photos", "as-people"], Path(runs))
+    )
+)
 
 # %% [markdown]
-# Of students the premise asks that full masks reach 60 in mAP50 and 35 in mAP75, and a PQ five points above the
-# weak methods' students:
+# Of students the premise asks that full masks reach 60 in mAP50 and 35 in mAP75, and a PQ five
+# points above the weak methods' students:
 
 # %% tags=["remove-input"]
 ceiling = {"full masks on a ViT": "as-tab1-masks"}
-display(HTML(report.ours_table(held, "students", ceiling, {"mAP50": "val/voc_mAP50_11pt", "mAP75": "val/voc_mAP75_11pt"})))
-pairs = {f"PQ of full masks over {name}'s": ("p2m-tabA1-masks-voc", row)
-         for name, row in (("PSPS", "p2m-tabA1-psps1-voc"), ("Point2Mask", "p2m-tabA1-p2m1-voc"))}
+display(
+    HTML(
+        report.ours_table(
+            held,
+            "students",
+            ceiling,
+            {"mAP50": "val/voc_mAP50_11pt", "mAP75": "val/voc_mAP75_11pt"},
+        )
+    )
+)
+pairs = {
+    f"PQ of full masks over {name}'s": ("p2m-tabA1-masks-voc", row)
+    for name, row in (("PSPS", "p2m-tabA1-psps1-voc"), ("Point2Mask", "p2m-tabA1-p2m1-voc"))
+}
 display(HTML(report.gains_table(held, "students", pairs, "val/PQ")))
 
 # %% [markdown]
-# What could bring a bed into the regime, in the order in which it was to be tried, and what it did to the gates of
-# `as-bestiary`. Levers without a row do not exist in the code.
+# Changes that could bring a bed within these limits, in the order in which they were to be tried,
+# and what each did to the scores behind the gates on `as-bestiary`. A change without a row has not
+# been built.
 
 # %% tags=["remove-input"]
 levers = {
-    "nothing (the full method)": "as-full", "a ground point, or a ground loss on tokens": None, "levels by quantile": None,
-    "features less their mean": "as-lever-centred", "likeness to the labelled token for A^S": "as-lever-likeness",
-    "position subspace projected out": None, "finer tokens": None, "longer students": None,
+    "nothing (the full method)": "as-full",
+    "a ground point, or a ground loss on tokens": None,
+    "levels by quantile": None,
+    "features less their mean": "as-lever-centred",
+    "likeness to the labelled token for A^S": "as-lever-likeness",
+    "position subspace projected out": None,
+    "finer tokens": None,
+    "longer students": None,
 }
 gated = ("attention_covers", "map_precision", "map_recall", "iou")
-display(HTML(report.bench_table(held, "as-bestiary", {k: v or "no row" for k, v in levers.items()}, gated)))
+display(
+    HTML(
+        report.bench_table(
+            held, "as-bestiary", {k: v or "no row" for k, v in levers.items()}, gated
+        )
+    )
+)
 
 # %% [markdown]
 # ### Beyond the paper
@@ -512,9 +540,9 @@ display(HTML(report.bench_table(held, "as-photos", kinds_of_points, of_labels)))
 # 3: means over the foreground, as printed, or over the whole box, as in the official code. Then a
 # floor under the bandwidth $\beta_k$, against the collapse that the last table of this section
 # shows; the official code's boxes, symmetric about a centre point; objects that compete for tokens,
-# as in the official code; key-points that start from a narrower high part of $A^I$; and the official
-# switches together, with their temperature, ownership of tokens and two rounds of refining. (The
-# official way of filtering and merging differs too and is not among them.)
+# as in the official code; key-points that start from a narrower high part of $A^I$; and the
+# official switches together, with their temperature, ownership of tokens and two rounds of
+# refining. (The official way of filtering and merging differs too and is not among them.)
 
 # %% tags=["remove-input"]
 switches = {
@@ -531,10 +559,10 @@ switches = {
 display(HTML(report.bench_table(held, "as-photos", switches, of_labels)))
 
 # %% [markdown]
-# What only a student feels: key-points that teach the query tokens too, as the paper's text says and
-# the official settings do not; the official background points, which come from a map of the ground
-# of their own and not from where $A^I$ is low; background points from higher up in $A^I$, and three
-# times as many, which ask what teaches a mask where it ends.
+# What only a student feels: key-points that teach the query tokens too, as the paper's text says
+# and the official settings do not; the official background points, which come from a map of the
+# ground of their own and not from where $A^I$ is low; background points from higher up in $A^I$,
+# and three times as many, which ask what teaches a mask where it ends.
 
 # %% tags=["remove-input"]
 measures = {
@@ -656,8 +684,9 @@ batch = batch_of(many)
 
 cases = {"base": {}} | {
     f"alpha {alpha}, floor {floor:g}": {"alpha": alpha, "bandwidth_floor": floor}
-    for alpha in (0.1, 1.0, 10.0, float("inf")) for floor in (1e-10, 1e-1)
-}  # fmt: skip
+    for alpha in (0.1, 1.0, 10.0, float("inf"))
+    for floor in (1e-10, 1e-1)
+}
 cases |= {"cosine ownership": {"owner": "cosine"}, "soft-max ownership": {"owner": "softmax"}}
 scores, looked = {}, built()
 with torch.no_grad():  # once: what differs between the cases comes after the maps

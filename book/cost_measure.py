@@ -18,7 +18,7 @@
 # time of the processor is counted, not the time on the wall.
 
 # %% tags=["parameters"]
-scale: str = "smoke"  # smoke proves that it runs; small measures; steps measures training steps alone
+scale: str = "smoke"  # that it runs; "small" measures; "steps" measures training steps alone
 repeats: int = 5  # rounds of each group
 budget_s: float = 4.0  # seconds after which a group begins no further round
 out: str = ""  # the run's folder

@@ -24,14 +24,12 @@
 # | EXITS {cite}`exits` | four extreme points | a random walk over attention from the extreme points | **the supplement alone** (Tables a1 to a5); the main paper was not at hand | none published |
 # | MAL {cite}`mal` | boxes | a generator of masks taught by boxes and colour | the official code | [mask-auto-labeler](https://github.com/NVlabs/mask-auto-labeler) |
 #
-# All have chapters and rows. Measured so far are labels: AttentionShift on photographs (five seeds)
-# and on people who touch (three), EPLD with six layers and with one on photographs (two),
-# Point2Mask on photographs (one), and EXITS' walk on Bestiary (three). {doc}`results` has their
-# verdicts; the table below is of trained students, none of which has been run yet.
+# All have chapters and rows. What has been measured so far stands under *What holds* below, and
+# {doc}`results` has every verdict.
 #
 # Start with {doc}`one_question`: all answers have one form, and it is written once.
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 runs: str = "../runs"
 claims: str = "claims.yml"
 images: list = [46, 7, 23, 12, 31, 55]  # of Bestiary's training split
@@ -42,7 +40,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Image, display
 
-from pointseg.bookkit import figures, report
+from pointseg.bookkit import figures, readme, report
 from pointseg.data.bestiary import draw
 from pointseg.data.points import centre
 
@@ -84,19 +82,13 @@ if beside:
 # %% [markdown]
 # ## What holds
 #
-# What the papers claim about the order of their rows, held against our runs. {doc}`results` has
-# every printed cell; a dash is a row that has not been run.
+# What the papers claim, held against our runs. A verdict is computed from paired differences and
+# their 95 % interval. *Undecided* means that the interval contains zero, or that there is one
+# seed. *Outside* means that our data miss something that the claim presupposes. {doc}`results` has
+# the exact rules, every claim and every printed cell.
 
 # %% tags=["remove-input"]
-held = report.trial(Path(claims), Path(runs))
-if not any(row["values"][0] for row in held.order_rows()):
-    display(
-        HTML(
-            "<p>The library was rebuilt and its old runs were retired. Every row is being "
-            "made again; until then all verdicts are <em>not run</em>.</p>"
-        )
-    )
-display(HTML(report.orders_table(held)))
+display(HTML(readme.claims_page(Path(claims), Path(runs))))
 
 # %% [markdown]
 # ## Three commands

@@ -68,7 +68,7 @@ plt.show()
 # test holds every method to the properties that it declares.
 
 # %% tags=["remove-input"]
-display(HTML(report.table(design.HEAD, design.design_rows())))
+display(HTML(report.table(design.HEAD, design.design_rows(), cards=True)))
 
 # %% [markdown]
 # ## Why two networks
@@ -97,5 +97,5 @@ display(HTML(report.table(design.HEAD, design.design_rows())))
 # %% tags=["remove-input"]
 from pointseg.bookkit import way
 
-display(HTML(report.table(way.HEAD, way.way_rows())))
+display(HTML(report.table(way.HEAD, way.way_rows(), cards=True)))
 display(HTML(f"<p>{len(way.WAY)} steps in {way.files()} files.</p>"))

@@ -224,7 +224,7 @@ display(HTML(report.table(["setting", "paper", "small"], rows)))
 # Every place where the code leaves the papers or fills in what they do not say, by name:
 
 # %% tags=["remove-input"]
-display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, ["PSPS", "PSF"]))))
+display(HTML(report.remarks_table(package, ["PSPS", "PSF"])))
 
 # %% [markdown]
 # - *Frames.* The official code compares border pixels with padding. Here a pair that leaves the

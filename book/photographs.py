@@ -130,20 +130,27 @@ display(HTML(report.bench_table(held, "as-photos", path_rows, scores)))
 # The rows "instance map" and "key-point shift" have the same masks by construction: without
 # filtering a mask is the map's own, and the shift moves key-points alone. What it adds could only
 # show in a student that is taught at them, so the bench says nothing of this pair.
-# [Results](results.py) has the differences with their intervals, and the gate that this bed misses.
+# {doc}`results` has the differences with their intervals, and the gate that this bed misses.
 #
-# How far a row would move (standard deviation) had something else been drawn. Nothing is trained on this bed, so a seed
-# draws the points alone: *another seed* is the spread over draws of points. *Other images* is the spread over as many
-# other photographs of the same kind, from how much these differ. Paired differences of rows share both, and move less.
+# How far a row would move (standard deviation) had something else been drawn. Nothing is trained on
+# this bed, so a seed draws the points alone: *another seed* is the spread over draws of points.
+# *Other images* is the spread over as many other photographs of the same kind, from how much these
+# differ. Paired differences of rows share both, and move less.
 
 # %% tags=["remove-input"]
-display(HTML(report.spread_table({name: ("as-photos", row) for name, row in path_rows.items()}, "iou", Path(runs))))
+display(
+    HTML(
+        report.spread_table(
+            {name: ("as-photos", row) for name, row in path_rows.items()}, "iou", Path(runs)
+        )
+    )
+)
 
 # %% [markdown]
 # ## What ImageNet's features see
 #
-# The photographs of VOC may not be shown. Those below come with scikit-image and are free; its motorcycle states no
-# licence and is left out:
+# The photographs of VOC may not be shown. Those below come with scikit-image and are free; its
+# motorcycle states no licence and is left out:
 
 # %% tags=["remove-input"]
 display(

@@ -306,7 +306,7 @@ display(
 # Every place where the code leaves the papers or fills in what they do not say, by name:
 
 # %% tags=["remove-input"]
-display(HTML(report.table(equations.REMARK_HEAD, equations.remark_rows(package, ["P2M", "P2M-S"]))))
+display(HTML(report.remarks_table(package, ["P2M", "P2M-S"])))
 
 # %% [markdown]
 # - *The value of $\lambda$* is printed nowhere; the official code has a thousandth.

@@ -9,25 +9,28 @@
 # %% [markdown]
 # # Results: every claim, and what our runs say
 #
-# First come the claims that the label bench judges, drawn with their intervals; then each order of
-# rows that students have put on trial, and every table of the papers as printed. Every verdict is
-# computed from the runs in this repository.
+# This page has three parts: what the label bench says of the papers' claims, what trained students
+# say of them, and every table of the papers as printed. Every verdict is computed from the runs in
+# this repository.
 #
-# On the label bench two rows label the same objects from the same clicks. Their difference is
-# paired object by object, and its 95 % interval treats seeds and images as crossed random effects.
-# The words mean exactly this:
+# **The label bench** scores pseudo labels against the truth. A *bed* is a set of images with
+# points, something that is trained on them or nothing, and the rows that are scored there. Two rows
+# of a bed label the same objects from the same points. Their difference is paired object by object,
+# and its 95 % interval treats seeds and images as crossed random effects ({doc}`measuring` shows
+# why). The words mean exactly this:
 #
 # - *holds* and *contradicted*: the interval lies above zero, or below it, for every pair of
 #   neighbours in the order;
 # - *undecided*: the interval contains zero, or there is one seed; the number of seeds that would
 #   decide stands beside it;
-# - *outside*: the data miss a gate, because the claim presupposes it; the effect is still printed.
-#   Gates are fixed before a bed's runs; that of Point2Mask's bed was set after its first seed;
+# - *outside*: the bed misses a *gate*, a score that the claim presupposes; the effect is still
+#   printed. Gates are fixed before a bed's runs; that of Point2Mask's bed was set after its first
+#   seed;
 # - *not run*: a row is missing. A pair that contradicts is never hidden by one that was not run.
 #
-# Students go through the same interval and get the same words. AP and PQ are no means over images,
-# so a run keeps what each image adds to its score (jackknife: how far the score moves when the
-# image goes); two rows are paired on these. Two words are of students alone:
+# **Students** go through the same interval and get the same words. AP and PQ are no means over
+# images, so a run keeps what each image adds to its score (jackknife: how far the score moves when
+# the image goes); two rows are paired on these. Three words are of students alone:
 #
 # - *reproduced* and *not reproduced*: a run at scale paper came within the tolerance that was fixed
 #   before it started, or did not;
@@ -38,7 +41,7 @@
 # columns of their own. They are no estimate of the printed ones: other data, a backbone of another
 # size, minutes instead of days. A link leads to the run behind a number.
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 runs: str = "../runs"
 claims: str = "claims.yml"
 
@@ -47,14 +50,23 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from pointseg.bookkit import forest, report
+from pointseg.bookkit import forest, measured, report
 
 # %matplotlib inline
 held = report.trial(Path(claims), Path(runs))
 verdicts = held.on_bench
 
 # %% [markdown]
+# ## What has been measured
+#
+# Every bed, and how much of it has been scored; a dash is a bed that has not been run.
+
+# %% tags=["remove-input"]
+display(HTML(measured.beds_table(Path(runs))))
+
+# %% [markdown]
 # ## What the labels say
+#
 # A dot is our difference between two neighbours of a claimed order, the line its interval; grey
 # where the bed misses a gate or the interval contains zero. A diamond is the paper's difference,
 # which is one of AP or PQ of students, and so is a direction here and no scale.
@@ -66,16 +78,19 @@ _ = forest.figure(verdicts) or display(Markdown("*The label bench has not been r
 display(HTML(report.bench_verdicts_table(verdicts)))
 
 # %% [markdown]
-# The headline row of each bed, and how far it would move (standard deviation) with another seed, or with as many other
-# images of the same kind. Where nothing is trained a seed draws the points alone; elsewhere it draws them and the
-# training together.
+# The full method on each bed, and how far its score would move (standard deviation) with another
+# seed, or with as many other images of the same kind. Where nothing is trained a seed draws the
+# points alone; elsewhere it draws them and the training together.
 
 # %% tags=["remove-input"]
 headlines = {
-    "AttentionShift": ("as-photos", "as-full"), "AttentionShift, people": ("as-people", "as-full"),
-    "AttentionShift, Bestiary": ("as-bestiary", "as-full"), "Point2Mask": ("p2m-photos", "p2m-tabA1-p2m1-voc"),
-    "EPLD": ("epld-photos", "epld-full"), "EXITS, the walk alone": ("exits-walk", "exits-full"),
-}  # fmt: skip
+    "AttentionShift": ("as-photos", "as-full"),
+    "AttentionShift, people": ("as-people", "as-full"),
+    "AttentionShift, Bestiary": ("as-bestiary", "as-full"),
+    "Point2Mask": ("p2m-photos", "p2m-tabA1-p2m1-voc"),
+    "EPLD": ("epld-photos", "epld-full"),
+    "EXITS, the walk alone": ("exits-walk", "exits-full"),
+}
 display(HTML(report.spread_table(headlines, "iou", Path(runs))))
 
 # %% [markdown]

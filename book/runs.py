@@ -17,7 +17,7 @@
 # changed since; *carried* one whose code has changed and was proven to give the same numbers, bit
 # by bit (`pointseg carry`).
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 runs: str = "../runs"
 
 # %% tags=["remove-input"]

@@ -1,5 +1,8 @@
 """The map from equations to functions is true both ways, and the check can fail."""
 
+import re
+from dataclasses import dataclass
+
 from pointseg.bookkit import equations
 
 
@@ -94,4 +97,23 @@ def test_settings_stand_beside_the_source_of_their_default(tmp_path):
     assert [[row[1], row[2]] for row in rows] == [
         ["<code>0.<wbr>5</code>", "UNSTATED [AS Eq. 2]: one line above and one beside it"],
         ["<code>0.<wbr>1</code>", "[P2M Eq. 3]"],
+    ]
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 3
+    depth: int = 2
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    rate: float = 0.1
+
+
+def test_of_a_configuration_inside_another_only_what_differs_is_shown():
+    rows = equations.changed_rows(Outer(Inner()), Outer(Inner(width=5)))
+    assert [[re.sub("<[^>]+>", "", cell) for cell in row] for row in rows] == [
+        ["inner.width", "3", "5"]
     ]

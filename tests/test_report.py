@@ -277,6 +277,28 @@ def test_ours_never_stands_in_the_printed_column(tmp_path, add):
     assert f'href="runs.html#attentionshift/{BASE}/s0"' in first
 
 
+def test_a_printed_table_without_a_run_is_the_paper_s_alone(tmp_path, add):
+    page = report.printed_table(trial(tmp_path), "AS", "3")
+    assert page.count("<th>") == 2 and "ours, small" not in page and page.count("not run") == 1
+    add(BASE, 30)
+    assert "ours, small" in report.printed_table(trial(tmp_path), "AS", "3")
+
+
+def test_orders_that_wait_for_their_rows_are_folded_into_one_line(tmp_path, add):
+    waiting = report.orders_table(trial(tmp_path))
+    assert waiting.startswith("<details>") and waiting.count(report.NOT_RUN) == 1
+    assert "modules help" in waiting and "+15.2" in waiting
+    seeds(add, BASE, [30, 31])
+    seeds(add, FULL, [35, 36])
+    assert "<details>" not in report.orders_table(trial(tmp_path))
+
+
+def test_a_table_of_ours_without_a_number_is_one_sentence():
+    held = report.Trial(CLAIMS, [])
+    page = report.ours_table(held, "switch", {"as it is": "a", "<b>": "x"}, {"AP": "val/AP"})
+    assert "<table" not in page and "switch &ndash; not run yet: as it is; &lt;b&gt;." in page
+
+
 def test_a_student_stands_beside_the_labels_that_taught_it():
     scores = {f"{part}/{kind}": 60.0 + k for part in ("val", "labels")
               for k, kind in enumerate(("PQ", "PQ_th", "PQ_st"))}  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 
 import yaml
@@ -234,13 +234,25 @@ def setting_rows(path: Path, name: str = "Config") -> list[list[str]]:
 
 
 def changed_rows(one: object, other: object) -> list[list[str]]:
-    """HTML cells: the settings of two configurations that differ, and both their values."""
-    first, second = vars(one), vars(other)
+    """HTML cells: the settings of two configurations that differ, and both their values.
+
+    Of a configuration inside another one, its own settings.
+    """
+    first, second = settings_of(one), settings_of(other)
     return [
-        [code(name), escape(str(first[name])), escape(str(second[name]))]
-        for name in first
-        if first[name] != second[name]
+        [code(name), *(escape(side.get(name, "-")) for side in (first, second))]
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
     ]
+
+
+def settings_of(config: object, prefix: str = "") -> dict[str, object]:
+    """Dotted name -> value of the settings of a configuration and of those inside it."""
+    flat: dict[str, object] = {}
+    for name, value in vars(config).items():
+        inside = is_dataclass(value)
+        flat |= settings_of(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
+    return flat
 
 
 def _comment(lines: list[str], node: ast.stmt) -> str:

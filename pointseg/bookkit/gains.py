@@ -56,7 +56,7 @@ def sweep_figure(
     panels: Mapping[str, tuple[Path, Mapping[str, str]]], beside: str, score: str = "iou"
 ) -> Figure:
     """Panel -> (a bed's folder, {value: row}): gains over the row `beside` with their intervals;
-    a dash where a row was not run."""
+    a dash where a row was not run, the words where none was."""
     figure, axes = plt.subplots(1, len(panels), figsize=(2.4 * len(panels), 2.6), squeeze=False,
                                 layout="constrained")  # fmt: skip
     for axis, (name, (bed, rows)) in zip(axes[0], panels.items()):
@@ -68,8 +68,12 @@ def sweep_figure(
 
 
 def _sweep(axis: Axes, effects: Sequence[Effect | None]) -> None:
-    axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xlim(-0.5, len(effects) - 0.5)
+    if not any(effects):
+        axis.set_yticks([])
+        axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="grey")
+        return
+    axis.axhline(0, color="black", linewidth=0.8)
     for x, effect in enumerate(effects):
         if effect is None:
             axis.text(x, 0, "–", ha="center", va="bottom")

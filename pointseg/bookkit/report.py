@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pointseg.bookkit.equations import REMARK_HEAD, remark_rows
 from pointseg.bookkit.markup import Html, breaking, escape, filled, joined
 from pointseg.data.measures import is_number
 from pointseg.lab import bench
@@ -310,34 +311,44 @@ def number(values: Sequence[Value], digits: int = 1) -> str:
     return filled("{} <small>n={}</small>", link, len(values))
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """HTML table that scrolls by itself on a narrow screen; cells that are not marked as HTML are
-    escaped. Long names break at underscores."""
+def table(head: Sequence[str], lines: Iterable[Sequence[str]], cards: bool = False) -> Html:
+    """HTML table that scrolls by itself on a narrow screen, or with `cards` shows each line there
+    as a block of its own; cells that are not marked as HTML are escaped. Long names break at
+    underscores."""
     lines = list(lines)
     if not head or not lines:
-        return "<p><em>Not run yet.</em></p>"
-    top = "".join(f"<th>{breaking(h)}</th>" for h in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in line)}</tr>" for line in lines)
-    whole = f'<div class="table-scroll"><table class="claims"><tr>{top}</tr>{body}</table></div>'
-    return Html(whole)
+        return Html("<p><em>Not run yet.</em></p>")
+    top = joined("", (filled("<th>{}</th>", breaking(h)) for h in head))
+    cell = '<td data-head="{}">{}</td>' if cards else "<td>{1}</td>"
+    rows = (joined("", (filled(cell, h, c) for h, c in zip(head, line))) for line in lines)
+    body = joined("", (filled("<tr>{}</tr>", row) for row in rows))
+    kind = "claims cards" if cards else "claims"
+    template = '<div class="table-scroll"><table class="{}"><tr>{}</tr>{}</table></div>'
+    return filled(template, kind, top, body)
 
 
-def printed_table(held: Trial, paper: str, table_id: str) -> str:
-    """A paper's table as printed, beside it what is ours and the verdict: scores of students at
-    scale small, or the IoU of labels on each bed that judges the table."""
+def remarks_table(package: Path, papers: Iterable[str]) -> Html:
+    """Every place where the code leaves the papers or fills in what they do not say."""
+    return table(REMARK_HEAD, remark_rows(package, papers), cards=True)
+
+
+def printed_table(held: Trial, paper: str, table_id: str) -> Html:
+    """A paper's table as printed; beside it what is ours and the verdict: scores of students at
+    scale small, or the IoU of labels on each bed that judges the table. A word while there is
+    nothing."""
     content = _printed(held, paper, table_id)
-    scores = [c for c in content["columns"] if content.get("units", {}).get(c) == "percent"]
+    columns, units = content["columns"], content.get("units", {})
+    scores = [c for c in columns if units.get(c) == "percent"]
+    lines = [[plain(row.get(c)) for c in columns] for row in content["rows"]]
     ours = _our_columns(held, paper, content, scores)
-    lines = []
-    for i, row in enumerate(content["rows"]):
+    if not ours:
+        return joined("", [table(columns, lines), filled("<p>Ours: {}</p>", badge(NOT_RUN))])
+    for i, (line, row) in enumerate(zip(lines, content["rows"])):
         known = [c for c in scores if is_number(row.get(c))]
         words = {held.cell(paper, table_id, i, c, row[c]).verdict for c in known}
-        values = [number(column[i]) for column in ours.values()]
-        verdict = badge(first_of(words - {NOT_RUN}))
-        first, *printed = (plain(row.get(c)) for c in content["columns"])
-        lines.append([first, verdict, *printed, *values])
-    first, *rest = map(escape, content["columns"])
-    return table([first, "verdict", *rest, *ours], lines)
+        line.insert(1, badge(first_of(words - {NOT_RUN})))
+        line += [number(column[i]) for column in ours.values()]
+    return table([columns[0], "verdict", *columns[1:], *ours], lines)
 
 
 def _our_columns(
@@ -352,10 +363,9 @@ def _our_columns(
         named = [entry["ours"] if entry else None for entry in beside]
         values = [held.on_bed(bed, row) for row in named]
         columns |= {f"labels, {bed}: IoU": values} if any(values) else {}
-    for score, column in entries.items():
-        if any(column) and held.has_students(*place):
-            values = [held.values(*place, i, score) for i in numbers]
-            columns[f"ours, small: {escape(score)}"] = values
+    for score in entries if held.has_students(*place) else ():
+        values = [held.values(*place, i, score) for i in numbers]
+        columns |= {f"ours, small: {score}": values} if any(values) else {}
     return columns
 
 
@@ -374,11 +384,19 @@ def plain(value: Any) -> str:
 
 def ours_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, str]) -> str:
     """A table of ours alone, that no paper has: named rows of the plan against named scores."""
-    lines = [
-        [escape(name), *(number(held.value(row, score)) for score in scores.values())]
+    lines = {
+        name: [number(held.value(row, score)) for score in scores.values()]
         for name, row in ours.items()
-    ]
-    return table([what, *map(escape, scores)], lines)
+    }
+    return measured_table([what, *scores], lines)
+
+
+def measured_table(head: Sequence[str], lines: dict[str, list[str]]) -> Html:
+    """A table of named rows of numbers; one sentence where none of them has been run."""
+    if all(cell == "-" for cells in lines.values() for cell in cells):
+        template = "<p><em>{} &ndash; not run yet: {}.</em></p>"
+        return filled(template, head[0], "; ".join(lines))
+    return table(head, [[name, *cells] for name, cells in lines.items()])
 
 
 def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
@@ -394,11 +412,8 @@ def bench_table(
     """Rows that a bed of the label bench has scored: named rows of the plan against its scores; a
     (bed, row) stands on another bed."""
     sources = {n: row if isinstance(row, tuple) else (bed, row) for n, row in ours.items()}
-    lines = [
-        [escape(n), *(number(held.on_bed(b, row, s)) for s in scores)]
-        for n, (b, row) in sources.items()
-    ]
-    return table([f"labels, bed {bed}", *map(escape, scores)], lines)
+    lines = {n: [number(held.on_bed(b, row, s)) for s in scores] for n, (b, row) in sources.items()}
+    return measured_table([f"labels, bed {bed}", *scores], lines)
 
 
 def spread_table(ours: dict[str, tuple[str, str]], score: str, runs: Path) -> str:
@@ -433,13 +448,13 @@ def gates_table(claims: dict[str, Any], paper: str, benches: Sequence[str], runs
 def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:
     """How far the first of two rows of ours lies above the second: on the mean, and on each seed
     that both have."""
-    lines = []
+    lines = {}
     for name, pair in pairs.items():
         gains = gains_of(*on_shared_seeds([held.value(row, score) for row in pair]))
         by_seed = ", ".join(f"{gain:+.1f}" for gain in gains)
         average = f"{statistics.fmean(gains):+.1f}" if gains else "-"
-        lines.append([escape(name), average, by_seed or "-"])
-    return table([what, "mean", "seed by seed"], lines)
+        lines[name] = [average, by_seed or "-"]
+    return measured_table([what, "mean", "seed by seed"], lines)
 
 
 def gains_of(upper: Sequence[Value], lower: Sequence[Value]) -> list[float]:
@@ -449,34 +464,59 @@ def gains_of(upper: Sequence[Value], lower: Sequence[Value]) -> list[float]:
     return [mean(a) - mean(b) for a, b in zip(above, below)]
 
 
-def orders_table(held: Trial, paper: str | None = None) -> str:
-    """What the papers say about orders, what we saw, and the verdict."""
+def paper_verdicts(held: Trial, paper: str) -> Html:
+    """What beds and students say of a paper's claims."""
+    judged = [verdict for verdict in held.on_bench if verdict.id.split("-")[0] == paper]
+    return joined("", [bench_verdicts_table(judged), orders_table(held, paper)])
+
+
+def orders_table(held: Trial, paper: str | None = None) -> Html:
+    """What the papers say about orders, what our students say, and the verdict; orders of which no
+    row was run are folded away."""
+    mine = [row for row in held.order_rows() if paper in (None, row["paper"])]
+    ran = [r for r in mine if r["verdict"].word != NOT_RUN or any(r["values"])]
     lines = [
         [f"{r['paper']} Tab. {r['table']}", escape(r["says"]), in_order(r["values"]),
          _step_lines(r["verdict"]), badge(r["verdict"].word)]
-        for r in held.order_rows() if paper in (None, r["paper"])
+        for r in ran
     ]  # fmt: skip
-    return table(["claim", "paper says", "ours, small, in that order",
-                  "differences, and the paper's", "verdict"], lines)  # fmt: skip
+    head = ["claim", "paper says", "ours, small, in that order", "differences, and the paper's",
+            "verdict"]  # fmt: skip
+    waiting = [r["verdict"] for r in mine if r not in ran]
+    return _with_waiting(head, lines, waiting, "on students")
 
 
-def paper_verdicts(held: Trial, paper: str) -> str:
-    """What students and beds say of a paper's claims."""
-    mine = {order["id"] for order in held.claims.get("orders", []) if order["paper"] == paper}
-    judged = [verdict for verdict in held.on_bench if verdict.id in mine]
-    return joined("", (orders_table(held, paper), bench_verdicts_table(judged)))
-
-
-def bench_verdicts_table(verdicts: Sequence[Verdict]) -> str:
-    """What the label bench says of the claims that it judges, pair by pair."""
+def bench_verdicts_table(verdicts: Sequence[Verdict]) -> Html:
+    """What the label bench says of the claims that it judges, pair by pair; those of which a row
+    is missing everywhere are folded away."""
+    ran = [v for v in verdicts if v.word != NOT_RUN or any(step.effect for step in v.steps)]
     lines = [
         [f"{v.id}, {v.place}", escape(v.says), _step_lines(v),
          filled("{}{}", badge(v.word), joined("", (f" {gate}." for gate in v.missed)))]
-        for v in verdicts
+        for v in ran
     ]  # fmt: skip
-    return table(
-        ["claim and bed", "paper says", "ours, and the paper's difference", "verdict"], lines
-    )
+    head = ["claim and bed", "paper says", "ours, and the paper's difference", "verdict"]
+    return _with_waiting(head, lines, [v for v in verdicts if v not in ran], "on labels")
+
+
+def _with_waiting(
+    head: Sequence[str], lines: list[list[str]], waiting: Sequence[Verdict], where: str
+) -> Html:
+    """A table of what was run, and in one folded line the claims that wait for their rows."""
+    ran = table(head, lines, cards=True) if lines else Html("")
+    if not waiting:
+        return ran
+    rows = [[f"{v.id}, {v.place}", v.says, _printed_steps(v)] for v in waiting]
+    whole = table(["claim", "paper says", "the paper's differences"], rows, cards=True)
+    count = "1 claim" if len(waiting) == 1 else f"{len(waiting)} claims"
+    template = "{}<details><summary>{} {}: {}</summary>{}</details>"
+    return filled(template, ran, count, where, badge(NOT_RUN), whole)
+
+
+def _printed_steps(verdict: Verdict) -> str:
+    sizes = [step.printed for step in verdict.steps if step.printed is not None]
+    sign = "+" if verdict.steps[0].below else ""
+    return ", ".join(f"{size:{sign}.1f}" for size in sizes) or "-"
 
 
 def _step_lines(verdict: Verdict) -> Html:
