@@ -142,7 +142,9 @@ def test_yaml_that_is_not_whole_is_one_line(tmp_path, text, cause):
 @pytest.mark.parametrize("text, cause", [
     ("rows: 3", "rows: expected a table"), ("rows: {p: {r: [1]}}", "r: expected a table"),
     ("rows: {p: {r: {seeds: x}}}", "seeds: expected a list"), ("bench: {}", "'rows' is missing"),
-    ("rows: {}\nbench: {p: {b: {}}}", "'rows' is missing"), ("[1]", "expected a table"),
+    ("rows: {}\nbench: {p: {b: {}}}", "'rows' is missing"),
+    ("rows: {}\nbench: {p: {b: {rows: [x]}}}", "bench: p: b: no row is called"),
+    ("[1]", "expected a table"),
 ])  # fmt: skip
 def test_a_plan_of_another_shape_is_one_line(tmp_path, text, cause):
     (tmp_path / "plan.yml").write_text(text)
@@ -191,7 +193,7 @@ def test_a_notebook_that_does_not_parse_is_one_line(tmp_path, text):
 
 @pytest.mark.parametrize("settings", [
     {"batch": 0}, {"views": 0}, {"images": 0}, {"size": 1}, {"size": 33}, {"view": 1},
-    {"seed": -1}, {"source": 3}, {"alone": -1},
+    {"seed": -1}, {"source": 3}, {"alone": -1}, {"source": "no-source"},
 ])  # fmt: skip
 def test_a_pretraining_that_cannot_be_is_refused_before_it_begins(tmp_path, settings):
     with pytest.raises(InputError, match=next(iter(settings))):

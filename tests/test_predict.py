@@ -2,6 +2,7 @@
 what is wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +72,14 @@ def test_numbers_in_names_become_ids_only_where_every_name_is_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["no checkpoint", "text as checkpoint", "no images", "a broken image"]
+    "what",
+    [
+        "no checkpoint",
+        "text as checkpoint",
+        "a folder as checkpoint",
+        "no images",
+        "a broken image",
+    ],
 )
 def test_bad_input_is_one_line_and_exit_2(model, tmp_path, capsys, what):
     checkpoint, images = model[1], tmp_path / "images"
@@ -80,6 +88,8 @@ def test_bad_input_is_one_line_and_exit_2(model, tmp_path, capsys, what):
         checkpoint = tmp_path / "gone.pt"
     if what == "text as checkpoint":
         (checkpoint := tmp_path / "text.pt").write_text("no model")
+    if what == "a folder as checkpoint":
+        checkpoint = Path("/")  # not as deep as the folder of a run lies
     if what != "no images":
         (images / "a.png").write_bytes(b"\x89PNG broken")
     assert main(["predict", str(checkpoint), str(images), "--out", str(tmp_path / "out")]) == 2

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from pointseg.data.files import OnFault, read_bytes
+from pointseg.data.files import OnFault, read_bytes, shown
 from pointseg.data.images import named, read_image, read_index_mask, read_size
 from pointseg.structures import Category, InputError, Truth, tensors
 
@@ -135,3 +136,13 @@ def find_parts(root: Path, split: str) -> list[Path]:
             names = (plain, "train", "val") if plain in ("train_aug", "trainval") else (plain,)
             return [base / "parts" / name for name in names if (base / "parts" / name).is_dir()]
     return []
+
+
+def category_fault(first: Dataset, other: Dataset) -> str | None:
+    """What makes a label mean something else in another split: it is an index into the split's own
+    categories."""
+    for known, category in zip_longest(first.categories, other.categories):
+        if known != category:
+            theirs, ours = (shown(c and (c.id, c.name, c.is_thing)) for c in (category, known))
+            return f"{other!r} has the category {theirs} where {first!r} has {ours}"
+    return None

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pointseg.data.coco import CocoDataset
-from pointseg.data.dataset import Dataset
+from pointseg.data.dataset import Dataset, category_fault
 from pointseg.data.doctor_points import find_points, point_faults
 from pointseg.data.files import shown
 from pointseg.data.layouts import LAYOUTS, find_images, open_dataset, splits_of
@@ -60,6 +60,10 @@ def check(
     wanted = _wanted(root, layout, report)
     datasets = [_examine(root, split, name, report, progress) for name, split in wanted]
     opened = [dataset for dataset in datasets if dataset is not None]
+    for dataset in opened:
+        first = next(other for other in opened if other.layout == dataset.layout)
+        if fault := category_fault(first, dataset):
+            report.fault(f"{root}: {fault}")
     for file in [Path(points)] if points else find_points(root):
         for fault, is_fault in point_faults(file, opened):
             (report.fault if is_fault else report.note)(fault)

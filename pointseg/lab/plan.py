@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from pointseg.data.files import read_yaml
+from pointseg.data.files import read_yaml, shown
 from pointseg.data.shapes import refuse_misshapen
 from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.recipe import SCALES, Recipe, make
@@ -165,6 +165,8 @@ def _read(path: Path, stamp: int) -> dict[str, Any]:
 def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row]) -> Bed:
     patterns = entry.pop("rows")
     scored = [row for row in planned if any(fnmatch(row, pattern) for pattern in patterns)]
+    if not scored:
+        raise InputError(f"{PLAN}: bench: {paper}: {name}: no row is called {shown(patterns)}")
     taken = {
         "seeds": tuple(entry.pop("seeds", [0])),
         "first": tuple(entry.pop("first", ())),

@@ -95,6 +95,8 @@ def model_of(given: Path) -> Path:
     """The file of a trained model: itself, or that of a run's folder."""
     if not given.is_dir():
         return given
+    if not (given / "result.json").is_file() or len(given.absolute().parents) < 4:
+        raise InputError(f"{given}: is neither a model nor the folder of a run")
     model = Run(given).model
     if not model.is_file():
         raise InputError(f"{given}: its model is not on this machine ({model})")

@@ -27,7 +27,7 @@ from pointseg.structures import InputError
 from pointseg.training.checkpoint import Checkpointer
 from pointseg.training.distributed import joined
 from pointseg.training.loop import Record
-from pointseg.training.pretraining.images import stored_squares
+from pointseg.training.pretraining.images import files_below, stored_squares
 from pointseg.training.pretraining.pretraining import (
     MaskedPretraining,
     Pretraining,
@@ -38,6 +38,7 @@ from pointseg.training.pretraining.probe import ProbeImage, portrait, probe
 
 PORTRAITS = 6  # held-out images whose feature maps are kept to look at
 OPTIONS = ("source", "views", "alone", "batch", "seed", "images", "size", "view", "start")
+IMAGES = "images.npy"
 HELD_OUT = 1_000_000  # images of Bestiary's split "pretrain" from here on are for probing only
 
 
@@ -51,6 +52,7 @@ def pretrain(kind: str = "mae", out: Path | str = "work/pretrain", **settings: A
     check_values("pretrain", Pretraining, settings)
     config, run = Pretraining(**settings), Run(Path(out))
     _refuse_sizes(config)
+    _refuse_source(config, run)
     with joined():
         if rank():
             _trained(config, run)
@@ -70,6 +72,12 @@ def _refuse_sizes(config: Pretraining) -> None:
         if side is not None and (side < LEAST_SIDE or side % stride):
             wanted = f"a multiple of {stride} of at least {LEAST_SIDE}"
             raise InputError(f"pretrain: {name}: expected {wanted}, got {side}")
+
+
+def _refuse_source(config: Pretraining, run: Run) -> None:
+    """A folder without images is refused before a record begins."""
+    if config.source not in EDITION_NAMED and not (run.folder / IMAGES).exists():
+        files_below(Path(config.source))
 
 
 def _keep_recipe(config: Pretraining, run: Run) -> None:
@@ -95,7 +103,7 @@ def _trained(config: Pretraining, run: Run) -> dict[str, float]:
 
 def _shared_images(config: Pretraining, run: Run) -> np.ndarray:
     """The first process makes what is not yet there; the others wait for it."""
-    arguments = (run.folder / "images.npy", config.source, config.images, config.size, config.seed)
+    arguments = (run.folder / IMAGES, config.source, config.images, config.size, config.seed)
     if rank() == 0:
         stored_squares(*arguments)
     if in_world():

@@ -11,7 +11,7 @@ from typing import Any
 
 from pointseg.data.augment import PAPER_LONG_SIDE, PAPER_SHORT_SIDES, Augment
 from pointseg.data.bestiary import EDITION_NAMED, make
-from pointseg.data.dataset import Dataset
+from pointseg.data.dataset import Dataset, category_fault
 from pointseg.data.files import hidden_folder
 from pointseg.data.layouts import find_images, open_dataset, splits_of
 from pointseg.data.point_file import PointFile, read_points, things_first, write_points
@@ -122,6 +122,8 @@ def open_corpus(recipe: Recipe) -> Corpus:
         return _clicked(root, recipe)
     train = _first(open_dataset(root, recipe.train, layout), recipe.images)
     scored = _first(open_dataset(root, recipe.scored_split, layout), recipe.scored_images)
+    if fault := category_fault(train, scored):
+        raise InputError(f"{root}: {fault}")
     return Corpus(recipe, train, scored)
 
 
