@@ -21,7 +21,7 @@
 # strength, so that we know what went wrong. Every number in the text is computed by this page.
 
 # %% tags=["parameters"]
-images: int = 60  # val pictures that are disturbed and scored
+images: int = 40  # val pictures that are disturbed and scored
 size: int = 128  # pixels of a side
 seed: int = 0
 draws: int = 400  # tables of differences, drawn to see how often an interval holds the truth

@@ -64,7 +64,7 @@ def multiples(
     for axis in axes.flat:
         axis.axis("off")
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8, y=1.0)  # else its place is sought above hidden ticks
     figure.tight_layout(pad=0.4)
     return figure, list(axes.flat)
 
