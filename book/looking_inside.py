@@ -126,11 +126,14 @@ _ = axes[1].add_patch(
 # %%
 rows = torch.tensor([token])
 layers = [attention_rows(vit, outputs.trace, block, rows)[0, :, 0] for block in range(vit.depth)]
-to_map = lambda row: row[..., outputs.trace.patches].unflatten(-1, outputs.grid)  # noqa: E731
-print(
-    f"{len(layers)} blocks, each row of {layers[0].shape[0]} heads sums to",
-    layers[0].sum(-1).tolist(),
-)
+sums = ", ".join(f"{total:.4f}" for total in layers[0].sum(-1))
+print(f"{len(layers)} blocks of {len(layers[0])} heads; a row of each head sums to {sums}")
+
+
+def to_map(row):
+    """The attention to the patches, on their grid."""
+    return row[..., outputs.trace.patches].unflatten(-1, outputs.grid)
+
 
 # %% mystnb={"image": {"alt": "Attention of one token in every block and head"}} tags=["remove-input"]
 heads = len(layers[0])
@@ -295,8 +298,8 @@ figure.tight_layout()
 # %% [markdown]
 # After {glue:text}`views` views, point IoU went from {glue:text}`point_iou_start` to
 # {glue:text}`point_iou_end`; with the mean of the place taken off, from
-# {glue:text}`point_iou_centred_start` to {glue:text}`point_iou_centred_end`. The class of a single
-# token is told in {glue:text}`token_class_end` of cases, untrained in
+# {glue:text}`point_iou_centred_start` to {glue:text}`point_iou_centred_end`. A linear classifier is
+# right about the class of a single token in {glue:text}`token_class_end` of cases, untrained in
 # {glue:text}`token_class_start`; most of that comes late, when the other scores hardly rise any
 # more. Part purity of the plain features hardly rises: parts lie apart, so clusters of places alone
 # already separate them; only with the place taken off does it say something. The curve of the loss

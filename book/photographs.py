@@ -50,7 +50,7 @@ looked = (
 # %% [markdown]
 # ## What the scale is
 #
-# | | |
+# | what | at scale `photos` |
 # |---|---|
 # | data | VOC 2012, instance masks, 20 classes and the background; Penn-Fudan's pedestrians as a second set |
 # | splits | `photos_train` to learn on, `photos_tune` to choose on, `photos_val` to judge on, once |

@@ -26,7 +26,6 @@ seed: int = 0
 import json
 import tempfile
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -159,7 +158,7 @@ rows += [
     [f"gate: {gate.text}", *(measures[key]["gates"][gate.name] for key in names)]
     for gate in gauge.GATES
 ]
-display(HTML(report.table(["", *names.values()], [list(map(escape, row)) for row in rows])))
+display(HTML(report.table(["", *names.values()], rows)))
 
 # %% [markdown]
 # The photographs themselves are not shown: VOC 2012 (instances derived from the official class

@@ -117,3 +117,27 @@ def test_of_a_configuration_inside_another_only_what_differs_is_shown():
     assert [[re.sub("<[^>]+>", "", cell) for cell in row] for row in rows] == [
         ["inner.width", "3", "5"]
     ]
+
+
+HEADED = """
+class Config:
+    # key-points
+    centred: bool = False  # DEVIATION [AS Eq. 1]: less their mean
+    # boxes
+    level: float = 0.1  # UNSTATED [AS Sec. 4]: official code
+    # DEVIATION [AS Sec. 5]: two lines
+    # above
+    size: int = 3
+"""
+
+
+def test_a_heading_among_settings_belongs_to_no_remark_and_to_no_setting(tmp_path):
+    (tmp_path / "config.py").write_text(HEADED)
+    texts = [remark.text for remark in equations.remarks_of(tmp_path, ["AS"])]
+    assert texts == ["less their mean", "official code", "two lines above"]
+    rows = [row[2] for row in equations.setting_rows(tmp_path / "config.py")]
+    assert rows == [
+        "DEVIATION [AS Eq. 1]: less their mean",
+        "UNSTATED [AS Sec. 4]: official code",
+        "DEVIATION [AS Sec. 5]: two lines above",
+    ]

@@ -133,9 +133,12 @@ def remarks_in(lines: list[str]) -> list[Remark]:
 
 
 def _continued(first: str, following: list[str]) -> Iterator[str]:
-    """The lines that carry a remark on: of the same docstring or run of comments, up to a gap."""
+    """The lines that carry a remark on: of the same docstring or run of comments, up to a gap.
+
+    What stands beside code ends with its line.
+    """
     comment = "#" in first.split("[")[0]
-    if first.rstrip().endswith('"""'):
+    if first.rstrip().endswith('"""') or (comment and not first.lstrip().startswith("#")):
         return
     for line in following:
         text = line.strip()
@@ -256,9 +259,11 @@ def settings_of(config: object, prefix: str = "") -> dict[str, object]:
 
 
 def _comment(lines: list[str], node: ast.stmt) -> str:
-    """What the comments above a statement and beside it say."""
+    """What the comments above a statement and beside it say; a heading cites nothing."""
     above = node.lineno - 1
     while lines[above - 1].strip().startswith("#"):
         above -= 1
+    if not any("[" in line for line in lines[above : node.lineno - 1]):
+        above = node.lineno - 1
     inside = (line.split("#", 1) for line in lines[above : node.end_lineno] if "#" in line)
     return " ".join(words[1].strip() for words in inside)

@@ -64,9 +64,17 @@ def multiples(
     for axis in axes.flat:
         axis.axis("off")
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(title, fontsize=8, y=1.0)  # else its place is sought above hidden ticks
+        height = _readable(title, size, columns)
+        axis.set_title(title, fontsize=height, y=1.0)  # else sought above hidden ticks
     figure.tight_layout(pad=0.4)
-    return figure, list(axes.flat)
+    return figure, list(axes.flat)[: len(titles)]
+
+
+def _readable(title: str, size: float, columns: int) -> float:
+    """A type size that is as large on the page in a wide figure as in a narrow one, where the
+    title then fits over its picture."""
+    fits = 72 * size / (0.55 * max(len(title), 1))
+    return max(8.0, min(8 * size * columns / 7.2, fits))
 
 
 def show(axis: Axes, image, dim: float = 0.0) -> None:

@@ -119,7 +119,9 @@ def keypoint_owners(case: Case) -> Tensor:
 
     The smallest mask that holds a pixel wins.
     """
-    method = AttentionShift.build(CATEGORIES, "small", **SHARP).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # untrained query tokens take part in the backbone's attention
+        method = AttentionShift.build(CATEGORIES, "small", **SHARP).eval()
     batch = Batch(case.image[None], [(SIDE, SIDE)], [0], points=[case.points.things()])
     masks, owners = method.pseudo_labels(batch)[0].masks, torch.full((SIDE, SIDE), NOBODY)
     rows = case.points.is_thing.nonzero()[:, 0]
@@ -145,7 +147,7 @@ def figure() -> Figure:
     """The points, the answers, the truth, side by side."""
     case = case_of(SHOWN)
     answered = answers(case)
-    sheet, axes = figures.multiples(["six points", *answered, "truth"], columns=9, size=1.5)
+    sheet, axes = figures.multiples(["six points", *answered, "truth"], columns=5, size=1.5)
     figures.show(axes[0], case.scene.image)
     for axis, owners in zip(axes[1:], answered.values()):
         figures.owners(axis, case.scene.image, owners)

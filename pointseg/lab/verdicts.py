@@ -300,7 +300,7 @@ def _step(below: str, above: str, pair: tuple | None, size: float | None) -> Ste
     effect = two_way(*pair)
     word = word_of(effect)
     needed = seeds_needed(*pair) if word == UNDECIDED else None
-    lacks = "one seed; two say how far seeds differ" if effect.seeds < 2 else None
+    lacks = "one seed" if effect.seeds < 2 else None
     return Step(below, above, word, effect, needed, size, lacks)
 
 

@@ -315,16 +315,19 @@ def shift_pieces(
 
 
 def shift_works(image: Tensor, region: Region, tokens: Tensor, seeds: Tensor, turns: int):
-    """The shift with all that it gathers, and its bare products on the same tokens."""
+    """The shift with all that it gathers, and its bare products on the same tokens, which whole
+    grids share here as there."""
+    sharing = region.index.shape[1] == image.shape[1]
+    held, start = (image, seeds.flatten(0, 1)[None]) if sharing else (tokens, seeds)
 
     def whole() -> Tensor:
         gathered = region.of_tokens(Tokens.of(image, [len(tokens)]))
         return shift(seeds, gathered, region.inside, region.inside, iterations=turns).features
 
     def bare() -> Tensor:
-        points, across = seeds, tokens.transpose(1, 2)
+        points, across = start, held.transpose(1, 2)
         for _ in range(turns):
-            points = points @ across @ tokens
+            points = points @ across @ held
         return points @ across
 
     return {"whole": whole, "bare products": bare}
