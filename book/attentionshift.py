@@ -214,8 +214,9 @@ for name, labels in (("printed_ground", printed), ("released_ground", parts)):
 #
 # ### Eq. 3, 5 and 7: the shift
 #
-# $$\psi_k = \sum_{\Phi^+} \delta(A^{P_k})\, w(\phi, \psi_k)\, \phi, \qquad
-# w(\phi, \psi_k) = \frac{e^{d(\phi, \psi_k) / (\alpha \beta_k)}}
+# $$\psi_k = \sum_{\Phi^+} \delta(A^{P_k})\, w(\phi, \psi_k)\, \phi$$
+#
+# $$w(\phi, \psi_k) = \frac{e^{d(\phi, \psi_k) / (\alpha \beta_k)}}
 # {\sum \delta(A^{P_k})\, e^{d(\phi, \psi_k) / (\alpha \beta_k)}}$$
 #
 # With even weights this is the plain mean of Eq. 3, and $\alpha = \infty$ gives just that. Every

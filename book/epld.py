@@ -84,8 +84,9 @@ display(HTML(report.paper_verdicts(held, "EPLD")))
 #
 # ### Eq. 1 and 3: a query is a mean
 #
-# $$Q_n^1 = \frac{1}{Z_n^1} \sum_i \mathcal P_n^{01}[i]\, F^{fuse}[i], \qquad
-# Q_n^{l+1} = \frac{1}{Z_n^{l+1}} \sum_i \widehat{\mathcal M}_n^{l-01}[i]\, F^{fuse}[i]$$
+# $$Q_n^1 = \frac{1}{Z_n^1} \sum_i \mathcal P_n^{01}[i]\, F^{fuse}[i]$$
+#
+# $$Q_n^{l+1} = \frac{1}{Z_n^{l+1}} \sum_i \widehat{\mathcal M}_n^{l-01}[i]\, F^{fuse}[i]$$
 #
 # ```{literalinclude} ../pointseg/papers/epld/queries.py
 # :pyobject: aggregated
@@ -132,7 +133,9 @@ display(HTML(report.paper_verdicts(held, "EPLD")))
 #
 # ### Eq. 6 and 7: distance and label
 #
-# $$X^l[i] = 1 - M^l[i], \qquad \mathcal M^l[i] = \arg\min_n X^l_n[i] = \arg\max_n M^l_n[i]$$
+# $$X^l[i] = 1 - M^l[i]$$
+#
+# $$\mathcal M^l[i] = \arg\min_n X^l_n[i] = \arg\max_n M^l_n[i]$$
 #
 # ```{literalinclude} ../pointseg/papers/epld/distance.py
 # :pyobject: log_probability

@@ -40,7 +40,8 @@ def seeds(rows: dict[str, int]) -> str:
 def beds_table(runs: Path) -> Html:
     """Every bed of the plan: what it is made of, and how much of it was scored."""
     counts = scored(runs)
-    return table(HEAD, [_line(bed, counts.get(name, {})) for name, bed in beds().items()])
+    lines = [_line(bed, counts.get(name, {})) for name, bed in beds().items()]
+    return table(HEAD, lines, cards=True)
 
 
 def _line(bed: Bed, rows: dict[str, int]) -> list[str]:
