@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pointseg.data.supervision import collate
+from pointseg.lab import pretrain as lab_pretrain
 from pointseg.lab.pretrain import pretrain, probe_image, ship
 from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import load_backbone, save_backbone
@@ -332,9 +333,19 @@ RUN = {"batch": 8, "images": 12, "size": 64, "probe_images": 2, "probes": (0, 16
 
 
 def test_pretraining_resumed_is_pretraining_at_one_go(tmp_path, monkeypatch):
-    """Stopped after any step and started again, the same bytes come out."""
+    """Stopped in a probe or after any step and started again, the same bytes come out."""
     whole = pretrain("mae", tmp_path / "whole", **RUN, views=48)
-    advance = Trainer.advance
+    advance, keep = Trainer.advance, lab_pretrain.keep_portrait
+
+    def dies_looking(vit, images, path):
+        if path.stem == "views00000016":
+            raise KeyboardInterrupt
+        keep(vit, images, path)
+
+    monkeypatch.setattr(lab_pretrain, "keep_portrait", dies_looking)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain("mae", tmp_path / "parts", **RUN, views=48)
+    monkeypatch.setattr(lab_pretrain, "keep_portrait", keep)
 
     def dies(trainer, batch):
         if trainer.step == 5:

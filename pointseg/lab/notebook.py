@@ -246,7 +246,7 @@ def execute(source: Source, values: Mapping[str, Any], run: Run) -> None:
                 source.notebook, str(executed), parameters=given, kernel_name=KERNEL,
                 language="python", progress_bar=False, stderr_file=sys.stderr,
                 kernel_manager_class=known_kernels(started, stop),
-                extra_arguments=["--IPKernelApp.log_level=40",
+                extra_arguments=["--IPKernelApp.log_level=50",
                                  "--IPKernelApp.capture_fd_output=False"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as problem:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,10 +90,14 @@ def _trained(config: Pretraining, run: Run) -> dict[str, float]:
     """The last probe's scores."""
     images, method = _shared_images(config, run), new_method(config)
     records, look = pretraining(method, images, run.folder / "checkpoints"), Look(method, run)
-    for record in _shown(records, config, run):
-        views = config.views_at(record.step + 1)
-        if any(config.views_at(record.step) < due <= views for due in config.probes):
-            look(record.step, views)
+    progress = Progress(config.steps, run.folder)
+    for record in records:
+        try:
+            if rank() == 0:
+                progress(record)
+            look.when_due(record)
+        except BaseException as problem:  # no state is kept of a step without its lines
+            records.throw(problem)
     if rank():
         return {}
     save_backbone(method.model.vit, run.folder / "backbone.safetensors")
@@ -111,14 +114,6 @@ def _shared_images(config: Pretraining, run: Run) -> np.ndarray:
     return stored_squares(*arguments)
 
 
-def _shown(records: Iterator[Record], config: Pretraining, run: Run) -> Iterator[Record]:
-    progress = Progress(config.steps, run.folder)
-    for record in records:
-        if rank() == 0:
-            progress(record)
-        yield record
-
-
 class Look:
     """Probes the features as they are, and keeps weights and maps of how they grow."""
 
@@ -127,6 +122,11 @@ class Look:
         self.images = [probe_image(self.config, i) for i in range(self.config.probe_images)]
         if not Checkpointer(run.folder / "checkpoints").paths() and 0 in self.config.probes:
             self(-1, 0)
+
+    def when_due(self, record: Record) -> None:
+        before, views = map(self.config.views_at, (record.step, record.step + 1))
+        if any(before < due <= views for due in self.config.probes):
+            self(record.step, views)
 
     def __call__(self, step: int, views: int) -> dict[str, float]:
         if rank():
