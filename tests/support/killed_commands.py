@@ -21,6 +21,7 @@ import yaml
 from support import same_process
 from support import tiny_method as tiny
 
+from pointseg.bookkit import run_figures  # noqa: F401  as below
 from pointseg.cli import main as pointseg
 from pointseg.data.bestiary import CATEGORIES, make
 from pointseg.lab import (  # what the children import: once, here
@@ -92,6 +93,7 @@ COMMANDS = {
     "pretrain": ["pretrain", "mae", "--out", "runs/a/b/c", "--views", "8", "--alone", "4",
                  "--batch", "2", "--images", "4", "--size", "64", "--view", "32"],
 }  # fmt: skip
+SOURCE = Path(__file__).resolve().parents[2] / "book" / "experiment.py"
 WHOLE_OR_NOTHING = ("data make", "data tile", "points", "predict", "labels")
 
 
@@ -130,9 +132,8 @@ def project(folder: Path) -> Path:
     (folder / "book" / "plan.yml").write_text(yaml.safe_dump(PLAN))
     (folder / "book" / "claims.yml").write_text("tolerance: 5\npapers: {}\n")
     (folder / "chapter.py").write_text(CHAPTER)
-    source = Path(__file__).resolve().parents[2] / "book" / "experiment.py"
     for copy in (folder / "experiment.py", folder / "book" / "experiment.py"):
-        copy.write_text(source.read_text())
+        copy.write_text(SOURCE.read_text())
     return folder
 
 
@@ -302,7 +303,8 @@ def stand_in(place: Path) -> None:
     """Everything that children need: imports, a tiny method, stand-ins, and what they read."""
     torch.set_num_threads(1)
     tiny.register()
-    Trainer(tiny.Tiny(), tiny.settings(), "cpu")  # an optimiser's imports take a second
+    Trainer(tiny.Tiny(), tiny.settings(), "cpu")  # an optimiser's imports take a second,
+    notebook.read_notebook(SOURCE)  # those of a notebook's reader several
     notebook.execute, engine.drive, pretrain.Pretraining = same_process.execute, in_turn, Few
     predicted = tiny.Tiny.predict
     tiny.Tiny.predict = lambda *given: sys.audit(SCORES) or predicted(*given)
