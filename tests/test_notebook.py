@@ -298,17 +298,10 @@ print("the cell speaks", file=sys.stderr)
 """
 
 
-def test_what_a_cell_or_its_child_says_is_heard_once(place):
-    code = (
-        "from pointseg.lab.notebook import run_notebook; "
-        f"run_notebook({str(chapter(place, TELLING))!r}, {{}})"
-    )
-    plain = {
-        k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"
-    }  # ipykernel behaves otherwise in tests
-    heard = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=plain
-    ).stderr
+def test_what_a_cell_or_its_child_says_is_heard_once(place, monkeypatch, capfd):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # ipykernel behaves otherwise in tests
+    run_notebook(chapter(place, TELLING), {})
+    heard = capfd.readouterr().err
     assert heard.count("a child speaks") == 1 and heard.count("the cell speaks") == 1
 
 
