@@ -242,6 +242,10 @@ def test_a_table_that_beds_judge_shows_their_labels_and_their_words(tmp_path):
     page = report.printed_table(held, "AS", "3")
     assert "labels, a: IoU" in page and "labels, b" not in page and "ours, small" not in page
     assert ">44.0</a>" in page and page.count(">contradicted<") == 2
+    alone = report.Trial(ON_BED | {"measured": [*CLAIMS["measured"], {
+        "paper": "AS", "table": "3", "row": 2, "ours": "x", "scores": {"mAP": "val/AP50"}}]},
+        [on_bed("x", 0, 40.0)], tmp_path)  # fmt: skip
+    assert report.printed_table(alone, "AS", "3").count(">no order claimed<") == 1
     outside = judged_by_beds(tmp_path, runs, (report.OUTSIDE, "a gate"), (report.NOT_RUN,))
     assert report.printed_table(outside, "AS", "3").count(">outside<") == 2
     empty = judged_by_beds(tmp_path, [], (report.NOT_RUN,), (report.NOT_RUN,))

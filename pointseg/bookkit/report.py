@@ -343,10 +343,13 @@ def printed_table(held: Trial, paper: str, table_id: str) -> Html:
     ours = _our_columns(held, paper, content, scores)
     if not ours:
         return joined("", [table(columns, lines), filled("<p>Ours: {}</p>", badge(NOT_RUN))])
+    ordered = {row for order in held.orders_on(paper, table_id) for row in order["rows"]}
     for i, (line, row) in enumerate(zip(lines, content["rows"])):
         known = [c for c in scores if is_number(row.get(c))]
-        words = {held.cell(paper, table_id, i, c, row[c]).verdict for c in known}
-        line.insert(1, badge(first_of(words - {NOT_RUN})))
+        words = {held.cell(paper, table_id, i, c, row[c]).verdict for c in known} - {NOT_RUN}
+        ran = any(column[i] for column in ours.values())
+        words |= {NO_ORDER} if ran and i not in ordered else set()
+        line.insert(1, badge(first_of(words)))
         line += [number(column[i]) for column in ours.values()]
     return table([columns[0], "verdict", *columns[1:], *ours], lines)
 
