@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -99,3 +100,18 @@ def test_nothing_is_written_through_what_lies_under_the_hidden_name(tmp_path, ki
     with pytest.raises(InputError, match=r"a\.bin: cannot be written"):
         write_bytes(tmp_path / "a.bin", b"new")
     assert other.read_bytes() == b"another's" and not (tmp_path / "a.bin").exists()
+
+
+def test_a_signal_while_a_hidden_folder_is_removed_leaves_nothing(tmp_path, monkeypatch):
+    removed, calls = shutil.rmtree, []
+
+    def interrupted(folder, **how):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        removed(folder, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), hidden_folder(tmp_path / "out") as folder:
+        (folder / "a").touch()
+    assert list(tmp_path.iterdir()) == []

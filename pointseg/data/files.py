@@ -139,9 +139,14 @@ def hidden_folder(beside: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{beside}: cannot be written ({cause_of(error)})") from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except KeyboardInterrupt:  # while it tidies up
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            if handle is not None:
+                os.close(handle)
 
 
 def alone_at(path: Path, opened: Callable[[], int]) -> int:
