@@ -450,11 +450,12 @@ even_warm = {
 display(HTML(report.bench_table(held, "exits-even-warm", even_warm, named)))
 
 # %% [markdown]
-# Where levels are even, hops do not help: not on Bestiary, not on photographs, not after the warm-up.
-# Each further one leaves precision where it was and costs recall, on every bed. The ground is seeded on
-# all tokens outside the box, the object on those that were clicked; with every hop its tokens hear
-# more of the ground. The closed form returns to its seeds at every step, and lies beside a single hop.
-# What the paper's third hop gains it may gain with its own levels, or after its own, unknown warm-up.
+# Where levels are even, hops do not help on Bestiary and on photographs; after the warm-up two seeds
+# leave the order open. Each further hop leaves precision about where it was and costs recall, on every
+# bed. The ground is seeded on all tokens outside the box, the object on those that were clicked; with
+# every hop its tokens hear more of the ground. The closed form returns to its seeds at every step, and
+# lies beside a single hop. What the paper's third hop gains it may gain with its own levels, or after
+# its own, unknown warm-up.
 
 # %% [markdown]
 # `iou_same` is over objects that touch their own class. `taken` is the number to Fig. a4: of the

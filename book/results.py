@@ -50,9 +50,10 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from pointseg.bookkit import forest, measured, report
+from pointseg.bookkit import figures, forest, measured, report
 
 # %matplotlib inline
+figures.compact()
 held = report.trial(Path(claims), Path(runs))
 verdicts = held.on_bench
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -252,7 +253,12 @@ def test_a_stage_is_scored_on_what_it_can_answer_alone(run, monkeypatch):
 
 def test_a_run_on_tune_has_its_scores_under_that_name(run, monkeypatch):
     opened = []
-    monkeypatch.setattr(corpora, "open_dataset", lambda root, split, layout: opened.append(split))
+
+    def split_of(root, split, layout):
+        opened.append(split)
+        return SimpleNamespace(categories=())
+
+    monkeypatch.setattr(corpora, "open_dataset", split_of)
     monkeypatch.setattr(corpora, "_first", lambda dataset, count: dataset)
     open_corpus(recipes.make("tiny", scored_on="tune"))
     assert opened == ["train", "tune"]
