@@ -55,6 +55,14 @@ def test_a_sweep_is_left_to_the_bench_but_by_its_name_and_at_scale_paper():
     assert "as-tab4-n0" in paper.rows and not paper.benches
 
 
+@pytest.mark.parametrize("bed", plan.beds(Path(__file__).parent.parent / plan.PLAN).values(),
+                         ids=lambda bed: bed.name)  # fmt: skip
+def test_a_bed_at_scale_smoke_takes_its_sizes_and_splits(bed):
+    recipe = bed.recipe(plan.rows()[bed.rows[0]], 0, scale="smoke", data="bestiary")
+    dial = SCALES["smoke"]
+    assert [getattr(recipe, name) for name in plan.SIZES] == [getattr(dial, n) for n in plan.SIZES]
+
+
 def test_every_row_without_a_student_is_scored_on_a_bed():
     scored = {row for bed in plan.beds().values() for row in bed.rows}
     assert {name for name, row in plan.rows().items() if row.bench_only} <= scored

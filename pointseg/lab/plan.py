@@ -19,7 +19,7 @@ from pointseg.lab.settings import refuse_unknown, table, types_of
 from pointseg.structures import InputError
 
 PLAN = Path("book/plan.yml")
-COUNTS = ("images", "scored_images")
+SIZES = ("image_size", "images", "scored_images", "train", "tune", "val")  # and splits
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Bed:
         if given.get("scale") == SMOKE:  # as short as the scale says
             first = [{**stage, "training": {}} for stage in first]
             steps = min(steps, SCALES[SMOKE].steps)
-            given = {k: v for k, v in given.items() if k not in COUNTS or k in changes}
+            given = {k: v for k, v in given.items() if k not in SIZES or k in changes}
         method = self.method or last["method"]
         configs = [*getattr(method_class(method), "CONFIGS", {}).values()]
         known = fields(configs[0]) if configs else ()
