@@ -64,8 +64,7 @@ def multiples(
     for axis in axes.flat:
         axis.axis("off")
     for axis, title in zip(axes.flat, titles):
-        height = _readable(title, size, columns)
-        axis.set_title(title, fontsize=height, y=1.0)  # else sought above hidden ticks
+        axis.set_title(title, fontsize=_readable(title, size, columns), y=1.0)  # not sought
     figure.tight_layout(pad=0.4)
     return figure, list(axes.flat)[: len(titles)]
 

@@ -357,19 +357,16 @@ def printed_table(held: Trial, paper: str, table_id: str) -> Html:
 def _our_columns(
     held: Trial, paper: str, content: dict[str, Any], scores: Sequence[str]
 ) -> dict[str, list[tuple[Value, ...]]]:
-    """Our values of each printed row, by heading."""
+    """Our values of each printed row, by heading; columns without any are left out."""
     place, numbers = (paper, content["id"]), range(len(content["rows"]))
-    entries = {c: [held.measured(*place, i, c) for i in numbers] for c in scores}
-    columns = {}
-    for bed in held.beds_of(*place):
-        beside = next(column for column in entries.values() if any(column))
-        named = [entry["ours"] if entry else None for entry in beside]
-        values = [held.on_bed(bed, row) for row in named]
-        columns |= {f"labels, {bed}: IoU": values} if any(values) else {}
-    for score in entries if held.has_students(*place) else ():
-        values = [held.values(*place, i, score) for i in numbers]
-        columns |= {f"ours, small: {score}": values} if any(values) else {}
-    return columns
+    entries = [[held.measured(*place, i, c) for i in numbers] for c in scores]
+    beside = next((column for column in entries if any(column)), [])
+    named = [entry["ours"] if entry else None for entry in beside]
+    columns = {f"labels, {bed}: IoU": [held.on_bed(bed, row) for row in named]
+               for bed in held.beds_of(*place)}  # fmt: skip
+    for score in scores if held.has_students(*place) else ():
+        columns[f"ours, small: {score}"] = [held.values(*place, i, score) for i in numbers]
+    return {head: values for head, values in columns.items() if any(values)}
 
 
 def _printed(held: Trial, paper: str, table_id: str) -> dict[str, Any]:
@@ -543,7 +540,9 @@ def sweeps_table(held: Trial, paper: str) -> str:
     sweeps = [o for o in held.claims.get("orders", []) if o["paper"] == paper and o.get("sweep")]
     head = ["sweep", "best over worst row, printed", "bed", "best over worst row, IoU of labels",
             "spread of one row over seeds"]  # fmt: skip
-    return table(head, [_sweep(held, sweep, bed) for sweep in sweeps for bed in sweep["beds"]])
+    return table(
+        head, [_sweep(held, sweep, bed) for sweep in sweeps for bed in sweep.get("beds", [])]
+    )
 
 
 def _sweep(held: Trial, sweep: dict[str, Any], bed: str) -> list[str]:

@@ -60,14 +60,19 @@ def check(
     wanted = _wanted(root, layout, report)
     datasets = [_examine(root, split, name, report, progress) for name, split in wanted]
     opened = [dataset for dataset in datasets if dataset is not None]
-    for dataset in opened:
-        first = next(other for other in opened if other.layout == dataset.layout)
-        if fault := category_fault(first, dataset):
-            report.fault(f"{root}: {fault}")
+    _compare(opened, root, report)
     for file in [Path(points)] if points else find_points(root):
         for fault, is_fault in point_faults(file, opened):
             (report.fault if is_fault else report.note)(fault)
     return report
+
+
+def _compare(opened: list[Dataset], root: Path, report: Report) -> None:
+    """Splits of one layout have the same categories in the same order."""
+    for dataset in opened:
+        first = next(other for other in opened if other.layout == dataset.layout)
+        if fault := category_fault(first, dataset):
+            report.fault(f"{root}: {fault}")
 
 
 def _wanted(root: Path, layout: str, report: Report) -> list[tuple[str, str]]:

@@ -19,7 +19,8 @@ from pointseg.lab.settings import refuse_unknown, table, types_of
 from pointseg.structures import InputError
 
 PLAN = Path("book/plan.yml")
-SIZES = ("image_size", "images", "scored_images", "train", "tune", "val")  # and splits
+# What a recipe takes from its scale where a row or a bed is moved there: sizes and splits
+SIZES = ("image_size", "images", "scored_images", "train", "tune", "val")
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,7 @@ def _read(path: Path, stamp: int) -> dict[str, Any]:
 
 
 def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row]) -> Bed:
-    patterns = entry.pop("rows")
-    scored = [row for row in planned if any(fnmatch(row, pattern) for pattern in patterns)]
-    if not scored:
-        raise InputError(f"{PLAN}: bench: {paper}: {name}: no row is called {shown(patterns)}")
+    scored = _called(entry.pop("rows"), planned, f"{PLAN}: bench: {paper}: {name}")
     taken = {
         "seeds": tuple(entry.pop("seeds", [0])),
         "first": tuple(entry.pop("first", ())),
@@ -176,7 +174,15 @@ def _bed(name: str, paper: str, entry: dict[str, Any], planned: Mapping[str, Row
         "config": entry.pop("config", {}),
         "content": entry.pop("content", None),
     }
-    return Bed(name, paper, tuple(scored), **taken, given=entry)
+    return Bed(name, paper, scored, **taken, given=entry)
+
+
+def _called(patterns: list[str], planned: Mapping[str, Row], where: str) -> tuple[str, ...]:
+    """The names of rows that match one of the patterns, in the plan's order."""
+    names = tuple(row for row in planned if any(fnmatch(row, pattern) for pattern in patterns))
+    if not names:
+        raise InputError(f"{where}: no row is called {shown(patterns)}")
+    return names
 
 
 def _row(name: str, paper: str, entry: Mapping[str, Any]) -> Row:

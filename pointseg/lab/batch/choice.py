@@ -31,14 +31,11 @@ class Choice:
 
 
 def chosen(names: Sequence[str], scale: str | None) -> Choice:
-    """The rows and beds that the names stand for; with a scale of their own, only those of it. A
-    row that the plan leaves to the bench is taken by its own name, and at scale paper."""
+    """The rows and beds that the names stand for; with a scale of their own, only those of it."""
     choice = Choice()
     for name in names:
-        mine, benches = _of_name(name)
-        choice.add(
-            [n for n in mine if n == name or scale == "paper" or not rows()[n].bench_only], benches
-        )
+        named, benches = _of_name(name)
+        choice.add([row for row in named if _trains(row, name, scale)], benches)
     if scale is not None:
         scale_of(scale)
     if scale == "paper":
@@ -50,7 +47,8 @@ def chosen(names: Sequence[str], scale: str | None) -> Choice:
 
 
 def _trains(row: str, name: str, scale: str | None) -> bool:
-    """Whether a row that a name stands for teaches a student."""
+    """Whether a row that a name stands for teaches a student: one that the plan leaves to the bench
+    does so by its own name, and at scale paper."""
     return row == name or scale == "paper" or not rows()[row].bench_only
 
 

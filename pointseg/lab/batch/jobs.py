@@ -17,7 +17,7 @@ from pointseg.lab.chain import COMMON, head_hash
 from pointseg.lab.fingerprint import sha8
 from pointseg.lab.methods import METHODS
 from pointseg.lab.notebook import Key, Source, checked, differences, key_of, recipe_of
-from pointseg.lab.plan import Row, beds, folder_of, rows
+from pointseg.lab.plan import SIZES, Row, beds, folder_of, rows
 from pointseg.lab.recipe import SCALES, Recipe
 from pointseg.lab.run_record import SMOKE, Run, strict
 from pointseg.structures import InputError
@@ -96,8 +96,7 @@ def words_of(row: Row, seed: int, scale: str | None) -> dict[str, Any]:
         return words
     dial, layout = SCALES[scale], row.given.get("layout", "auto")
     stages = [{k: v for k, v in stage.items() if k != "training"} for stage in row.given["stages"]]
-    sizes = ("image_size", "images", "scored_images", "train", "tune", "val")
-    settings = {name: getattr(dial, name) for name in sizes} | {"precision": "auto"}
+    settings = {name: getattr(dial, name) for name in SIZES} | {"precision": "auto"}
     data = dial.data if scale == SMOKE else PAPER_DATA.get(layout, PAPER_DATA["voc"])
     return {**words, "scale": scale, "stages": stages, "data": data, "settings": settings}
 
