@@ -19,8 +19,8 @@
 # and its 95 % interval treats seeds and images as crossed random effects ({doc}`measuring` shows
 # why). The words mean exactly this:
 #
-# - *holds* and *contradicted*: the interval lies above zero, or below it, for every pair of
-#   neighbours in the order;
+# - *holds*: the interval lies above zero for every pair of neighbours in the order;
+# - *contradicted*: it lies below zero for one pair at least;
 # - *undecided*: the interval contains zero, or there is one seed; the number of seeds that would
 #   decide stands beside it;
 # - *outside*: the bed misses a *gate*, a score that the claim presupposes; the effect is still
