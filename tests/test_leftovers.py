@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.at_work import leftovers
@@ -115,3 +116,24 @@ def test_a_signal_while_a_hidden_folder_is_removed_leaves_nothing(tmp_path, monk
     with pytest.raises(KeyboardInterrupt), hidden_folder(tmp_path / "out") as folder:
         (folder / "a").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_hidden_folder_that_another_writer_took_for_left_is_made_again(tmp_path, monkeypatch):
+    opened, taken = os.open, []
+
+    def taken_once(path, *flags, **how):
+        if not taken and Path(path).is_dir():
+            Path(path).rmdir()
+            taken.append(path)
+        return opened(path, *flags, **how)
+
+    monkeypatch.setattr(os, "open", taken_once)
+    with hidden_folder(tmp_path / "out") as folder:
+        assert taken and folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hidden_folder_without_a_place_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), hidden_folder(tmp_path / "file/a"):
+        pass

@@ -134,7 +134,7 @@ def hidden_folder(beside: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f".{escape(beside.name)}.{'[0-9a-f]' * 8}"):
             remove_left(left)
-        handle = alone_at(folder, lambda: folder.mkdir() or os.open(folder, os.O_RDONLY))
+        handle = alone_at(folder, lambda: made_and_open(folder))
         yield folder
     except OSError as error:
         raise InputError(f"{beside}: cannot be written ({cause_of(error)})") from None
@@ -147,6 +147,14 @@ def hidden_folder(beside: Path) -> Iterator[Path]:
         finally:
             if handle is not None:
                 os.close(handle)
+
+
+def made_and_open(folder: Path) -> int:
+    """The handle of a new folder; made again where it was taken for left between the two calls."""
+    while True:
+        folder.mkdir()
+        with suppress(FileNotFoundError):
+            return os.open(folder, os.O_RDONLY)
 
 
 def alone_at(path: Path, opened: Callable[[], int]) -> int:
