@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pointseg.structures import POINT_KINDS, InputError
+from pointseg.inputs import POINT_KINDS, InputError
 
 
 def data_make(options) -> None:

@@ -9,16 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:  # torch takes seconds to import, and the command line reads this module first
+from pointseg.inputs import POINT_KINDS as POINT_KINDS
+from pointseg.inputs import InputError as InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and scores of files need none
     from torch import Tensor
 
 IGNORE = 255  # class index of a pixel nobody answers for (VOC's border value)
 VOID_SEGMENT = 0  # segment id of void in a COCO panoptic PNG
-POINT_KINDS = ("uniform", "centre", "border", "extreme", "jitter")
-
-
-class InputError(ValueError):
-    """Bad input from outside: its text is the one line a user gets, naming file and cause."""
 
 
 @dataclass(frozen=True)

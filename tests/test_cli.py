@@ -121,8 +121,8 @@ def modules_after(words: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["evaluate", "instances", "--help"]])
-def test_help_imports_neither_torch_nor_numpy(words):
-    assert not modules_after(words) & {"torch", "numpy", "matplotlib"}
+def test_help_imports_neither_torch_nor_numpy_nor_makes_a_record(words):
+    assert not modules_after(words) & {"torch", "numpy", "matplotlib", "dataclasses"}
 
 
 def test_scoring_files_imports_no_torch(bestiary, tmp_path):

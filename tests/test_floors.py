@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = (
-    {"structures", "ownership"},
+    {"inputs", "structures", "ownership"},
     {"ops", "nets", "data", "metrics", "weights"},
     {"students", "papers"},
     {"training"},

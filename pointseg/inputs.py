@@ -1,0 +1,7 @@
+"""What the command line needs of every input before a record is: torch and dataclasses are far."""
+
+POINT_KINDS = ("uniform", "centre", "border", "extreme", "jitter")
+
+
+class InputError(ValueError):
+    """Bad input from outside: its text is the one line a user gets, naming file and cause."""
