@@ -193,7 +193,7 @@ def ordered(layer):
 
 
 # %% tags=["remove-input"]
-names = {"fourth layer": 4, "fifth layer": 5, "sixth layer": 6, "mean of all layers": None}
+names = {"fourth layer": 8, "fifth layer": 10, "sixth layer": 12, "mean of all layers": None}
 rows = [[name, *(f"{value:.0f}" for value in ordered(layer))] for name, layer in names.items()]
 display(
     HTML(report.table(["percent of pairs in order", *(f"{count:g} hops" for count in hops)], rows))

@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pointseg.lab import recipe
+from pointseg.nets.vit import ViTConfig
 from pointseg.ops.crops import crops_of
 from pointseg.ops.extreme_points import clicked_objects
+from pointseg.papers.exits.extractor import Extractor, WalkConfig
 from pointseg.papers.exits.losses import point_loss
 from pointseg.papers.exits.method import EXITS
 from pointseg.papers.exits.retrieval import Levels, Retrieved, Seeds
@@ -212,6 +215,21 @@ def test_the_walk_alone_labels_the_tokens_that_the_object_wins():
         assert labels.masks.sum() == labels.masks[0, 6:30, 4:24].sum()
 
 
+@pytest.mark.parametrize(
+    ("depth", "taken"), [(12, (7, 9, 11)), (6, (3, 4, 5)), (24, (15, 19, 23)), (2, (0, 1, 1))]
+)
+def test_a_layer_of_twelve_stands_for_the_same_share_of_any_depth(depth, taken):
+    vit = ViTConfig("small", dim=16, depth=depth, heads=1)
+    chosen = [Extractor(WalkConfig(vit, layer=layer), 32).layers() for layer in (8, 10, 12)]
+    assert chosen == [[each] for each in taken]
+    assert Extractor(WalkConfig(vit, layer=None), 32).layers() == list(range(depth))
+
+
+def test_a_layer_beyond_twelve_is_refused():
+    with pytest.raises(InputError, match=r"layer: expected .*12.*, got 13"):
+        recipe.make("exits", config={"walk": {"layer": 13}})
+
+
 def test_levels_that_favour_a_side_move_what_the_walk_owns():
     b = batch(clicks(*USUAL))
     areas = []
@@ -223,7 +241,7 @@ def test_levels_that_favour_a_side_move_what_the_walk_owns():
 
 def test_settings_of_the_walk_share_what_the_network_sees():
     b, whole = batch(clicks(*USUAL), clicks()), build(WalkAlone)
-    one = build(WalkAlone, walk={"layer": 1, "hops": 4.0, "neighbours": True})
+    one = build(WalkAlone, walk={"layer": 6, "hops": 4.0, "neighbours": True})
     look = whole.evidence_features(b)
     by_itself = one.pseudo_labels(b)
     shared = one.assign(one.evidence(look, b), b).pseudo_labels()

@@ -21,7 +21,7 @@ RANGES = {  # what a number may be, wherever a record has a field of that name
     "workers": (0, 1024), "steps": (0, LARGEST), "batch": POSITIVE, "epochs": (1e-9, 1e9),
     "lr": (0, 1e9), "weight_decay": (0, 1e9), "clip": (1e-30, 1e30), "warmup": SHARE,
     "cooldown": SHARE, "views": POSITIVE, "alone": (0, LARGEST), "probe_images": POSITIVE,
-    "smallest_crop": (1e-3, 1), "size": (1, 4096), "view": (1, 4096),
+    "layer": (1, 12), "smallest_crop": (1e-3, 1), "size": (1, 4096), "view": (1, 4096),
     "ema": SHARE, "milestones": SHARE, "betas": SHARE,
 }  # fmt: skip
 PLAIN = {int: "an integer", float: "a number", str: "a text", bool: "true or false",

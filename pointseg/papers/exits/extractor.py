@@ -49,7 +49,9 @@ class WalkConfig:
         default_factory=partial(ViTConfig, "vit_base_patch16_224")
     )  # [EXITS Tab. a5]
     weights: str | None = None  # an MAE is best [EXITS Tab. a4]
-    layer: int | None = 10  # counted from 1 [EXITS Tab. a1]; None: the mean of all
+    # [EXITS Tab. a1]: of twelve, counted from 1; a network of another depth takes the layer at the
+    # same share of it. None: the mean of all
+    layer: int | None = 10
     rounds: int = 10  # UNSTATED [EXITS]: of Sinkhorn, see doubly_stochastic
     hops: float = 3  # [EXITS Tab. a2]; infinity takes the closed form
     beta: float = 0.25  # of the closed form [EXITS Sec. C]
@@ -119,8 +121,8 @@ class Extractor(nn.Module):
 
     def layers(self) -> list[int]:
         """Numbers of the layers that are looked at, from 0."""
-        every, chosen = list(range(self.vit.depth)), self.config.layer
-        return every if chosen is None else [every[chosen - 1]]
+        depth, chosen = self.vit.depth, self.config.layer
+        return list(range(depth)) if chosen is None else [max(round(chosen * depth / 12), 1) - 1]
 
     def similarities(self, pixels: Tensor, layers: list[int]) -> list[Tensor]:
         """[n, N, N] S of each of some layers."""

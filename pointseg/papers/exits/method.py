@@ -45,7 +45,7 @@ class Config:
 # DEVIATION [EXITS Tab. a1]: the small ViT is walked on by the mean of its six layers: chosen on the
 # split tune, where its scores order tokens of a box better than those of its fifth layer
 SMALL_WALK = WalkConfig(ViTConfig("small"), weights="shipped", layer=None, delta=4.0)
-SMOKE_WALK = WalkConfig(SMOKE.vit, layer=2, delta=2.0)
+SMOKE_WALK = WalkConfig(SMOKE.vit, layer=12, delta=2.0)
 CONFIGS = {
     "paper": Config(),
     "small": Config(SMALL_WALK, SMALL, warmup_steps=100),
