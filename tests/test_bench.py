@@ -221,10 +221,12 @@ def test_a_bed_at_scale_smoke_is_as_short_as_the_scale(root, monkeypatch):
 
 def test_rows_of_a_bed_share_the_settings_that_their_methods_have(root, monkeypatch):
     monkeypatch.chdir(root)
-    bed = beds()["p2m-psps-photos"]
-    path, transport = (bed.recipe(rows()[row], 0) for row in bed.rows)
-    assert dict(path.stage.config) == {"warmup_steps": 20}
-    assert dict(transport.stage.config) == bed.config and transport.stage.training.steps == 200
+    bed = beds()["panoptic-frozen"]
+    path, transport, distance = (bed.recipe(rows()[row], 0) for row in bed.rows)
+    assert set(bed.config) == {"transport_from", "student"}
+    assert set(dict(path.stage.config)) == set(dict(distance.stage.config)) == {"student"}
+    assert set(dict(transport.stage.config)) == set(bed.config)
+    assert {r.stage.training.steps for r in (path, transport, distance)} == {600}
     for each in beds().values():
         taken = {n for r in each.rows for n in dict(each.recipe(rows()[r], 0).stage.config)}
         assert set(each.config) <= taken, f"{each.name}: nobody reads a setting"
