@@ -200,6 +200,14 @@ def test_a_tensor_of_more_values_than_bytes_is_refused(tmp_path):
         load_plain(path)
 
 
+@pytest.mark.parametrize("content", [b"\x80\x02e", b"hello", b"\x85" * 9, b"", b"\x80\x02h\x00."])
+def test_bytes_of_another_kind_are_refused_for_a_plain_cause(tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    plain = r"weights \((damaged, cut short or of another kind|pickled code or no tensors.*)\)$"
+    with pytest.raises(InputError, match=plain):
+        load_plain(tmp_path / "a.pt")
+
+
 def test_packed_weights_are_refused(tmp_path):
     torch.save({"x": torch.zeros(10**6)}, tmp_path / "a.pth")
     with zipfile.ZipFile(tmp_path / "a.pth") as plain:

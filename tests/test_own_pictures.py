@@ -19,6 +19,7 @@ from pointseg.lab.experiment import experiment
 from pointseg.lab.methods import METHODS, method_class
 from pointseg.lab.models import save_model
 from pointseg.lab.predict import predict_images
+from pointseg.lab.reproduce import summary
 from pointseg.lab.run_record import Run
 from pointseg.nets.vit import TokenViT
 from pointseg.structures import Category, InputError
@@ -101,7 +102,7 @@ WEAK = [name for name in METHODS if method_class(name).SUPERVISION != "masks"]
 
 
 @pytest.mark.parametrize("name", WEAK)
-def test_every_weak_method_learns_from_a_folder_of_points(tmp_path, name):
+def test_every_weak_method_learns_labels_and_predicts_from_a_folder_of_points(tmp_path, name):
     kind = getattr(method_class(name), "POINTS", {}).get("kind", "manual")
     folder = folder_in(tmp_path / "own", kind)
     if kind != "manual":
@@ -110,10 +111,41 @@ def test_every_weak_method_learns_from_a_folder_of_points(tmp_path, name):
             json.dumps(content | {"content_hash": hash_of(content)})
         )
     chosen = recipes.make(name, data=str(folder), training={"steps": 1, "batch": 2})
-    metrics = experiment(chosen, Run(tmp_path / "runs" / "tried" / name / "s0"))
+    run = Run(tmp_path / "runs" / "tried" / name / "s0")
+    metrics = experiment(chosen, run)
     assert set(metrics) == {"stages"}
+    run.write("result.json", {"status": "ok", "metrics": metrics})
     shown = json.loads((tmp_path / "runs/tried" / name / "s0/answers.json").read_text())
     assert any(shown.values()) or not shown
+    is_labelled_and_predicted(name, folder, run.folder, tmp_path)
+
+
+def is_labelled_and_predicted(name, folder, run, place):
+    """By the commands of the page; what makes no labels or segments nothing says so."""
+    points = ["--points", str(folder / "points.json")]
+    data, run = ["--data", str(folder)], str(run)
+    makes, alone = (hasattr(method_class(name), what) for what in ("pseudo_labels", "predict"))
+    words = ["labels", name, "--run", run, *data, *points, "--out", str(place / "labels")]
+    assert main(words) == (0 if makes else 2)
+    if makes:
+        assert check(place / "labels").faults == []
+        listed = json.loads((place / "labels/annotations/instances_train2017.json").read_text())
+        assert {i["file_name"]: (i["height"], i["width"]) for i in listed["images"]} == SIZES
+    words = ["predict", run, str(folder), *([] if alone else points), "--out", str(place / "out")]
+    assert main(words) == (0 if makes or alone else 2)
+    if makes or alone:
+        listed = json.loads((place / "out/images.json").read_text())["images"]
+        assert {i["file_name"]: (i["height"], i["width"]) for i in listed} == SIZES
+
+
+def test_what_train_says_first_is_true_of_such_a_folder(tmp_path):
+    lines = summary(recipes.make("psps", data=str(folder_in(tmp_path / "own"))))
+    assert lines[0].endswith("own, layout folder, 3 of 3 images with points, 64 px")
+    assert "psps learns from points (1 manual a target, of points.json)" in lines[2]
+    assert lines[-1] == "scored on: nothing, as there are no masks"
+    few = recipes.make("exits", data=str(tmp_path / "own"))
+    with pytest.raises(InputError, match="has manual points, similarity_warmup needs extreme"):
+        summary(few)  # before a kernel starts
 
 
 def test_methods_that_need_masks_say_so_before_anything_starts(tmp_path):

@@ -522,6 +522,16 @@ def test_point_pngs_there_and_back(dataset, kind, n, tmp_path):
     assert read.categories == result.categories == CATEGORIES
 
 
+def test_point_pngs_of_images_with_one_stem_are_two(dataset, tmp_path):
+    whole = sample_points(dataset, "uniform")
+    images = dict(zip(("a.jpg", "a.png"), whole.images.values()))
+    both = replace(whole, images=images, source_hash=None)
+    point_formats.write_point_pngs(both, tmp_path / "p.json", tmp_path / "pngs")
+    assert by_target(point_formats.read_point_pngs(tmp_path / "p.json", tmp_path / "pngs")).keys()
+    listed = json.loads((tmp_path / "p.json").read_text())["images"]
+    assert [image["file_name"] for image in listed] == ["a.jpg", "a.png"]
+
+
 def test_point_pngs_hold_the_points_and_nothing_else(dataset, tmp_path):
     from PIL import Image
 

@@ -12,13 +12,14 @@ from support import small_datasets as small
 
 from pointseg.data.bestiary import CATEGORIES
 from pointseg.data.doctor import check
+from pointseg.data.images import written_names
 from pointseg.data.layouts import open_dataset
 from pointseg.data.point_file import read_points, write_points
 from pointseg.data.points import sample_points
 from pointseg.data.voc import read_sbd
 from pointseg.lab import recipe
 from pointseg.lab.models import load_model, save_model
-from pointseg.lab.predict import image_ids, written_names
+from pointseg.lab.predict import image_ids
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import load_backbone, read_weights
 from pointseg.structures import InputError
@@ -123,6 +124,7 @@ def test_no_two_images_share_a_name_or_a_number(tmp_path, names):
     paths = [tmp_path / name for name in names]
     for path in paths:
         Image.new("RGB", (4, 4)).save(path, "png")
-    assert len({name.casefold() for name in written_names(paths)}) == len(paths)
+    assert len({name.casefold() for name in written_names(names)}) == len(paths)
     assert image_ids(paths) == list(range(1, len(paths) + 1))
-    assert written_names([tmp_path / "dog.jpg"]) == ["dog"]
+    assert written_names(["dog.jpg"]) == ["dog"]
+    assert len({*written_names(["a.jpg", "a.png", "a.jpg.gif"])}) == 3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def is_turned(path: Path) -> bool:
     """Whether the image's EXIF tag says that its pixels are not upright."""
     with _opened(path) as image:
         return image.getexif().get(0x0112, 1) != 1
+
+
+def written_names(names: Sequence[str]) -> list[str]:
+    """What the files made of each image are called: the stem of its name, or the whole name where
+    another image has the same stem, so that none is written over."""
+    stems = [Path(name).stem for name in names]
+    shared = Counter(stem.casefold() for stem in stems)
+    written = [n if shared[s.casefold()] > 1 else s for n, s in zip(names, stems)]
+    return written if len({*written}) == len(names) else list(names)
 
 
 def read_index_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ from pointseg.data.files import (
     write_text,
     write_whole,
 )
-from pointseg.data.images import named, read_segment_ids, segment_colours
+from pointseg.data.images import SUFFIXES, named, read_segment_ids, segment_colours, written_names
 from pointseg.data.point_file import (
     MANUAL,
     ImagePoints,
@@ -55,8 +55,9 @@ def write_point_pngs(
     """
     make_folder(folder)
     annotations = []
-    for image_id, image in point_file.images.items():
-        file_name = f"{Path(_name(image_id, names)).stem}.png"
+    files = written_names([Path(_name(key, names)).name for key in point_file.images])
+    for (image_id, image), name in zip(point_file.images.items(), files):
+        file_name = f"{name}.png"
         _save_png(folder / file_name, id_map(image, str(folder / file_name)))
         rows = _first_rows(image.points)
         segments = [_segment(image.points, row, point_file.categories) for row in rows]
@@ -236,7 +237,9 @@ def _is_inside(xy: Any, size: tuple[int, int]) -> bool:
 def _name(image_id: int | str, names: Names | None) -> str:
     if names is not None:
         return names[image_id]
-    return f"{image_id:012d}.jpg" if isinstance(image_id, int) else f"{image_id}.jpg"
+    if isinstance(image_id, int):
+        return f"{image_id:012d}.jpg"
+    return image_id if Path(image_id).suffix.lower() in SUFFIXES else f"{image_id}.jpg"
 
 
 def _frame(point_file: PointFile, names: Names | None) -> dict:

@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pointseg.data.files import folder_or_nothing
-from pointseg.data.images import is_turned
+from pointseg.data.images import is_turned, written_names
 from pointseg.data.layouts import open_dataset
 from pointseg.data.marked_images import read_marks
 from pointseg.data.point_file import things_first
@@ -59,8 +59,11 @@ def write_labelled(labelled: Labelled, out: Path, split: str) -> None:
     annotations = out / "annotations"
     for folder in (out / f"{split}2017", annotations / f"panoptic_{split}2017"):
         folder.mkdir(parents=True, exist_ok=True)
-    rows = tqdm(range(len(labelled)), desc="write", disable=None)
-    records = [_record(labelled, row, out, split) for row in rows]
+    names = [labelled.dataset.path(row).name for row in labelled.rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{out}: two images would be {twice[0]}, of other folders")
+    rows = tqdm(enumerate(written_names(names)), desc="write", total=len(names), disable=None)
+    records = [_record(labelled, row, name, out, split) for row, name in rows]
     every = [annotation for record in records for annotation in record["instances"]]
     for number, annotation in enumerate(every, 1):
         annotation["id"] = number
@@ -70,8 +73,8 @@ def write_labelled(labelled: Labelled, out: Path, split: str) -> None:
         (annotations / f"panoptic_{split}2017").rmdir()
 
 
-def _record(labelled: Labelled, row: int, out: Path, split: str) -> dict:
-    """The files of one image, and its entries for the JSON files."""
+def _record(labelled: Labelled, row: int, name: str, out: Path, split: str) -> dict:
+    """The files of one image, its mask called by a name, and its entries for the JSON files."""
     source, key = labelled.dataset.path(labelled.rows[row]), labelled.ids[row]
     number = key if isinstance(key, int) else row + 1
     if labelled.dataset.layout == "folder" and is_turned(source):  # its labels are upright
@@ -84,7 +87,7 @@ def _record(labelled: Labelled, row: int, out: Path, split: str) -> dict:
     instances = instance_annotations(number, truth, labelled.categories)
     if not labelled.kept[row]["panoptic"]:
         return {"image": image, "instances": instances, "panoptic": None}
-    entry, ids = panoptic_annotation(number, source.stem, truth, labelled.categories)
+    entry, ids = panoptic_annotation(number, name, truth, labelled.categories)
     (out / "annotations" / f"panoptic_{split}2017" / entry["file_name"]).write_bytes(
         segment_png(ids)
     )

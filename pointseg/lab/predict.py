@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pointseg.data.files import hidden_folder, write_text
-from pointseg.data.images import SUFFIXES, read_image, segment_colours
+from pointseg.data.images import SUFFIXES, read_image, segment_colours, written_names
 from pointseg.data.marked_images import Marks, read_marks
 from pointseg.data.point_file import category_records
 from pointseg.data.supervision import collate
@@ -77,7 +76,7 @@ def write_results(
 ) -> tuple[str, int]:
     """Fills a folder; the kind of its results, and how many images have some."""
     samples, segments, entries = samples_of(paths, marks), [], []
-    named = dict(zip(paths, written_names(paths)))
+    named = dict(zip(paths, written_names([path.name for path in paths])))
     for path, sample in tqdm(samples, desc="predict", disable=None):
         prediction, size = predict_one(method, recipe, sample), sample.size
         entry = {"id": sample.image_id, "file_name": path.name}
@@ -155,13 +154,6 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
         if len(set(numbers)) == len(numbers):
             return numbers
     return list(range(1, len(paths) + 1))
-
-
-def written_names(paths: Sequence[Path]) -> list[str]:
-    """What each image's files are called: its stem, or the whole name where another image has the
-    same stem."""
-    shared = Counter(path.stem.casefold() for path in paths)
-    return [path.name if shared[path.stem.casefold()] > 1 else path.stem for path in paths]
 
 
 @torch.inference_mode()

@@ -15,7 +15,8 @@ from pointseg.lab.claims import read_claims
 from pointseg.lab.explain import Given, explained
 from pointseg.lab.notebook import EXPERIMENT, checked, read_notebook, recipe_of, run_notebook
 from pointseg.lab.plan import folder_of
-from pointseg.lab.recipe import Recipe
+from pointseg.lab.recipe import Recipe, Stage
+from pointseg.lab.run_data import CLICKS, clicked
 from pointseg.lab.run_index import CLAIMS, write_index
 from pointseg.lab.run_record import RUNS, SMOKE, home, runs_in
 from pointseg.structures import InputError
@@ -106,27 +107,31 @@ def described(notebook: Path, values: Mapping[str, Any]) -> Recipe:
 
 def summary(recipe: Recipe) -> list[str]:
     """What a recipe does, in a few lines."""
-    images = recipe.images or "all"
-    points, lines = (
-        recipe.points,
-        [
-            f"data: {recipe.data}, layout {recipe.layout}, {images} images of split "
-            f"{recipe.train}, {recipe.image_size} px"
-        ],
-    )
-    for k, stage in enumerate(recipe.stages):
-        source = stage.learns_from
-        what = f"the labels of stage {source}" if isinstance(source, int) else source
-        what += f" ({points.n} {points.kind} a target)" if source == "points" else ""
-        start = "" if stage.starts_from is None else f", starts from {stage.starts_from}"
-        steps, epochs = stage.training.steps, stage.training.epochs
-        long = f"{steps} steps" if steps is not None else f"{epochs:g} epochs"
-        size = f"{long} of {stage.training.batch} images"
-        lines.append(f"stage {k}: {stage.method} learns from {what}{start}, {size}")
+    corpus, points = clicked(recipe), recipe.points
+    if corpus is None:
+        layout, drawn = recipe.layout, f"{points.n} {points.kind} a target"
+        images = f"{recipe.images or 'all'} images of split {recipe.train}"
+        scored = f"split {recipe.scored_split}, {recipe.scored_images or 'all'} images"
+    else:
+        layout, drawn = "folder", f"{corpus.points.n} {corpus.points.kind} a target, of {CLICKS}"
+        images = f"{len(corpus.train)} of {len(corpus.points.images)} images with points"
+        scored = "nothing, as there are no masks"
     return [
-        *lines,
-        f"scored on: split {recipe.scored_split}, {recipe.scored_images or 'all'} images",
+        f"data: {recipe.data}, layout {layout}, {images}, {recipe.image_size} px",
+        *(f"stage {k}: {taught(stage, drawn)}" for k, stage in enumerate(recipe.stages)),
+        f"scored on: {scored}",
     ]
+
+
+def taught(stage: Stage, drawn: str) -> str:
+    """What a stage learns from, where it starts and how long it trains."""
+    source, training = stage.learns_from, stage.training
+    what = f"the labels of stage {source}" if isinstance(source, int) else source
+    what += f" ({drawn})" if source == "points" else ""
+    start = "" if stage.starts_from is None else f", starts from {stage.starts_from}"
+    steps = training.steps
+    long = f"{steps} steps" if steps is not None else f"{training.epochs:g} epochs"
+    return f"{stage.method} learns from {what}{start}, {long} of {training.batch} images"
 
 
 def recipe_lines(notebook: Path, given: Mapping[str, Any], explain: bool) -> list[str]:

@@ -117,14 +117,21 @@ def open_corpus(recipe: Recipe) -> Corpus:
     root = bestiary(recipe) if recipe.data in EDITION_NAMED else Path(recipe.data)
     if not root.is_dir():
         raise InputError(f"data: {root} is not a folder; give one as -p data=FOLDER")
+    if corpus := clicked(recipe):
+        return corpus
     layout = layout_of(root, recipe)
-    if layout == "folder":
-        return _clicked(root, recipe)
     train = _first(open_dataset(root, recipe.train, layout), recipe.images)
     scored = _first(open_dataset(root, recipe.scored_split, layout), recipe.scored_images)
     if fault := category_fault(train, scored):
         raise InputError(f"{root}: {fault}")
     return Corpus(recipe, train, scored)
+
+
+def clicked(recipe: Recipe) -> Corpus | None:
+    """The corpus of a recipe whose images have points beside them and no masks."""
+    root = Path(recipe.data)
+    foreign = recipe.data not in EDITION_NAMED and root.is_dir()
+    return _clicked(root, recipe) if foreign and layout_of(root, recipe) == "folder" else None
 
 
 def open_for_study(recipe: Recipe) -> Corpus:

@@ -26,6 +26,9 @@ from pointseg.structures import InputError
 SHIPPED = Path(__file__).parent.parent / "weights" / "bestiary_mae_vit.safetensors"
 OURS = ("query_tokens", "query_positions")  # never part of a pretrained file
 MOST_BYTES = 2**34
+UNREADABLE = "not readable as weights"
+CODE = "pickled code or no tensors; nothing but plain tensors is read"
+DAMAGED = "damaged, cut short or of another kind"
 WRAPPERS = ("model", "state_dict", "weights")  # of facebookresearch/mae, of others, of ours
 Weights = dict[str, Tensor]
 _REPLACED: ContextVar[bool] = ContextVar("replaced", default=False)
@@ -115,11 +118,11 @@ def load_plain(path: Path) -> Any:
         _refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         _refuse_stretched(content, set())
-    except UnpicklingError:
-        cause = "pickled code or no tensors; nothing but plain tensors is read"
-        raise InputError(f"{path}: not readable as weights ({cause})") from None
-    except Exception as error:  # whatever the bytes of a foreign file make a reader stumble over
-        raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
+    except (InputError, OSError, UnpicklingError, RuntimeError) as error:
+        pickled = isinstance(error, UnpicklingError)
+        raise InputError(f"{path}: {UNREADABLE} ({CODE if pickled else _cause(error)})") from None
+    except Exception:  # whatever the bytes of a foreign file make a reader stumble over
+        raise InputError(f"{path}: {UNREADABLE} ({DAMAGED})") from None
     return content
 
 
@@ -128,7 +131,7 @@ def _refuse_packed(path: Path) -> None:
     if is_zipfile(path):
         with ZipFile(path) as file:
             if any(part.compress_type != ZIP_STORED for part in file.infolist()):
-                raise ValueError("its parts are packed")
+                raise InputError("its parts are packed")
 
 
 def _refuse_stretched(content: Any, known: set[int]) -> None:
@@ -136,7 +139,7 @@ def _refuse_stretched(content: Any, known: set[int]) -> None:
     if isinstance(content, Tensor):
         plain = content.layout is torch.strided and content.device.type == "cpu"
         if not plain or content.untyped_storage().nbytes() < content.nbytes:
-            raise ValueError("a tensor of more values than the file holds")
+            raise InputError("a tensor of more values than the file holds")
     if isinstance(content, dict | list | tuple) and id(content) not in known:
         known.add(id(content))
         for each in content.values() if isinstance(content, dict) else content:
