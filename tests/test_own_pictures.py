@@ -124,7 +124,7 @@ def is_labelled_and_predicted(name, folder, run, place):
     """By the commands of the page; what makes no labels or segments nothing says so."""
     points = ["--points", str(folder / "points.json")]
     data, run = ["--data", str(folder)], str(run)
-    makes, alone = (hasattr(method_class(name), what) for what in ("pseudo_labels", "predict"))
+    makes, alone = (what in method_class(name).SCORES for what in ("labels", "val"))
     words = ["labels", name, "--run", run, *data, *points, "--out", str(place / "labels")]
     assert main(words) == (0 if makes else 2)
     if makes:

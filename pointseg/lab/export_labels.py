@@ -39,7 +39,7 @@ def export_labels(
     model, recipe, categories = load_model(model_of(run))
     if recipe.stage.method != method:
         raise InputError(f"{run}: holds a trained {recipe.stage.method}, not {method}")
-    if not hasattr(model, "pseudo_labels"):
+    if "labels" not in model.SCORES:
         raise InputError(f"{method}: makes no labels from points")
     marked = PointDataset(
         open_dataset(data, split, layout),

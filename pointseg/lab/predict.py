@@ -106,8 +106,8 @@ def marks_for(
     method: Method, recipe: Recipe, categories: Sequence[Category], points: Path | None
 ) -> Marks | None:
     """The points of a file that a method can answer to; refused where it needs some, or others."""
-    name, alone = recipe.stage.method, hasattr(method, "predict")
-    if not hasattr(method, "pseudo_labels"):
+    name, alone = recipe.stage.method, "val" in method.SCORES
+    if "labels" not in method.SCORES:
         if points is not None or not alone:
             raise InputError(f"{name}: {'takes no points' if alone else 'segments nothing'}")
         return None

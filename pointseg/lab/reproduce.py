@@ -118,12 +118,12 @@ def summary(recipe: Recipe) -> list[str]:
         scored = "nothing, as there are no masks"
     return [
         f"data: {recipe.data}, layout {layout}, {images}, {recipe.image_size} px",
-        *(f"stage {k}: {taught(stage, drawn)}" for k, stage in enumerate(recipe.stages)),
+        *(f"stage {k}: {stage_line(stage, drawn)}" for k, stage in enumerate(recipe.stages)),
         f"scored on: {scored}",
     ]
 
 
-def taught(stage: Stage, drawn: str) -> str:
+def stage_line(stage: Stage, drawn: str) -> str:
     """What a stage learns from, where it starts and how long it trains."""
     source, training = stage.learns_from, stage.training
     what = f"the labels of stage {source}" if isinstance(source, int) else source
