@@ -330,12 +330,12 @@ for bed in ("epld-photos", "epld-bestiary"):
 # %% [markdown]
 # Tables 6 to 8 are about students. In Table 6 the boxes of bare points have one size; the paper's
 # 600 pixels are the shorter side of its images, and ours is chosen on the split tune. Table 7 takes
-# PSPS, Point2Mask and full masks from {doc}`point2mask`'s Table A1. In Table 8 one student learns
-# afresh from labels made beforehand. SAM's row is cited, as its weights are not part of this book.
-# Who has them names a function from an image and points to mask logits, and has the row: the
-# chain's first stage is then `{method: prompted, config: {segmenter: "module:function"}}`, which
-# learns nothing, owns by the largest logit and refuses below zero. It is tested with a stub, not
-# with SAM.
+# PSPS, Point2Mask and full masks from {doc}`point2mask`'s Table A1, where the labels of the three
+# methods also stand side by side on one network. In Table 8 one student learns afresh from labels
+# made beforehand. SAM's row is cited, as its weights are not part of this book. Who has them names
+# a function from an image and points to mask logits, and has the row: the chain's first stage is
+# then `{method: prompted, config: {segmenter: "module:function"}}`, which learns nothing, owns by
+# the largest logit and refuses below zero. It is tested with a stub, not with SAM.
 
 # %% tags=["remove-input"]
 for number in "678":
@@ -408,7 +408,7 @@ if study:
 # ```
 #
 # Either changes the labels that the student learns from, and nothing that the branch learns from.
-# On the bench all four rows label with one branch, that of the bed on photographs.
+# On the bench all four rows label with one branch a seed, that of the bed on a frozen network.
 
 # %% tags=["remove-input"]
 crossed = {

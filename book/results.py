@@ -88,8 +88,8 @@ headlines = {
     "AttentionShift": ("as-photos", "as-full"),
     "AttentionShift, people": ("as-people", "as-full"),
     "AttentionShift, Bestiary": ("as-bestiary", "as-full"),
-    "Point2Mask": ("p2m-photos", "p2m-tabA1-p2m1-voc"),
-    "EPLD": ("epld-photos", "epld-full"),
+    "Point2Mask": ("p2m-frozen", "p2m-tabA1-p2m1-voc"),
+    "EPLD": ("epld-frozen", "epld-full"),
     "EXITS, the walk alone": ("exits-walk", "exits-full"),
 }
 display(HTML(report.spread_table(headlines, "iou", Path(runs))))
