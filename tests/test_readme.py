@@ -1,10 +1,12 @@
 """The README says what is so: its table is computed, its code runs, its files exist."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from pointseg.bookkit import readme
+from pointseg.lab.verdicts import CONTRADICTED, HOLDS, NOT_RUN, OUTSIDE, Step, Verdict
 
 
 @pytest.fixture
@@ -15,6 +17,29 @@ def text(root) -> str:
 def test_the_table_of_claims_is_that_of_the_runs(root, text):
     table = readme.claims_table(root / "book" / "claims.yml", root / "runs")
     assert readme.renewed(text, table) == text
+
+
+def verdict(claim, word, bed, *why, missed=()):
+    return Verdict(claim, f"what {claim} says", bed, word, tuple(why), tuple(missed))
+
+
+def test_a_claim_has_one_line_whatever_its_beds_say():
+    low, high = Step("a", "b", CONTRADICTED, called="two over one"), Step("b", "c", HOLDS)
+    held = SimpleNamespace(
+        on_bench=[
+            verdict("A", OUTSIDE, "x", low, missed=["too few"]),
+            verdict("B", OUTSIDE, "x", high, missed=["too few"]),
+            verdict("C", CONTRADICTED, "x", high, low), verdict("C", NOT_RUN, "y"),
+            verdict("C", HOLDS, "z", high),
+        ],
+        verdicts={"C": verdict("C", HOLDS, None, high)},
+    )  # fmt: skip
+    both, alone = readme.claim_lines(held)
+    assert (both.claim, both.says) == ("A, B", "2 orders of rows")
+    assert both.marked("*{}*") == "*outside* on x (too few)"
+    assert alone.marked("*{}*") == (
+        "*contradicted* on x (two over one: -); *holds* on z (c over b: -), students (c over b: -)"
+    )
 
 
 def test_a_table_that_differs_is_replaced_between_its_markers():

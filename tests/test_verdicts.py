@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from pointseg.bookkit import forest, intervals, report
+from pointseg.lab.claims import read_claims
 from pointseg.lab.evaluation import Scored, write_by_image
 from pointseg.lab.plan import beds
+from pointseg.lab.row_names import difference
 from pointseg.lab.run_record import Run
 from pointseg.lab.verdicts import (
     CONTRADICTED,
@@ -18,6 +20,9 @@ from pointseg.lab.verdicts import (
     NOT_RUN,
     OUTSIDE,
     UNDECIDED,
+    Step,
+    beside,
+    claim_of,
     judge,
     judge_statement,
     judge_students,
@@ -259,3 +264,37 @@ def test_each_seed_says_what_it_would_alone(tmp_path):
     assert name == "y over x" and len(each) == 3 and np.mean(each) == pytest.approx(effect.mean)
     assert intervals.agreeing(each) == 3 and intervals.agreeing([1.0, 2.0, -1.0]) == 2
     assert not list(intervals.seed_by_seed(claims, tmp_path, "other"))
+
+
+def printed(*values):
+    return dict(zip(("method", "label", "E_cls", "warmup_epochs", "fusion", "PQ"), values))
+
+
+NAMED = {
+    "units": {"PQ": "percent", "warmup_epochs": "epochs"},
+    "rows": [
+        printed("PSPS", None, True, 0, ["F1"], 1.0),
+        printed("EPLD", "P1", True, 0, ["F1"], 2.0),
+        printed("EPLD", "M", False, 0, ["F1"], 2.0),
+        printed("EPLD", "M", False, 8, ["F1", "F2"]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("pair", "name"),
+    [
+        ((1, 0), "EPLD over PSPS"),  # an empty cell tells nothing apart, nor do scores
+        ((2, 1), "M, E_cls no over P1, yes"),
+        ((3, 2), "warmup epochs 8, fusion F1+F2 over 0, F1"),
+    ],
+)
+def test_two_printed_rows_are_called_by_what_differs(pair, name):
+    assert difference(NAMED, *pair) == name
+
+
+def test_a_step_is_called_as_the_paper_s_rows_are():
+    claims = read_claims(CLAIMS)
+    order = next(order for order in claims["orders"] if order["id"] == "EPLD-one-layer")
+    step = Step("a", "b", UNDECIDED, **beside(claim_of(order, claims), 0))
+    assert str(step) == "layers 6 over 1: -; paper +53.1"

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pointseg.bookkit import figures, measured, six_points
-from pointseg.bookkit.markup import Html, filled
+from pointseg.bookkit.markup import Html, filled, joined
 from pointseg.bookkit.report import NOT_RUN, Trial, badge, table, trial
 from pointseg.lab.verdicts import Verdict
 
@@ -29,42 +30,60 @@ def claims_table(claims: Path, runs: Path) -> str:
     if not lines:
         return NO_VERDICT
     head = [f"| {' | '.join(HEAD)} |", "|---|---|---|"]
-    rows = [f"| {claim} | {says} | **{word}**{shown} |" for claim, says, word, shown in lines]
+    rows = [f"| {line.claim} | {line.says} | {line.marked('**{}**')} |" for line in lines]
     return "\n".join([*head, *rows, "", measured.sentence(runs, held)])
 
 
 def claims_page(claims: Path, runs: Path) -> Html:
     """The same as HTML."""
     held = trial(claims, runs)
-    lines = [
-        [claim, says, filled("{}{}", badge(word), shown)]
-        for claim, says, word, shown in claim_lines(held)
-    ]
+    lines = [[line.claim, line.says, badged(line)] for line in claim_lines(held)]
     return filled("{}<p>{}</p>", table(HEAD, lines, cards=True), measured.sentence(runs, held))
 
 
-def claim_lines(held: Trial) -> list[tuple[str, str, str, str]]:
-    """(claim, what the paper says, our word, why), a line a claim or a reason that claims share."""
-    alike: dict[tuple, list[Verdict]] = {}
+def badged(line: Line) -> Html:
+    words = (filled("{} on {}", badge(word), beds) for word, beds in line.words.items())
+    return joined("; ", words)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A claim, or claims that nothing tells apart, and what each word was computed on."""
+
+    claim: str
+    says: str
+    words: dict[str, str]  # word -> where, and by what
+
+    def marked(self, mark: str) -> str:
+        return "; ".join(f"{mark.format(word)} on {beds}" for word, beds in self.words.items())
+
+
+def claim_lines(held: Trial) -> list[Line]:
+    """A line a claim; claims that no bed could test, for the same reasons, share one."""
+    by_claim: dict[str, list[Verdict]] = {}
     for verdict in [*held.on_bench, *held.verdicts.values()]:
         if verdict.word != NOT_RUN:
-            alike.setdefault(reason(verdict), []).append(verdict)
-    return [line(verdicts) for verdicts in alike.values()]
+            by_claim.setdefault(verdict.id, []).append(verdict)
+    alike: dict[object, list[str]] = {}
+    for claim, verdicts in by_claim.items():
+        untested = all(verdict.missed for verdict in verdicts)
+        reason = tuple((v.place, v.missed) for v in verdicts) if untested else claim
+        alike.setdefault(reason, []).append(claim)
+    return [line(claims, by_claim[claims[0]]) for claims in alike.values()]
 
 
-def reason(verdict: Verdict) -> tuple:
-    """What claims have in common that share a line: the gates that their bed misses."""
-    return (verdict.bed, *verdict.missed) if verdict.missed else (verdict.bed, verdict.id)
+def line(claims: Sequence[str], verdicts: Sequence[Verdict]) -> Line:
+    says = verdicts[0].says if len(claims) == 1 else f"{len(claims)} orders of rows"
+    words: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        words.setdefault(verdict.word, []).append(f"{verdict.place} ({why(verdict)})")
+    return Line(", ".join(claims), says, {w: ", ".join(each) for w, each in words.items()})
 
 
-def line(verdicts: Sequence[Verdict]) -> tuple[str, str, str, str]:
-    """Of one claim, or of all that a bed cannot test for the same reason."""
-    first = verdicts[0]
-    says = first.says if len(verdicts) == 1 else f"{len(verdicts)} orders of rows"
-    shown = first.missed or [str(step) for step in first.steps if step.word == first.word][:2]
-    names = ", ".join(verdict.id for verdict in verdicts)
-    labels = "students" if first.bed is None else f"labels on {first.bed}"
-    return f"{names}; {labels}", says, first.word, f": {'; '.join(shown)}" if shown else ""
+def why(verdict: Verdict) -> str:
+    """The gates that a bed misses, or the first pair of rows that has the verdict's word."""
+    deciding = [str(step) for step in verdict.steps if step.word == verdict.word]
+    return "; ".join(verdict.missed or deciding[:1])
 
 
 def renewed(text: str, table: str) -> str:

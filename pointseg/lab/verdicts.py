@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from scipy.stats import t as student_t
 from pointseg.data.files import shown
 from pointseg.lab.bench import objects_of
 from pointseg.lab.evaluation import by_image
+from pointseg.lab.row_names import difference
 from pointseg.lab.run_record import RUNS, Run
 from pointseg.structures import InputError
 
@@ -55,9 +56,11 @@ class Step:
     needed: int | None = None  # seeds that would decide, where that is undecided
     printed: float | None = None  # the paper's difference, or level
     lacks: str | None = None  # what would decide, where the records cannot
+    called: str | None = None  # the pair by what differs between its printed rows
 
     def __str__(self) -> str:
         name = self.above if self.below is None else f"{self.above} over {self.below}"
+        name = self.called or name
         needed = None if self.needed is None else f"{self.needed} seeds would decide"
         sign = "+" if self.below else ""
         paper = None if self.printed is None else f"paper {self.printed:{sign}.1f}"
@@ -283,25 +286,31 @@ def steps_of(
     """Each pair of neighbours; `kept` is None for a run without scores by image."""
     steps = []
     for k, (below, above) in enumerate(pairwise(claim["rows"])):
-        printed = claim.get("printed")
-        size = None if printed is None else round(printed[k + 1] - printed[k], 3)
+        step = Step(below, above, NOT_RUN, **beside(claim, k))
         runs = [[run for run in ended[row] if kept(run) is not None] for row in (above, below)]
         pair = paired(*runs, gains)
         if pair is None and all(ended[row] for row in (above, below)):
-            steps.append(Step(below, above, UNDECIDED, printed=size, lacks=LACKS))
+            steps.append(replace(step, word=UNDECIDED, lacks=LACKS))
         else:
-            steps.append(_step(below, above, pair, size))
+            steps.append(step if pair is None else _measured(step, pair))
     return tuple(steps)
 
 
-def _step(below: str, above: str, pair: tuple | None, size: float | None) -> Step:
-    if pair is None:
-        return Step(below, above, NOT_RUN, printed=size)
+def beside(claim: dict[str, Any], k: int) -> dict[str, Any]:
+    """What the paper has on the k-th pair of a claim: its difference, and what tells them apart."""
+    printed, called = claim.get("printed"), claim.get("called")
+    return {
+        "printed": None if printed is None else round(printed[k + 1] - printed[k], 3),
+        "called": None if called is None else called[k],
+    }
+
+
+def _measured(step: Step, pair: tuple) -> Step:
     effect = two_way(*pair)
     word = word_of(effect)
     needed = seeds_needed(*pair) if word == UNDECIDED else None
     lacks = "one seed" if effect.seeds < 2 else None
-    return Step(below, above, word, effect, needed, size, lacks)
+    return replace(step, word=word, effect=effect, needed=needed, lacks=lacks)
 
 
 def judge_statement(statement: dict[str, Any], bed: str, runs: Path = RUNS) -> Verdict:
@@ -412,5 +421,6 @@ def claim_of(order: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
         "of_students": measured[order["rows"][0]]["scores"][order["column"]],
         "rows": [measured[row]["ours"] for row in order["rows"]],
         "printed": [table["rows"][row][order["column"]] for row in order["rows"]],
+        "called": [difference(table, up, low) for low, up in pairwise(order["rows"])],
         "gates": claims["gates"][order["gates"]] if "gates" in order else [],
     }  # fmt: skip
