@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import binary_dilation
-from scipy.stats import rankdata
 
 from pointseg.data.dataset import Dataset
 from pointseg.data.layouts import open_dataset
@@ -195,7 +194,9 @@ def colour_codes(readings: list[Reading]) -> tuple[np.ndarray, np.ndarray]:
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Chance that a positive scores above a negative; ties count half."""
     n, total = int(positive.sum()), len(positive)
-    above = rankdata(scores)[positive].sum() - n * (n + 1) / 2
+    _, level, ties = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (ties.cumsum() - (ties - 1) / 2)[level]  # from 1; ties share their mean
+    above = ranks[positive].sum() - n * (n + 1) / 2
     return round(float(above / (n * (total - n))), 4)
 
 

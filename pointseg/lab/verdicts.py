@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from pointseg.data.files import shown
 from pointseg.lab.bench import objects_of
@@ -122,7 +122,7 @@ def _reach(variance: float, parts: Sequence[tuple[float, int]], size: int) -> fl
     """Half the width of the interval."""
     below = sum(square**2 / free for square, free in parts if free)
     free = max(variance**2 / below, 1.0) if below else 1.0
-    return float(student_t.ppf((1 + LEVEL) / 2, free) * math.sqrt(variance / size))
+    return float(stdtrit(free, (1 + LEVEL) / 2) * math.sqrt(variance / size))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def seeds_needed(table: np.ndarray, counts: np.ndarray) -> int | None:
     by_seed = cells.mean(1).var(ddof=1)
     by_image = max(cells.mean(0).var(ddof=1) / images - by_seed / seeds / images, 0.0)
     more = np.arange(seeds, MOST_SEEDS + 1)
-    reach = student_t.ppf((1 + LEVEL) / 2, more - 1) * np.sqrt(by_seed / more + by_image)
+    reach = stdtrit(more - 1, (1 + LEVEL) / 2) * np.sqrt(by_seed / more + by_image)
     enough = more[abs(effect.mean) > reach]
     return int(enough[0]) if len(enough) else None
 
