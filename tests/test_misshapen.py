@@ -129,7 +129,8 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(
 
 @pytest.mark.parametrize("text, cause", [
     (LAUGHS, "aliases unfold"), ("a: &a [*a]", "in itself"), ("[" * 5000, "nested too deeply"),
-    ("a: [", "line 1: "), ("", "is empty"), ("a: 2001-99-99", "is not whole YAML"),
+    ("[" * 10**6, "nested too deeply"), ("- " * 10**5, "nested too deeply"),
+    ("a: [}", "line 1: "), ("", "is empty"), ("a: 2001-99-99", "is not whole YAML"),
     ("? [1]\n: 2", "unhashable"), ("a: !!python/name:os.system x", "constructor"),
 ])  # fmt: skip
 def test_yaml_that_is_not_whole_is_one_line(tmp_path, text, cause):

@@ -102,9 +102,9 @@ def finished(folder: Path, planned: dict[str, Row] | None = None) -> list[Finish
     wanted = {_whole(json.loads(row.recipe.to_json())): name for name, row in planned.items()}
     done = []
     for run in kept_runs(folder):
-        recipe = run.read("recipe.json")
-        if run.status == "ok" and "stages" in recipe:
-            scores = flat(run.result.get("metrics", {}))
+        recipe, result = run.read("recipe.json"), run.result
+        if result.get("status") == "ok" and "stages" in recipe:
+            scores = flat(result.get("metrics", {}))
             done.append(Finished(run, wanted.get(_whole(recipe)), recipe, scores))
     return done
 

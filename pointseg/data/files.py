@@ -27,6 +27,8 @@ UNFIT = (
     "Zp",
 )  # control characters, halves of characters, line ends: in no file name
 MOST_YAML = 2**20  # bytes, and values
+DEEPEST_YAML = 300  # lists in lists; libyaml's own recursion ends the process
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # by libyaml, six times as fast
 MOST_BYTES = 2**31  # of a file that is read as a whole; the largest list of COCO has half a GB
 ANEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, no pipe
 SHOWN = 60  # longest piece of foreign text repeated in a message
@@ -252,7 +254,8 @@ def read_yaml(path: Path) -> Any:
     """The value in a YAML file, refused where it is not whole or its aliases unfold too far."""
     raw = read_bytes(path, MOST_YAML)
     try:
-        loader = yaml.SafeLoader(raw)
+        _refuse_deep(raw)
+        loader = YAML_LOADER(raw)
         node = loader.get_single_node()
         if node is None:
             raise InputError(f"{path}: is empty")
@@ -265,6 +268,15 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: is nested too deeply, or in itself") from None
     except (yaml.YAMLError, ValueError, OverflowError, TypeError, KeyError) as error:
         raise InputError(f"{path}: is not whole YAML ({_yaml_cause(error)})") from None
+
+
+def _refuse_deep(raw: bytes) -> None:
+    depth = 0
+    for event in yaml.parse(raw, YAML_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_YAML:
+            raise RecursionError
 
 
 def _unfolded(node: Any, known: dict[int, int]) -> int:

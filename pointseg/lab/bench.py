@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import math
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -452,7 +451,7 @@ def column_of(name: str, values: Sequence[str]) -> np.ndarray:
     """Words of `contact`; numbers, NaN where there is none."""
     if name == "contact":
         return np.array(values, dtype=str)
-    numbers = [float(value or "nan") for value in values]
-    if any(math.isinf(number) for number in numbers):
+    numbers = np.array([float(value or "nan") for value in values], dtype=np.float64)
+    if np.isinf(numbers).any():
         raise ValueError(f"{name} without an end")
-    return np.array(numbers, dtype=np.float64)
+    return numbers

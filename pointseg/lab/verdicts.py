@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from pointseg.data.files import shown
-from pointseg.lab.bench import objects_of
+from pointseg.lab.bench import OBJECTS, objects_of
 from pointseg.lab.evaluation import by_image
 from pointseg.lab.row_names import difference
 from pointseg.lab.run_record import RUNS, Run
@@ -230,9 +231,15 @@ def label_gains(score: str, group: Callable[[dict], np.ndarray] | None = None) -
     return gains
 
 
+@lru_cache(maxsize=512)  # an order after another compares the same rows
+def _objects(run: Run, path: Path, stamp: int | None) -> dict[str, np.ndarray]:
+    return objects_of(run)
+
+
 def _scored(run: Run, score: str) -> dict[str, np.ndarray]:
     """The objects of a run on the bench, which have a score."""
-    table = objects_of(run)
+    path = (run.folder / OBJECTS).absolute()
+    table = _objects(run, path, path.stat().st_mtime_ns if path.exists() else None)
     if score not in table:
         raise InputError(f"{run.folder}: has no {shown(score)} of its objects")
     return table
