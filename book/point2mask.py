@@ -424,8 +424,8 @@ display(HTML(report.sweeps_table(held, "P2M")))
 #
 # There are two beds. On the first the network learns too; its labeller has had two hundred steps,
 # its maps are weak, and it misses the gate that {doc}`results` holds against it: it can hint but
-# not decide. On the second the network stays as ImageNet left it, so that the labeller has six
-# hundred steps in the same time.
+# not decide. On the second the network stays as ImageNet left it, so that the labeller has twelve
+# hundred steps in twice the time.
 
 # %% tags=["remove-input"]
 benched = {"nearest point": "p2m-nearest", "80 rounds, beta 0.1": p2m}
@@ -437,8 +437,8 @@ for bed in ("p2m-photos", "p2m-frozen"):
     display(HTML(report.bench_table(held, bed, benched, scores)))
 
 # %% [markdown]
-# PSPS, Point2Mask and EPLD side by side on the second bed's network, each trained as long, with one
-# point a target and with ten:
+# PSPS, Point2Mask and EPLD side by side on such a network, each trained for six hundred steps, with
+# one point a target and with ten:
 
 # %% tags=["remove-input"]
 beside = {
