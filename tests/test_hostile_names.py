@@ -3,6 +3,7 @@ refused."""
 
 import gzip
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -14,10 +15,15 @@ from test_book import CHROMIUM, FLAGS
 
 from pointseg.bookkit import forest, markup, report, run_figures
 from pointseg.bookkit.cost import tables
+from pointseg.bookkit.explorer.bundle import make_bundle, write_script
 from pointseg.bookkit.explorer.page import embed
+from pointseg.bookkit.status_page import status_page
 from pointseg.cli import main
+from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.lab.batch.states import Standing
 from pointseg.lab.run_record import Run, run_folder
 from pointseg.lab.verdicts import HOLDS
+from pointseg.nets.vit import TokenViT
 from pointseg.structures import Category, InputError
 
 NAME = "\"'><img src=x onerror=document.title='ran'><script>document.title='ran'</script>"
@@ -64,6 +70,8 @@ def test_no_name_runs_in_a_browser(run, tmp_path):
         pytest.skip("Debian's chromium is not installed")
     from playwright.sync_api import sync_playwright
 
+    standing = [Standing(NAME, NAME, 1.0, NAME, NAME)]
+    (tmp_path / "status.html").write_text(status_page(standing, NAME))
     page_file = tmp_path / "page.html"
     head = "<!doctype html><meta charset=utf-8><title>quiet</title>"
     page_file.write_text(head + shown(run, tmp_path / "runs"))
@@ -75,6 +83,45 @@ def test_no_name_runs_in_a_browser(run, tmp_path):
         assert page.title() == "quiet"
         assert page.locator("img[src=x]").count() == 0
         assert NAME in page.inner_text("body")  # shown as what it is
+        page.goto((tmp_path / "status.html").as_uri())
+        assert page.title() != "ran" and page.locator("img").count() == 0
+        assert NAME in page.inner_text("body")
+        running.close()
+
+
+def explorer_page(folder):
+    """A page of the explorer: the image's name and the classes of its objects are hostile."""
+    scene = draw(0, "val", 0, 64)
+    classes = [replace(each, name=NAME) for each in CATEGORIES]
+    torch.manual_seed(0)
+    network = TokenViT("small", dim=48, depth=3, heads=3)
+    write_script(make_bundle(network, scene.image, NAME, scene.truth, classes), folder, "p0")
+    down, right = np.argwhere(scene.truth.masks[0].numpy())[0] + 0.5
+    entries = [{"name": "p0", "title": NAME, "start": [float(right), float(down)]}]
+    head = "<!doctype html><meta charset=utf-8><title>quiet</title>"
+    (folder / "page.html").write_text(head + f"<body>{embed(entries, (), './')}</body>")
+    return folder / "page.html"
+
+
+@pytest.mark.browser
+def test_no_name_runs_in_the_explorer_or_in_what_it_saves(tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = running.new_page(accept_downloads=True)
+        page.goto(explorer_page(tmp_path).as_uri())
+        page.wait_for_function("() => document.querySelector('.pointseg-explorer')?.dataset.drawn")
+        assert NAME in page.inner_text(".ps-status") and page.title() == "quiet"
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="SVG", exact=True).click()
+        waiting.value.save_as(tmp_path / "saved.svg")
+        assert page.locator("img[src=x]").count() == 0
+        page.goto((tmp_path / "saved.svg").as_uri())
+        assert NAME in page.evaluate("document.querySelector('title')?.textContent")
+        assert page.evaluate("document.querySelectorAll('script, img, parsererror').length") == 0
         running.close()
 
 

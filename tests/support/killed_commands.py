@@ -42,7 +42,7 @@ from pointseg.training.pretraining.pretraining import Pretraining
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EVENTS = {"open": 0, "os.rename": 1, "os.mkdir": 0, "os.remove": 0, "os.rmdir": 0}
-SCORES = "tests.scoring"  # the event of a method that is about to predict
+SCORES = "tests.scoring"  # the event of a method that is about to predict or to label
 VOLATILE = {"started", "finished", "wall_s", "pid", "host", "born", "seconds", "images_per_s",
             "data_wait_share", "mem_gb", "git", "dirty"}  # fmt: skip
 PASSING = (
@@ -308,8 +308,9 @@ def stand_in(place: Path) -> None:
     Trainer(tiny.Tiny(), tiny.settings(), "cpu")  # an optimiser's imports take a second,
     notebook.read_notebook(SOURCE)  # those of a notebook's reader several
     notebook.execute, engine.drive, pretrain.Pretraining = same_process.execute, in_turn, Few
-    predicted = tiny.Tiny.predict
-    tiny.Tiny.predict = lambda *given: sys.audit(SCORES) or predicted(*given)
+    for what in ("predict", "pseudo_labels"):
+        plain = getattr(tiny.Tiny, what)
+        setattr(tiny.Tiny, what, lambda *given, of=plain: sys.audit(SCORES) or of(*given))
     if not (number := os.fork()):
         prepare(place / "given")
         os._exit(0)

@@ -134,8 +134,11 @@ const WRITERS = {
   },
 };
 
+// Text of anybody's, as XML shows it.
+const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+
 export function svgText(href, [width, height], shapes, scale, title) {
   const body = shapes.map((shape) => WRITERS[shape.kind](shape, scale)).join("\n");
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width * scale}" height="${height * scale}">
-<title>${title}</title>\n<image href="${href}" width="${width}" height="${height}"/>\n${body}\n</svg>\n`;
+<title>${escaped(title)}</title>\n<image href="${escaped(href)}" width="${width}" height="${height}"/>\n${body}\n</svg>\n`;
 }
