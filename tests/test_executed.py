@@ -20,7 +20,7 @@ import answers
 runs = Path("../runs")
 print(answers.VALUE, sorted(p.name for p in runs.iterdir()), (runs / "a.txt").read_text())
 Path("drawn.part").write_text("x")
-_ = Path("drawn.part").rename("drawn.js")
+_ = Path("drawn.part").rename("drawn.js"), list(Path("../__pycache__").iterdir())
 """
 
 

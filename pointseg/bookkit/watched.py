@@ -50,5 +50,6 @@ def _note(event: str, what: tuple) -> None:
         OPENED.pop(resolved(what[0]), None)
         OPENED[resolved(what[1])] = "w"
     elif event in ("os.scandir", "os.listdir") and not isinstance(what[0], int):
-        if "importlib" not in sys._getframe(1).f_code.co_filename:
-            LISTED.add(resolved(what[0] or "."))
+        folder = resolved(what[0] or ".")
+        if folder.name != CACHE and "importlib" not in sys._getframe(1).f_code.co_filename:
+            LISTED.add(folder)
