@@ -154,10 +154,11 @@ def tests_of(tests: Path) -> dict[Equation, list[str]]:
     """The tests whose docstring or comment cites an equation."""
     rows: dict[Equation, list[str]] = {}
     for path in sorted(set(tests.glob("test_*.py")) - {tests / "test_equations.py"}):
-        source = path.read_text()
-        for name, node in functions(ast.parse(source)):
+        lines = path.read_text().splitlines()
+        for name, node in functions(ast.parse("\n".join(lines))):
             if name.startswith("test_"):
-                for equation in dict.fromkeys(cited(ast.get_source_segment(source, node))):
+                text = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                for equation in dict.fromkeys(cited(text)):
                     rows.setdefault(equation, []).append(f"{path.name}::{name}")
     return rows
 
