@@ -37,7 +37,7 @@ import torch
 from IPython.display import HTML, display
 from myst_nb import glue
 from scipy import ndimage
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # Student's quantile
 
 # %% tags=["remove-cell"]
 from pointseg.bookkit import figures, report
@@ -483,7 +483,7 @@ display(HTML(report.table(["percent of intervals that hold the truth", *cases], 
 # %% tags=["remove-input"]
 deviations, effects = (0.5, 1.0, 2.0, 4.0, 6.0), (0.5, 1.0, 2.5, 5.0)
 many = np.arange(2, 1001)
-reach = student_t.ppf(0.975, many - 1) / many**0.5
+reach = stdtrit(many - 1, 0.975) / many**0.5
 needed = [[many[e > d * reach] for d in deviations] for e in effects]
 lines = [
     [f"{e:g}", *(str(n[0]) if len(n) else "-" for n in line)] for e, line in zip(effects, needed)

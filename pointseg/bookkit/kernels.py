@@ -19,7 +19,7 @@ from typing import Any
 from jupyter_client import AsyncKernelManager
 
 PACKAGES = ("ipykernel.kernelapp", "matplotlib_inline.backend_inline", "matplotlib.pyplot",
-            "torchvision", "timm", "scipy.stats", "scipy.ndimage", "pycocotools.mask", "hotcoco",
+            "torchvision", "timm", "scipy.special", "scipy.ndimage", "pycocotools.mask", "hotcoco",
             "safetensors.torch", "yaml", "tqdm", "jupytext", "nbclient", "myst_nb")  # fmt: skip
 BACKEND = "module://matplotlib_inline.backend_inline"
 
