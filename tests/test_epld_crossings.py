@@ -105,9 +105,9 @@ def test_a_crossing_changes_the_student_s_labels_and_nothing_that_the_branch_lea
         assert crossed.owner[0, y, x].tolist() == [0, 1, 2, 3]
 
 
-def test_the_bed_of_crossings_labels_with_the_branch_that_the_bed_on_photographs_trained():
+def test_the_bed_of_crossings_labels_with_the_branch_that_the_frozen_bed_trained():
     """The head of each chain is the whole chain of epld-full there, so it is trained once."""
-    bed, full = beds()["epld-crossings"], beds()["epld-photos"].recipe(rows()["epld-full"], 1)
+    bed, full = beds()["epld-crossings"], beds()["epld-frozen"].recipe(rows()["epld-full"], 1)
     assert set(bed.rows) == {"epld-full", "epld-transport", "epld-path", "epld-path-transport"}
     for row in bed.rows:
         crossed = bed.recipe(rows()[row], 1)

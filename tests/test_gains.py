@@ -43,7 +43,14 @@ def test_a_gain_is_the_mean_over_the_objects_of_a_group(bed, score, group, mean,
 def test_a_gain_over_a_row_that_was_not_run_is_none(bed):
     assert gains.effect_of(bed, "x-more", "x-absent") is None
     table = gains.table_of({"bed": bed}, "x-more", "x-absent", {"IoU": ("iou", "all")})
-    assert "not run yet" in table and "2 seeds" not in table
+    assert "not measured" in table and "2 seeds" not in table
+
+
+def test_a_gain_over_a_group_without_objects_is_none(tmp_path):
+    for row in ("x-plain", "x-more"):
+        record(tmp_path, row, 0, ["0,1,apart,0.5,,1"])
+    assert gains.effect_of(tmp_path, "x-more", "x-plain") is not None
+    assert gains.effect_of(tmp_path, "x-more", "x-plain", "iou", "touch their own class") is None
 
 
 def test_a_sweep_draws_a_point_a_row_and_a_dash_for_what_was_not_run(bed):

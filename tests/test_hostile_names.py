@@ -114,6 +114,7 @@ def test_no_name_runs_in_the_explorer_or_in_what_it_saves(tmp_path):
         page = running.new_page(accept_downloads=True)
         page.goto(explorer_page(tmp_path).as_uri())
         page.wait_for_function("() => document.querySelector('.pointseg-explorer')?.dataset.drawn")
+        page.wait_for_function("() => document.querySelector('.ps-status')?.innerText")
         assert NAME in page.inner_text(".ps-status") and page.title() == "quiet"
         with page.expect_download() as waiting:
             page.get_by_role("button", name="SVG", exact=True).click()

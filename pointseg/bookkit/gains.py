@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from pointseg.bookkit.figures import colour
 from pointseg.bookkit.report import table
-from pointseg.lab.verdicts import Effect, ended_in, label_gains, paired, two_way
+from pointseg.lab.verdicts import Effect, ended_in, label_gains, paired, scored_objects, two_way
 
 # of the objects of a run, those that a question is about
 GROUPS: dict[str, Callable[[dict], np.ndarray]] = {
@@ -27,8 +27,11 @@ GROUPS: dict[str, Callable[[dict], np.ndarray]] = {
 def effect_of(
     bed: Path, above: str, below: str, score: str = "iou", group: str = "all"
 ) -> Effect | None:
-    """The gain of a row over another on a bed's folder in runs/, on the seeds that both have."""
-    runs = (ended_in(bed / row) for row in (above, below))
+    """The gain of a row over another on a bed's folder in runs/, on the seeds that both have; None
+    where there is none, or no object of the group."""
+    runs = [ended_in(bed / row) for row in (above, below)]
+    if not any(GROUPS[group](scored_objects(run, score)).any() for run in runs[0]):
+        return None
     pair = paired(*runs, label_gains(score, GROUPS[group]))
     return None if pair is None else two_way(*pair)
 
@@ -36,7 +39,7 @@ def effect_of(
 def in_words(effect: Effect | None) -> str:
     """A gain with its interval, and on how much it stands."""
     if effect is None:
-        return "not run yet"
+        return "not measured"
     seeds = "1 seed" if effect.seeds == 1 else f"{effect.seeds} seeds"
     return f"{effect} points on {effect.objects} objects, {seeds}"
 

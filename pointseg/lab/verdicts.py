@@ -219,7 +219,7 @@ def label_gains(score: str, group: Callable[[dict], np.ndarray] | None = None) -
     marks."""
 
     def gains(above: Run, below: Run) -> ByImage:
-        a, b = (_scored(run, score) for run in (above, below))
+        a, b = (scored_objects(run, score) for run in (above, below))
         for key in ("image", "target"):
             if not np.array_equal(a[key], b[key]):
                 row = above.folder
@@ -236,7 +236,7 @@ def _objects(run: Run, path: Path, stamp: int | None) -> dict[str, np.ndarray]:
     return objects_of(run)
 
 
-def _scored(run: Run, score: str) -> dict[str, np.ndarray]:
+def scored_objects(run: Run, score: str) -> dict[str, np.ndarray]:
     """The objects of a run on the bench, which have a score."""
     path = (run.folder / OBJECTS).absolute()
     table = _objects(run, path, path.stat().st_mtime_ns if path.exists() else None)
@@ -337,7 +337,7 @@ def judge_statement(statement: dict[str, Any], bed: str, runs: Path = RUNS) -> V
 
 def _level(ended: Sequence[Run], score: str) -> tuple | None:
     """(values [seeds, images] in points, objects an image) of a row's things; None of no run."""
-    tables = [_scored(run, score) for run in ended]
+    tables = [scored_objects(run, score) for run in ended]
     return _stacked([ByImage.of_things(t, 100 * t[score]) for t in tables], ended)
 
 
