@@ -424,8 +424,8 @@ display(HTML(report.sweeps_table(held, "P2M")))
 #
 # There are two beds. On the first the network learns too; its labeller has had two hundred steps,
 # its maps are weak, and it misses the gate that {doc}`results` holds against it: it can hint but
-# not decide. On the second the network stays as ImageNet left it, so that the labeller has twelve
-# hundred steps in twice the time.
+# not decide. On the second the network stays as ImageNet left it, so that steps are cheap, and the
+# labeller has twelve hundred.
 
 # %% tags=["remove-input"]
 benched = {"nearest point": "p2m-nearest", "80 rounds, beta 0.1": p2m}

@@ -1,6 +1,8 @@
 """`pointseg labels`: a trained method's labels from points, a data set that passes the doctor."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from pointseg.data.layouts import open_dataset, splits_of
 from pointseg.data.point_file import read_points, write_points
 from pointseg.data.points import sample_points
 from pointseg.lab import recipe as recipes
+from pointseg.lab.export_labels import write_labelled
 from pointseg.lab.methods import method_class
 from pointseg.lab.models import save_model
+from pointseg.structures import InputError
 
 METHODS = {
     "epld": "panoptic",
@@ -140,3 +144,10 @@ def test_what_does_not_fit_is_one_clear_line(bestiary, tmp_path, capsys):
         assert export(name, model, bestiary, layout, out) == 2
         assert line in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_two_images_of_one_name_in_other_folders_are_refused(tmp_path):
+    paths = [Path("x/a.jpg"), Path("x/b.jpg"), Path("y/a.jpg")]
+    labelled = SimpleNamespace(rows=[0, 1, 2], dataset=SimpleNamespace(path=paths.__getitem__))
+    with pytest.raises(InputError, match=r"2 images would be a\.jpg, of other folders"):
+        write_labelled(labelled, tmp_path / "out", "train")

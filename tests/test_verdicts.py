@@ -287,6 +287,7 @@ NAMED = {
         ((1, 0), "EPLD over PSPS"),  # an empty cell tells nothing apart, nor do scores
         ((2, 1), "M, E_cls no over P1, yes"),
         ((3, 2), "warmup epochs 8, fusion F1+F2 over 0, F1"),
+        ((1, 1), ""),  # the plan's names stand then
     ],
 )
 def test_two_printed_rows_are_called_by_what_differs(pair, name):

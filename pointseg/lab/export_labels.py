@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,8 +61,9 @@ def write_labelled(labelled: Labelled, out: Path, split: str) -> None:
     for folder in (out / f"{split}2017", annotations / f"panoptic_{split}2017"):
         folder.mkdir(parents=True, exist_ok=True)
     names = [labelled.dataset.path(row).name for row in labelled.rows]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{out}: two images would be {twice[0]}, of other folders")
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise InputError(f"{out}: {count} images would be {name}, of other folders")
     rows = tqdm(enumerate(written_names(names)), desc="write", total=len(names), disable=None)
     records = [_record(labelled, row, name, out, split) for row, name in rows]
     every = [annotation for record in records for annotation in record["instances"]]

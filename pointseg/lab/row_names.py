@@ -11,7 +11,7 @@ SYMBOL = 5  # letters of a column that is called by a symbol, such as T_m
 
 
 def difference(table: dict[str, Any], above: int, below: int) -> str:
-    """Such as "layers 6 over 1", or "EPLD over Point2Mask"."""
+    """Such as "layers 6 over 1", or "EPLD over Point2Mask"; empty where only scores differ."""
     (first, second), units = (table["rows"][k] for k in (above, below)), table.get("units", {})
     differing = [
         name for name, value in first.items()
@@ -19,7 +19,8 @@ def difference(table: dict[str, Any], above: int, below: int) -> str:
         and value != second[name]
     ]  # fmt: skip
     named = ", ".join(_named(name, first[name]) for name in differing)
-    return f"{named} over {', '.join(_value(second[name]) for name in differing)}"
+    other = ", ".join(_value(second[name]) for name in differing)
+    return f"{named} over {other}" if differing else ""
 
 
 def _named(column: str, value: object) -> str:
