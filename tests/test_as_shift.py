@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from pointseg.papers.attentionshift.cells import Cells
 from pointseg.papers.attentionshift.shift import (
     bandwidth,
     cells_of,
     density_weights,
-    density_weights_fast,
-    owned_cells_fast,
     part_maps,
     shift,
     token_owners,
@@ -27,6 +26,13 @@ def shifted(seeds, features, inside, plus=None, **how):
 
 def cosine(prototypes, features):
     return Tokens.of(features).cosines(prototypes)
+
+
+def listed(score, inside):
+    """[n, K, S] bool: the cells that are listed."""
+    cells = torch.zeros_like(score, dtype=torch.bool)
+    cells.view(-1)[Cells.of(score, inside).entry] = True
+    return cells
 
 
 def angle(a, b):
@@ -164,9 +170,7 @@ def test_eq03_only_ties_go_to_the_first():
     score[0, 19] = torch.tensor([0.5, 0.5 * (1 + 5e-6), 0.5 * (1 + 1.2e-7)])
     inside = torch.ones(1, 3, dtype=torch.bool)
     assert token_owners(score, inside).tolist() == [[0, 19, 0]]
-    assert torch.equal(
-        owned_cells_fast(score, inside), cells_of(token_owners(score, inside), 20).float()
-    )
+    assert torch.equal(listed(score, inside), cells_of(token_owners(score, inside), 20))
 
 
 def test_eq03_owners_are_the_arg_max_wherever_it_is_clear():
@@ -183,7 +187,7 @@ def test_eq03_is_eq07_with_alpha_infinite():
     tokens = torch.randn(2, 8, 3, dtype=torch.float64)
     inside = torch.ones(2, 8, dtype=torch.bool)
     seeds = tokens[:, :3]
-    cells = owned_cells_fast(part_maps(cosine(seeds, tokens), inside), inside).bool()
+    cells = listed(part_maps(cosine(seeds, tokens), inside), inside)
     plain = torch.stack([torch.stack([tokens[i][cells[i, k]].mean(0) if cells[i, k].any()
                                       else seeds[i, k]
                                       for k in range(3)]) for i in range(2)])  # fmt: skip
@@ -216,17 +220,28 @@ def test_eq05_weights_sum_to_one_in_the_cell_and_favour_the_near():
     assert float(weights[0, 0, 0] / weights[0, 0, 1]) == pytest.approx(math.exp(4 / 3))
 
 
-def test_eq05_and_eq03_fast_forms_equal_the_printed_ones():
+@pytest.mark.parametrize("sharing", [None, [1, 2, 0]])
+def test_eq03_to_eq07_on_a_list_of_tokens_equal_the_printed_forms(sharing):
+    """[AS Eq. 3], [AS Eq. 5], [AS Eq. 6], [AS Eq. 7]"""
     generator = torch.Generator().manual_seed(1)
+    features = torch.randn(3, 30, 5, generator=generator, dtype=torch.float64)
+    tokens, before = Tokens.of(features, sharing), features[:, :7] + 1
     for _ in range(20):
-        score = torch.rand(3, 7, 30, generator=generator).mul(6).round()
-        inside = torch.rand(3, 30, generator=generator) < 0.8
-        cells = owned_cells_fast(score, inside)
-        assert torch.equal(cells.bool(), cells_of(token_owners(score, inside), 7))
-        beta = torch.rand(3, 7, generator=generator) + 0.1
-        weights = density_weights(score / 6, cells.bool(), beta, 0.7)
-        fast = density_weights_fast(score / 6, cells, beta, 0.7)
-        assert torch.allclose(fast, weights, atol=1e-6, equal_nan=True)
+        score = torch.rand(3, 7, 30, generator=generator, dtype=torch.float64).mul(6).round()
+        similarity = torch.rand(3, 7, 30, generator=generator, dtype=torch.float64)
+        inside, plus = (torch.rand(2, 3, 30, generator=generator) < 0.8).unbind()
+        cells, short = cells_of(token_owners(score, inside), 7), Cells.of(score, inside)
+        beta = bandwidth(similarity, cells, 0.1)
+        alike = short.similarities(similarity)
+        assert torch.allclose(short.bandwidths(alike, 0.1), beta.flatten())
+        weights = density_weights(similarity, cells & plus[:, None], beta, 0.7)
+        drawing, alike = short.drawn_by(plus.flatten(), alike)
+        shares = drawing.weights(alike, beta.flatten(), 0.7)
+        assert torch.allclose(shares, weights.flatten()[drawing.entry])
+        assert (drawing.size == (cells & plus[:, None]).sum(-1).flatten()).all()
+        moved = drawing.means(shares, tokens, tokens.addresses(), before)
+        assert torch.allclose(moved, weighted_means(weights, tokens, before))
+        assert moved.isfinite().all()
 
 
 def test_eq05_small_alpha_picks_the_nearest_token():
@@ -355,5 +370,4 @@ def test_every_token_inside_has_one_owner_even_if_it_resembles_none():
     assert torch.equal(owner >= 0, inside)
     assert not (owner == 3).any()
     assert (owner[:, 40:][inside[:, 40:]] == 0).all()
-    cells = owned_cells_fast(part_maps(similarity, inside), inside)
-    assert torch.equal(cells_of(owner, 5), cells.bool())
+    assert torch.equal(cells_of(owner, 5), listed(part_maps(similarity, inside), inside))

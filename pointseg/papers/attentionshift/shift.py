@@ -1,4 +1,4 @@
-"""Key-point shift of [AS Sec. 3.2], Eq. 2 to Eq. 7: objects side by side, two products a turn.
+"""Key-point shift of [AS Sec. 3.2], Eq. 2 to Eq. 7: objects side by side, one product a turn.
 
 Shapes: n objects, K key-points, S tokens (padding allowed), D features. `similarity` is
 d(phi, psi_k), `cells` delta(A^P_k). A token that is not `inside` the pseudo box, the box around A^I
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from pointseg.ops.processes import uniform
 from pointseg.ownership import NOBODY, owner
+from pointseg.papers.attentionshift.cells import Cells, nearly_largest
 from pointseg.papers.attentionshift.tokens import Tokens
 
 Ownership = Literal["share", "cosine", "softmax"]
-ROUNDING = 8  # scores that differ by so many units in the last place are equal
 FIRST_BANDWIDTH = 0.1  # UNSTATED [AS Eq. 6]: start of the official code, for "softmax" alone
 
 
@@ -57,7 +57,7 @@ def part_maps(similarity: Tensor, inside: Tensor) -> Tensor:
     UNSTATED [AS Eq. 2]: a negative cosine would turn the share around; it counts as 0, as in the
     official maps.
     """
-    positive = similarity.clamp(min=0).mul_(inside[:, None])
+    positive = similarity.clamp(min=0).mul_(inside[:, None].to(similarity.dtype))
     return positive.div_(positive.sum(-1, keepdim=True).clamp(min=1e-12))
 
 
@@ -67,20 +67,7 @@ def token_owners(score: Tensor, inside: Tensor) -> Tensor:
 
     UNSTATED [AS Eq. 3]: of scores equal but for rounding the first wins.
     """
-    return owner(-score.minimum(_level(score)), dim=1).masked_fill(~inside, NOBODY)
-
-
-def owned_cells_fast(score: Tensor, inside: Tensor) -> Tensor:
-    """[n, K, S] delta(A^P_k) as numbers, of the owners by `token_owners`: seldom are two equal."""
-    cells = ((score >= _level(score)) & inside[:, None]).to(score.dtype)
-    if cells.sum() > inside.sum():
-        cells *= cells.cumsum(1) == 1
-    return cells
-
-
-def _level(score: Tensor) -> Tensor:
-    """[n, 1, S] the largest score less what rounding may take from it."""
-    return score.amax(1, keepdim=True) * (1 - ROUNDING * torch.finfo(score.dtype).eps)
+    return owner(score.minimum(nearly_largest(score)).neg_(), dim=1).masked_fill(~inside, NOBODY)
 
 
 def nearest_tokens(features: Tensor, tokens: Tokens, inside: Tensor) -> Tensor:
@@ -99,12 +86,6 @@ def density_weights(similarity: Tensor, cells: Tensor, beta: Tensor, alpha: floa
     """
     exponent = similarity / (alpha * beta)[..., None]
     return exponent.masked_fill(~cells, -torch.inf).softmax(-1)
-
-
-def density_weights_fast(similarity: Tensor, cells: Tensor, beta: Tensor, alpha: float) -> Tensor:
-    """`density_weights` of cells as numbers: 1 / cell - 1 is 0 in a cell and infinite outside."""
-    exponent = similarity * (1 / (alpha * beta))[..., None]
-    return exponent.sub_(cells.reciprocal().sub_(1)).softmax(-1)
 
 
 def bandwidth(similarity: Tensor, cells: Tensor, floor: float) -> Tensor:
@@ -160,7 +141,7 @@ def shift(
     if rule == "softmax" and math.isinf(alpha):
         raise ValueError("softmax ownership needs a finite alpha: at inf all key-points tie")
     points, similarity, cells, path, owners = seeds, tokens.cosines(seeds), None, [], []
-    plus = (inside & foreground)[:, None].to(similarity.dtype)
+    plus, rows = (inside & foreground).flatten(), tokens.addresses()
     for turn in range(iterations + 1):
         beta = _bandwidth_before(similarity, cells, floor) if rule == "softmax" else None
         score = ownership_score(similarity, inside, rule, beta, alpha)
@@ -168,10 +149,11 @@ def shift(
             path, owners = [*path, points], [*owners, token_owners(score, inside)]
         if turn == iterations:
             break
-        cells = owned_cells_fast(score, inside)
-        beta = bandwidth(similarity, cells, floor) if beta is None else beta
-        weights = density_weights_fast(similarity, cells * plus, beta, alpha)
-        points = weighted_means(weights, tokens, points)
+        cells = Cells.of(score, inside)
+        alike = cells.similarities(similarity)
+        beta = cells.bandwidths(alike, floor) if beta is None else beta.flatten()
+        drawing, alike = cells.drawn_by(plus, alike)
+        points = drawing.means(drawing.weights(alike, beta, alpha), tokens, rows, points)
         similarity = tokens.cosines(points)
     return Shifted(points, owners[-1], *((path, owners) if keep_path else ()))
 
@@ -191,11 +173,11 @@ def ownership_score(
     return exponent.masked_fill(~inside[:, None], -torch.inf).softmax(-1).nan_to_num(0)
 
 
-def _bandwidth_before(similarity: Tensor, cells: Tensor | None, floor: float) -> Tensor:
+def _bandwidth_before(similarity: Tensor, cells: Cells | None, floor: float) -> Tensor:
     """[n, K] beta_k over the cells of the turn before, as the official code's scores need it."""
     if cells is None:
         return similarity.new_full(similarity.shape[:2], FIRST_BANDWIDTH)
-    return bandwidth(similarity, cells, floor)
+    return cells.bandwidths(cells.similarities(similarity), floor).view(similarity.shape[:2])
 
 
 def cells_of(owner: Tensor, count: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SHARE_FROM = 0.7  # share of an image's tokens in the boxes from which sharing beats copying (CPU)
@@ -28,7 +29,9 @@ class Tokens:
     def row(self) -> Tensor:
         """[n] the row that each object looks at."""
         rows = torch.arange(len(self.lengths), device=self.lengths.device)
-        return rows.repeat_interleave(torch.tensor(self.sharing, device=rows.device))
+        return rows.repeat_interleave(
+            torch.tensor(self.sharing, dtype=torch.long, device=rows.device)
+        )
 
     def picked(self, index: Tensor) -> Tokens:
         """The tokens `index` [n, S'] of each object, copied into a row of its own."""
@@ -54,6 +57,20 @@ class Tokens:
         lengths = self.lengths if self._alone() else self.lengths[self.row()]
         return self._products(weights * lengths[:, None], self.directions)
 
+    def addresses(self) -> Tensor:
+        """[n * S] where each object's tokens lie in the m * S tokens of all rows."""
+        count = self.lengths.shape[1]
+        columns = torch.arange(count, device=self.lengths.device)
+        return (self.row()[:, None] * count + columns).flatten()
+
+    def bags(self, address: Tensor, weights: Tensor, sizes: Tensor) -> Tensor:
+        """[c, D] sums of token features with weights [N], by bags of `sizes` [c] one after the
+        other, of the tokens at `address` [N]."""
+        lengths = self.lengths.flatten().index_select(0, address)
+        weights = (weights * lengths).to(self.directions.dtype)
+        starts, directions = sizes.cumsum(0) - sizes, self.directions.flatten(0, 1)
+        return F.embedding_bag(address, directions, starts, mode="sum", per_sample_weights=weights)
+
     def _alone(self) -> bool:
         """Whether each row is one object's own."""
         return all(count == 1 for count in self.sharing)
@@ -64,7 +81,8 @@ class Tokens:
             return left @ right
         pairs = zip(left.split(self.sharing), right)
         parts = [objects.flatten(0, 1) @ row for objects, row in pairs]
-        return torch.cat(parts).view(*left.shape[:2], right.shape[2])
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]  # one image is not copied
+        return joined.view(*left.shape[:2], right.shape[2])
 
 
 @dataclass(frozen=True)
