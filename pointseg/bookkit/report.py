@@ -11,7 +11,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,13 @@ class Trial:
         """What the beds of the label bench say of the orders and statements that name them."""
         return on_bench(self.claims, self.folder)
 
+    @cache  # noqa: B019 - a page has one trial
+    def on_bench_of(self, paper: str) -> list[Verdict]:
+        """The same of one paper; those of others are not judged for it."""
+        if "on_bench" in vars(self):
+            return [each for each in self.on_bench if each.id.split("-")[0] == paper]
+        return on_bench(self.claims, self.folder, paper)
+
     @cached_property
     def orders_of_students(self) -> list[dict[str, Any]]:
         """The orders that no bed judges."""
@@ -251,7 +258,8 @@ class Trial:
     def _words(self, order: dict[str, Any], row: int) -> set[str]:
         """One a bed, or students', and pair: a bed that misses a gate has one for all."""
         students = [self.verdicts[order["id"]]] if order["id"] in self.verdicts else []
-        judged = students or [v for v in self.on_bench if v.id == order["id"]]
+        known = self.on_bench_of(order["id"].split("-")[0])
+        judged = students or [v for v in known if v.id == order["id"]]
         return {
             OUTSIDE if verdict.missed else step.word
             for verdict in judged
@@ -466,8 +474,7 @@ def gains_of(upper: Sequence[Value], lower: Sequence[Value]) -> list[float]:
 
 def paper_verdicts(held: Trial, paper: str) -> Html:
     """What beds and students say of a paper's claims."""
-    judged = [verdict for verdict in held.on_bench if verdict.id.split("-")[0] == paper]
-    return joined("", [bench_verdicts_table(judged), orders_table(held, paper)])
+    return joined("", [bench_verdicts_table(held.on_bench_of(paper)), orders_table(held, paper)])
 
 
 def orders_table(held: Trial, paper: str | None = None) -> Html:

@@ -240,7 +240,9 @@ def is_whole(value: object, low: int = -(2**63), high: int = 2**63 - 1) -> bool:
 
 def is_text(value: object) -> bool:
     """Whether a value is text that can be written: it has no half characters."""
-    return isinstance(value, str) and not any(category(c) == "Cs" for c in value)
+    if not isinstance(value, str):
+        return False
+    return value.isascii() or not any(category(c) == "Cs" for c in value)
 
 
 def is_name(value: object) -> bool:

@@ -39,35 +39,40 @@ CONTAINERS = {dict: "a table", list: "a list"}
 def refuse_misshapen(where: Any, value: Any, shape: Any) -> None:
     """Refuses a value that is not of a shape, with the place in it."""
     try:
-        fault = next(faults(value, shape, ""), None)
+        fault = next(faults(value, shape), None)
     except RecursionError:
         fault = "is nested too deeply"
     if fault:
         raise InputError(f"{where}: {fault}")
 
 
-def faults(value: Any, shape: Any, place: str) -> Iterator[str]:
+def faults(value: Any, shape: Any) -> Iterator[str]:
     """In words, where a value is not of a shape."""
-    origin, inside = get_origin(shape), get_args(shape)
+    origin, inside = _form(shape)
     if origin in (Union, types.UnionType):
-        yield from _faults_of_one(value, inside, place)
+        yield from _faults_of_one(value, inside)
     elif shape is Any:
-        yield from _anything(value, place)
+        yield from _anything(value)
     elif shape is object:
         return
     elif shape in PLAIN or origin is Literal:
         fits, wanted = PLAIN.get(shape, (inside.__contains__, "one of " + ", ".join(inside)))
         if not (fits(value) if shape in PLAIN else isinstance(value, str) and fits(value)):
-            yield f"{place}expected {wanted}, got {shown(value)}"
+            yield f"expected {wanted}, got {shown(value)}"
     elif is_typeddict(shape):
-        yield from _faults_of_table(value, shape, place)
+        yield from _faults_of_table(value, shape)
     else:
-        yield from _faults_inside(value, origin, inside, place)
+        yield from _faults_inside(value, origin, inside)
 
 
-def _faults_of_one(value: Any, shapes: tuple, place: str) -> Iterator[str]:
+@cache
+def _form(shape: Any) -> tuple[Any, tuple]:
+    return get_origin(shape), get_args(shape)
+
+
+def _faults_of_one(value: Any, shapes: tuple) -> Iterator[str]:
     """Those of the one shape that comes nearest: a container's faults lie inside it."""
-    every = [list(faults(value, each, place)) for each in shapes]
+    every = [list(faults(value, each)) for each in shapes]
     if all(every):
         container = dict if isinstance(value, dict) else list
         near = [f for f, each in zip(every, shapes) if _container(each) is container]
@@ -78,16 +83,21 @@ def _container(shape: Any) -> Any:
     return dict if is_typeddict(shape) else get_origin(shape)
 
 
-def _faults_of_table(value: Any, shape: Any, place: str) -> Iterator[str]:
+def _faults_of_table(value: Any, shape: Any) -> Iterator[str]:
     if not isinstance(value, dict):
-        yield f"{place}expected a table, got {shown(value)}"
+        yield f"expected a table, got {shown(value)}"
         return
-    yield from (f"{place}'{name}' is missing" for name in _required(shape) - value.keys())
+    yield from (f"'{name}' is missing" for name in _required(shape) - value.keys())
     hints = _hints(shape)
     for name, each in value.items():
-        if not is_text(name):
-            yield f"{place}{shown(name)} is no name"
-        yield from faults(each, hints.get(name, Any), f"{place}{_worded(name)}: ")
+        yield from _faults_named(name, each, hints.get(name, Any))
+
+
+def _faults_named(name: Any, value: Any, shape: Any) -> Iterator[str]:
+    """Of an entry of a table."""
+    if not is_text(name):
+        yield f"{shown(name)} is no name"
+    yield from (f"{_worded(name)}: {fault}" for fault in faults(value, shape))
 
 
 @cache
@@ -105,30 +115,28 @@ def _required(shape: Any) -> frozenset[str]:
     )  # fmt: skip
 
 
-def _faults_inside(value: Any, container: Any, inside: tuple, place: str) -> Iterator[str]:
+def _faults_inside(value: Any, container: Any, inside: tuple) -> Iterator[str]:
     """Of dict[str, shape] and list[shape]."""
     if not isinstance(value, container):
-        yield f"{place}expected {CONTAINERS[container]}, got {shown(value)}"
+        yield f"expected {CONTAINERS[container]}, got {shown(value)}"
     elif container is list:
         for k, each in enumerate(value):
-            yield from faults(each, inside[0], f"{place}entry {k}: ")
+            yield from (f"entry {k}: {fault}" for fault in faults(each, inside[0]))
     else:
         for name, each in value.items():
-            if not is_text(name):
-                yield f"{place}{shown(name)} is no name"
-            yield from faults(each, inside[1], f"{place}{_worded(name)}: ")
+            yield from _faults_named(name, each, inside[1])
 
 
-def _anything(value: Any, place: str) -> Iterator[str]:
+def _anything(value: Any) -> Iterator[str]:
     """What JSON can say, in numbers that fit."""
     if isinstance(value, dict):
-        yield from _faults_inside(value, dict, (str, Any), place)
+        yield from _faults_inside(value, dict, (str, Any))
     elif isinstance(value, list):
-        yield from _faults_inside(value, list, (Any,), place)
+        yield from _faults_inside(value, list, (Any,))
     elif isinstance(value, str) and not is_text(value):
-        yield f"{place}half a character in {shown(value)}"
+        yield f"half a character in {shown(value)}"
     elif isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value):
-        yield f"{place}the number {shown(value)} fits nowhere"
+        yield f"the number {shown(value)} fits nowhere"
 
 
 def _worded(name: Any) -> str:

@@ -405,16 +405,16 @@ def ended_in(folder: Path) -> list[Run]:
     return [run for run in runs if run.status == "ok"]
 
 
-def on_bench(claims: dict[str, Any], runs: Path = RUNS) -> list[Verdict]:
-    """Every claimed order and statement that the label bench judges, on each of its beds."""
-    orders = [
-        judge(claim_of(order, claims), bed, runs)
-        for order in claims.get("orders", []) for bed in order.get("beds", ())
-    ]  # fmt: skip
-    return orders + [
-        judge_statement(each, bed, runs)
-        for each in claims.get("statements", []) for bed in each.get("beds", ())
-    ]  # fmt: skip
+def on_bench(claims: dict[str, Any], runs: Path = RUNS, paper: str | None = None) -> list[Verdict]:
+    """Every claimed order and statement that the label bench judges, on each of its beds; those of
+    one paper, or of all."""
+
+    def judged(kind: str) -> list[tuple[dict[str, Any], str]]:
+        mine = [each for each in claims.get(kind, []) if paper in (None, each["id"].split("-")[0])]
+        return [(each, bed) for each in mine for bed in each.get("beds", ())]
+
+    orders = [judge(claim_of(order, claims), bed, runs) for order, bed in judged("orders")]
+    return orders + [judge_statement(each, bed, runs) for each, bed in judged("statements")]
 
 
 def claim_of(order: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
