@@ -1,6 +1,7 @@
 """A batch seen from outside: states by files and locks, a page, GPUs by slots, and a bill."""
 
 import json
+import os
 
 import pytest
 
@@ -47,6 +48,23 @@ def test_states_come_from_files_and_locks(place):
     assert standing["b"].line == "step 2/4  loss 0.5  left 0:10"
     assert counted(list(standing.values())).startswith("1 done, 1 running, 1 waiting, 1 failed")
     assert str(standing["a"]).split() == ["done", "a", "1:05"]
+
+
+@pytest.mark.parametrize("name", ["jobs.json", "states/c.json", "logs/c.log"])
+@pytest.mark.parametrize("odd", ["pipe", "without end", "[3]", '{"state": "done"}'])
+def test_a_folder_that_is_no_batch_is_refused(place, name, odd):
+    (place / name).unlink()
+    if odd == "pipe":
+        os.mkfifo(place / name)
+    elif odd == "without end":
+        (place / name).symlink_to("/dev/zero")
+    else:
+        (place / name).write_text(odd)
+    if name.endswith(".log") and odd[0] in "[{":
+        assert f"    {odd}" in report(place)
+        return
+    with pytest.raises(InputError, match=f"{name}: "):
+        report(place)
 
 
 def test_the_report_has_the_last_lines_of_what_failed(place):

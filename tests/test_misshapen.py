@@ -3,7 +3,10 @@ place in it, and nothing begins."""
 
 import gzip
 import json
+import os
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,9 +15,11 @@ from pointseg.data.files import read_yaml
 from pointseg.data.shapes import refuse_misshapen
 from pointseg.lab.bench import OBJECTS, objects_of
 from pointseg.lab.claims import Claims, read_claims
+from pointseg.lab.evaluation import BY_IMAGE, by_image, write_by_image
 from pointseg.lab.notebook import checked, read_notebook
 from pointseg.lab.plan import rows
 from pointseg.lab.pretrain import pretrain
+from pointseg.lab.progress import read_log
 from pointseg.lab.recipe import make
 from pointseg.lab.run_record import Run
 from pointseg.structures import InputError
@@ -53,6 +58,8 @@ def place(tmp_path, monkeypatch):
     ("recipe.json", {"seed": "x"}, "seed: expected an integer"),
     ("recipe.json", {"points": [1]}, "points: expected a table"),
     ("env.json", {"git": 3}, "git: expected a text"),
+    ("env.json", {"packages": ["torch"]}, "packages: expected a table"),
+    ("result.json", {"row": ["x"]}, "row: expected a text"),
     ("env.json", {"device": "\\ud800"}, "device: expected a text"),
 ])  # fmt: skip
 def test_a_record_of_another_shape_is_one_line(place, capsys, name, change, cause):
@@ -145,6 +152,10 @@ def test_yaml_that_is_not_whole_is_one_line(tmp_path, text, cause):
     ("rows: {p: {r: {seeds: x}}}", "seeds: expected a list"), ("bench: {}", "'rows' is missing"),
     ("rows: {}\nbench: {p: {b: {}}}", "'rows' is missing"),
     ("rows: {}\nbench: {p: {b: {rows: [x]}}}", "bench: p: b: no row is called"),
+    ("rows: {p: {r: {stages: [{}]}}}", "stages: entry 0: 'method' is missing"),
+    ("rows: {p: {r: {stages: [{method: psps, config: [1]}]}}}", "config: expected a table"),
+    ("rows: {p: {r: {stages: [{method: psps, training: 3}]}}}", "training: expected a table"),
+    ("rows: {}\nbench: {p: {b: {rows: [], first: [{method: 3}]}}}", "method: expected a text"),
     ("[1]", "expected a table"),
 ])  # fmt: skip
 def test_a_plan_of_another_shape_is_one_line(tmp_path, text, cause):
@@ -175,6 +186,41 @@ def test_a_table_of_objects_has_a_number_in_every_cell(place, lines, cause):
     (place / OBJECTS).write_bytes(gzip.compress(text.encode())[:-9])
     with pytest.raises(InputError, match="not readable"):
         objects_of(Run(place))
+
+
+PACKED = {
+    BY_IMAGE: lambda place: by_image(Run(place), "val/PQ"),
+    OBJECTS: lambda place: objects_of(Run(place)),
+    "log.jsonl.gz": lambda place: read_log(place / "log.jsonl.gz"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("kind, cause", [
+    ("pipe", "is not a file"), ("device", "is not a file"), ("bomb", "unfolds to more than"),
+    ("half", "not readable"), ("text", "not readable"),
+])  # fmt: skip
+def test_a_packed_file_is_read_within_its_budget(place, name, kind, cause):
+    if kind == "pipe":
+        os.mkfifo(place / name)
+    elif kind == "device":
+        (place / name).symlink_to("/dev/zero")
+    else:
+        whole = gzip.compress(bytes(2**26 + 1 if kind == "bomb" else 99))
+        made = {"bomb": whole, "half": whole[:-9], "text": b"{}"}
+        (place / name).write_bytes(made[kind])
+    with pytest.raises(InputError, match=f"{name}: {cause}"):
+        PACKED[name](place)
+
+
+def test_values_of_images_are_read_back_what_is_unknown_too(place):
+    values = np.array([1.25, np.nan])
+    write_by_image(Run(place), {"val": SimpleNamespace(by_image={"PQ": values})})
+    assert np.array_equal(by_image(Run(place), "val/PQ"), values, equal_nan=True)
+    assert b"NaN" not in gzip.decompress((place / BY_IMAGE).read_bytes())
+    (place / BY_IMAGE).write_bytes(gzip.compress(b'{"val/PQ": ["x"]}'))
+    with pytest.raises(InputError, match="val/PQ: entry 0: expected"):
+        by_image(Run(place), "val/PQ")
 
 
 HEAD = '# %% tags=["parameters"]\n'

@@ -1,5 +1,7 @@
 """Tiles cover every picture, keep every pixel's owner, and are a dataset like any other."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -60,5 +62,13 @@ def test_nothing_is_overwritten_and_nothing_half_written(roots, tmp_path):
         write_tiles(roots, tmp_path / "there", 32)
     with pytest.raises(InputError, match="no split"):
         write_tiles([tmp_path / "there"], tmp_path / "new", 32)
+    other = tmp_path / "other"
+    shutil.copytree(roots[0], other)
+    file = other / "annotations" / "instances_val2017.json"
+    file.write_text(file.read_text().replace("basilisk", "rabbit"))
+    for given in ([roots[0], other], [other]):  # another dataset, or another split of one
+        with pytest.raises(InputError, match=f"^{other}: .* has the category .*rabbit"):
+            write_tiles(given, tmp_path / "new", 32)
+    shutil.rmtree(other)
     Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "x.png"]

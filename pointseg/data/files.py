@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
+import io
 import json
 import os
 import secrets
 import shutil
 import stat
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -30,6 +33,7 @@ MOST_YAML = 2**20  # bytes, and values
 DEEPEST_YAML = 300  # lists in lists; libyaml's own recursion ends the process
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # by libyaml, six times as fast
 MOST_BYTES = 2**31  # of a file that is read as a whole; the largest list of COCO has half a GB
+MOST_UNFOLDED = 2**26  # bytes of a compressed one
 ANEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, no pipe
 SHOWN = 60  # longest piece of foreign text repeated in a message
 
@@ -94,6 +98,18 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {cause_of(error)}") from None
+
+
+def read_gzip(path: Path, most: int = MOST_UNFOLDED) -> bytes:
+    """What a compressed file unfolds to."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path, most))) as file:
+            content = file.read(most + 1)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise InputError(f"{path}: not readable ({shown(str(problem))})") from None
+    if len(content) > most:
+        raise InputError(f"{path}: unfolds to more than {most} bytes")
+    return content
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -218,7 +234,7 @@ def class_names(folder: Path) -> list[str]:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; truncated text and the non-JSON numbers NaN and Infinity are
     refused."""
-    raw = read_bytes(path)
+    raw = read_gzip(path) if path.suffix == ".gz" else read_bytes(path)
     if not raw.strip():
         raise InputError(f"{path}: is empty")
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pointseg.data.dataset import Dataset
+from pointseg.data.dataset import Dataset, category_fault
 from pointseg.data.files import folder_or_nothing
 from pointseg.data.layouts import open_dataset
 from pointseg.metrics import rle
@@ -27,23 +27,23 @@ def write_tiles(roots: Sequence[Path], out: Path, side: int) -> Path:
         raise InputError(f"{out}: exists already")
     if side < 16:
         raise InputError(f"side: expected at least 16 pixels, got {side}")
+    datasets = {split: [open_dataset(root, split, "coco") for root in roots] for split in SPLITS}
+    first, *others = [dataset for split in SPLITS for dataset in datasets[split]]
+    for other in others:
+        if fault := category_fault(first, other):
+            raise InputError(f"{other.root}: {fault}")
     with folder_or_nothing(out) as part:
         (part / "annotations").mkdir()
         for split in SPLITS:
             (part / split).mkdir()
-            content = tiles_of(
-                [open_dataset(root, split, "coco") for root in roots], part / split, side
-            )
+            content = tiles_of(datasets[split], part / split, side)
             (part / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return out
 
 
 def tiles_of(datasets: Sequence[Dataset], folder: Path, side: int) -> dict:
     """The images of one split, written; what its JSON says."""
-    categories = datasets[0].categories
-    if any(tuple(d.categories) != tuple(categories) for d in datasets):
-        raise InputError(f"{datasets[1].root}: has other categories than {datasets[0].root}")
-    images, annotations = [], []
+    categories, images, annotations = datasets[0].categories, [], []
     pairs = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
     for dataset, index in tqdm(pairs, desc="tiles", unit="image", disable=None, leave=False):
         truth, whole = dataset.arrays(index), dataset.image(index)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pointseg.data.files import shown
 from pointseg.lab.bench import score_rows
 from pointseg.lab.experiment import experiment
 from pointseg.lab.notebook import compare_results, measured
@@ -58,9 +59,9 @@ def done_again(kept: Run, recipe: Recipe) -> Run:
         with fresh.recording():
             experiment(recipe, fresh)
         return fresh
-    row, bed = kept.result["row"], kept.result["bed"]
-    if bed not in beds():
-        raise InputError(f"{kept.folder}: its bed {bed} is no longer in the plan")
+    row, bed = (kept.result.get(name) for name in ("row", "bed"))
+    if row is None or bed not in beds():
+        raise InputError(f"{kept.folder}: its bed {shown(bed)} is no longer in the plan")
     score_rows(bed, {row: recipe}, {row: fresh}, {row: recipe})
     return fresh
 

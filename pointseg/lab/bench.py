@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pointseg.data.files import read_bytes, shown, write_bytes
+from pointseg.data.files import read_gzip, shown, write_bytes
 from pointseg.data.gauge import covered_tokens
 from pointseg.data.supervision import PointDataset
 from pointseg.lab.carry import carried_to
@@ -51,7 +50,6 @@ OBJECTS = "objects.csv.gz"
 FACTS = ("image", "target", "label", "contact", "area", "pieces", "depth", "tokens")
 BY_CONTACT = {"iou", "owned"}
 DIGITS = 3
-MOST_BYTES = 2**26  # of a table of objects, unpacked
 AT_A_TIME = 8  # images
 STRIDE = 8  # of tokens that objects are counted in, where the labeller has none
 
@@ -427,24 +425,16 @@ def written(value: Any) -> Any:
 def objects_of(run: Run) -> dict[str, np.ndarray]:
     """Inverse of `packed`, from a run's folder: columns of numbers, `contact` of words."""
     path = run.folder / OBJECTS
-    raw = read_bytes(path, MOST_BYTES)
+    raw = read_gzip(path)
     try:
-        head, *rows_ = csv.reader(io.StringIO(unpacked(raw).decode()))
+        head, *rows_ = csv.reader(io.StringIO(raw.decode()))
         columns = list(zip(*rows_, strict=True)) or [()] * len(head)
         unique = len(columns) == len(head) == len(set(head))
         if not unique or not {"image", "target", "contact"} <= set(head):
             raise ValueError("not one column for each name")
         return {name: column_of(name, values) for name, values in zip(head, columns)}
-    except (EOFError, ValueError, csv.Error, zlib.error, gzip.BadGzipFile) as problem:
+    except (ValueError, csv.Error) as problem:
         raise InputError(f"{path}: not readable ({shown(str(problem))})") from None
-
-
-def unpacked(content: bytes) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"unfolds to more than {MOST_BYTES} bytes")
-    return content
 
 
 def column_of(name: str, values: Sequence[str]) -> np.ndarray:

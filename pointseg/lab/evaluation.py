@@ -13,18 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointseg.data.files import read_json, write_bytes
+from pointseg.data.shapes import refuse_misshapen
 from pointseg.lab.labels import Labelled, at_size, autocast, batches, codes, masks_of
 from pointseg.lab.methods import method_class
 from pointseg.lab.recipe import Recipe
 from pointseg.lab.run_data import Corpus
-from pointseg.lab.run_record import Run
+from pointseg.lab.run_record import Run, strict
 from pointseg.metrics.by_image import map_by_image, mean_by_image, pq_by_image
 from pointseg.metrics.pq import quality_of
 from pointseg.metrics.pseudo import object_table, part_recall_of_masks, pseudo_masks, summary
 from pointseg.metrics.scores import instance_data, panoptic_counts, scores_of
 from pointseg.metrics.voc_ap import overlaps_of
 from pointseg.papers.method import Method, targets_of
-from pointseg.structures import InputError, Instances, Panoptic, Prediction, Truth
+from pointseg.structures import Instances, Panoptic, Prediction, Truth
 
 SCORED = 500  # training images whose pseudo labels are compared with the truth
 SHOWN = 6  # images whose predictions and labels are kept with a run
@@ -96,7 +98,8 @@ def write_by_image(run: Run, scored: dict[str, Scored]) -> None:
         f"{part}/{name}": column.round(2).tolist()
         for part, each in scored.items() for name, column in each.by_image.items()
     }  # fmt: skip
-    (run.folder / BY_IMAGE).write_bytes(gzip.compress(json.dumps(values).encode(), 9, mtime=0))
+    content = gzip.compress(json.dumps(strict(values)).encode(), 9, mtime=0)
+    write_bytes(run.folder / BY_IMAGE, content)
 
 
 def by_image(run: Run, score: str) -> np.ndarray | None:
@@ -104,11 +107,9 @@ def by_image(run: Run, score: str) -> np.ndarray | None:
     path = run.folder / BY_IMAGE
     if not path.exists():
         return None
-    try:
-        values = json.loads(gzip.decompress(path.read_bytes())).get(score)
-    except (OSError, EOFError, ValueError) as problem:
-        raise InputError(f"{path}: not readable ({problem})") from None
-    return None if values is None else np.array(values)
+    columns = read_json(path)
+    refuse_misshapen(path, columns, dict[str, list[float | None]])
+    return np.array(columns[score], dtype=float) if score in columns else None
 
 
 def shown_predictions(predicted: Sequence[Prediction]) -> list[dict[str, Any]]:

@@ -118,11 +118,18 @@ def _plan(path: Path | None) -> dict[str, Any]:
     return _read(path, path.stat().st_mtime_ns) if path.exists() else {}
 
 
+class StageEntry(TypedDict, total=False):
+    method: Required[str]
+    config: dict[str, object]
+    training: dict[str, object]
+
+
 class BedEntry(TypedDict, total=False):
     rows: Required[list[str]]
     seeds: list[int]
-    first: list[dict[str, object]]
-    firsts: dict[str, list[dict[str, object]]]
+    first: list[StageEntry]
+    firsts: dict[str, list[StageEntry]]
+    method: str
     steps: int
     config: dict[str, object]
     content: str
@@ -133,7 +140,7 @@ class RowEntry(TypedDict, total=False):
     tier: str
     seeds: list[int]
     bench_only: bool
-    stages: list[dict[str, object]]
+    stages: list[StageEntry]
     points: dict[str, object]
 
 

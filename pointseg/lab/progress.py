@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from pointseg.data.files import write_bytes, write_text
+from pointseg.data.files import read_bytes, read_gzip, write_bytes, write_text
 from pointseg.training.loop import Record
 
 LINES = 200  # of the log of a stage, however many steps it has
@@ -98,9 +98,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log, compressed or not, one dict each; none where there is no file."""
     if not path.exists():
         return []
-    content = path.read_bytes()
-    text = gzip.decompress(content) if path.suffix == ".gz" else content
-    lines = text.decode().splitlines(keepends=True)
+    read = read_gzip if path.suffix == ".gz" else read_bytes
+    lines = read(path).decode().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

@@ -64,6 +64,8 @@ class Result(TypedDict, total=False):
     status: Literal["ok", "crashed", "interrupted", "running"]
     notebook: str
     kind: str
+    row: str
+    bed: str
     key: KeyRecord
     code: str
     pid: int
@@ -99,6 +101,9 @@ class KeptRecipe(TypedDict, total=False):
 class Environment(TypedDict, total=False):
     git: str
     device: str
+    cpu: str
+    instructions: list[str]
+    packages: dict[str, str]
 
 
 SHAPES = {"result.json": Result, "metrics.json": Metrics, "recipe.json": KeptRecipe,

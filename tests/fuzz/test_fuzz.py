@@ -22,6 +22,8 @@ from pycocotools.cocoeval import COCOeval
 from support import small_datasets as small
 
 from fuzz.mutations import ODD, coverage, fuzz, noting
+from pointseg.data.bestiary import make
+from pointseg.data.doctor import check
 from pointseg.data.doctor_points import point_faults
 from pointseg.data.layouts import open_dataset, splits_of
 from pointseg.data.point_file import write_points
@@ -152,6 +154,19 @@ def gauged(folder, rng):
     return ["data", "gauge", str(folder), "--split", "train", "--images", "2", "--json"]
 
 
+def tiny_bestiary(folder):
+    make(folder, "coco", images=1, val=1, size=64, progress=False)
+
+
+def tiled(folder, rng):
+    return ["data", "tile", str(folder / "coco"), "--out", str(folder / "tiles"), "--side", "32"]
+
+
+def tiles_are_a_data_set(folder, printed):
+    faults = check(folder / "tiles").faults
+    return faults[0] if faults else None
+
+
 def json_without_surprises(folder, printed):
     json.loads(printed, parse_constant=lambda name: pytest.fail(name))
 
@@ -226,6 +241,27 @@ def every_run_is_in_the_index(folder, printed):
     lines = (folder / "runs" / "index.csv").read_text().splitlines()
     runs = len(list((folder / "runs").glob("*/*/*/result.json")))
     return None if len(lines) == 1 + runs else f"{len(lines) - 1} lines of {runs} runs"
+
+
+def batch(folder):
+    """A project whose last batch had a job that failed, and one that needs it."""
+    project(folder)
+    place = folder / "work" / "batch"
+    for name in ("states", "logs", "done"):
+        (place / name).mkdir(parents=True)
+    jobs = [{"name": "one", "needs": []}, {"name": "two", "needs": ["one"]}]
+    (place / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    state = {"state": "failed", "gpus": None, "began": 1.0, "ended": 2.0, "error": "x"}
+    (place / "states" / "one.json").write_text(json.dumps(state))
+    (place / "logs" / "one.log").write_text("first\nlast\n")
+
+
+def something_is_printed(folder, printed):
+    return None if printed.strip() else "nothing was printed"
+
+
+def dry_run(rng):
+    return ["reproduce", rng.choice(["all", "row0", "bed", "smoke", "small"]), "--dry-run"]
 
 
 SETTINGS = ("config", "training", "settings", "stages", "seed", "n", "scale", "points", "layout")
@@ -327,6 +363,13 @@ COMMANDS = {
                     0.05),
     "gauge": (voc, [f"{VOC}SegmentationObject/a.png", f"{VOC}JPEGImages/b.jpg"], gauged,
               json_without_surprises, 0.04),
+    "tiles": (tiny_bestiary, [f"coco/{JSON}", "coco/train2017/000000000001.jpg"], tiled,
+              tiles_are_a_data_set, 0.03),
+    "status": (batch, ["work/batch/jobs.json", "work/batch/states/one.json",
+                       "work/batch/logs/one.log"],
+               inside(lambda rng: ["status"]), something_is_printed, 0.03),
+    "dry run": (project, ["book/plan.yml", "book/claims.yml", "book/experiment.py",
+                          RUN + "result.json"], inside(dry_run), something_is_printed, 0.03),
     "recipe": (project, ["book/plan.yml", "book/experiment.py"],
                inside(lambda rng: ["recipe", rng.choice(["row0", "row1"])]), a_recipe_is_printed,
                0.05),

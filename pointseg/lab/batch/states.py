@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Required, TypedDict
 
-from pointseg.data.files import read_json
+from pointseg.data.files import read_json, refuse_special
+from pointseg.data.shapes import refuse_misshapen
 from pointseg.lab.batch.locks import is_held
 from pointseg.lab.progress import clock
 from pointseg.structures import InputError
@@ -17,6 +19,22 @@ DONE, RUNNING, WAITING, FAILED = "done", "running", "waiting", "failed"
 STOPPED, KILLED, BLOCKED = "interrupted", "killed", "blocked"
 ENDED_BADLY = (FAILED, STOPPED, KILLED, BLOCKED)
 TAIL = 4000  # bytes of a log
+
+
+class JobFacts(TypedDict):
+    name: str
+    needs: list[str]
+
+
+class Plan(TypedDict):
+    jobs: list[JobFacts]
+
+
+class State(TypedDict, total=False):
+    state: Required[Literal["done", "running", "failed", "interrupted"]]
+    began: Required[float]
+    ended: float
+    gpus: str | None
 
 
 @dataclass(frozen=True)
@@ -45,9 +63,9 @@ def standings(place: Path) -> list[Standing]:
     if not (place / "jobs.json").exists():
         raise InputError(f"{place}: there has been no batch")
     known: dict[str, Standing] = {}
-    for job in read_json(place / "jobs.json")["jobs"]:
+    for job in read_shaped(place / "jobs.json", Plan)["jobs"]:
         standing = _standing(place, job["name"])
-        failed = any(known[need].state in ENDED_BADLY for need in job["needs"])
+        failed = any(need in known and known[need].state in ENDED_BADLY for need in job["needs"])
         if standing.state == WAITING and failed:
             standing = Standing(job["name"], BLOCKED, line="what it needs has not been made")
         known[job["name"]] = standing
@@ -58,7 +76,7 @@ def _standing(place: Path, name: str) -> Standing:
     path = place / "states" / f"{name}.json"
     if not path.exists():
         return Standing(name, DONE if (place / "done" / name).exists() else WAITING)
-    facts = read_json(path)
+    facts = read_shaped(path, State)
     state, ended = facts["state"], facts.get("ended")
     if state == RUNNING:
         state, ended = (RUNNING if is_held(place / "locks" / f"{name}.lock") else KILLED), ended
@@ -67,13 +85,20 @@ def _standing(place: Path, name: str) -> Standing:
     return Standing(name, state, seconds, facts.get("gpus"), line)
 
 
+def read_shaped(path: Path, shape: Any) -> Any:
+    value = read_json(path)
+    refuse_misshapen(path, value, shape)
+    return value
+
+
 def last_lines(log: Path, count: int) -> str:
     """The end of a log; what a bar has overwritten is left out."""
     if not log.exists():
         return ""
+    refuse_special(log)
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL))
-        text = file.read().decode(errors="replace")
+        text = file.read(TAIL).decode(errors="replace")
     lines = [line.rsplit("\r", 1)[-1].strip() for line in text.splitlines()]
     return "\n".join([line for line in lines if line][-count:])
 
