@@ -46,6 +46,7 @@ def test_two_and_three_at_once_are_one(tmp_path, root):
 
 @pytest.mark.skipif(not LONG_FORM, reason="the long form of the kill tests: POINTSEG_STOPS=12")
 def test_stopped_kernels_and_engines_end_the_same(tmp_path, root):
-    reports = reports_of("killed_kernels.py", root, tmp_path, str(STOPS // 3), seconds=6000)
+    reports = reports_of("killed_kernels.py", root, tmp_path, str(STOPS // 5), seconds=12000)
     assert [report["faults"] for report in reports] == [[]] * 3
-    assert stops_in(reports) >= STOPS // 2
+    for report in reports:
+        assert {stop.split(", ")[0] for stop in report["stops"]} == {*report["phases"]}

@@ -20,6 +20,7 @@ import torch
 import yaml
 from support import same_process
 from support import tiny_method as tiny
+from support.phases import SCORES, phase_of
 
 from pointseg.bookkit import run_figures  # noqa: F401  as below
 from pointseg.cli import main as pointseg
@@ -42,7 +43,6 @@ from pointseg.training.pretraining.pretraining import Pretraining
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EVENTS = {"open": 0, "os.rename": 1, "os.mkdir": 0, "os.remove": 0, "os.rmdir": 0}
-SCORES = "tests.scoring"  # the event of a method that is about to predict or to label
 VOLATILE = {"started", "finished", "wall_s", "pid", "host", "born", "seconds", "images_per_s",
             "data_wait_share", "mem_gb", "git", "dirty"}  # fmt: skip
 PASSING = (
@@ -136,16 +136,6 @@ def project(folder: Path) -> Path:
     for copy in (folder / "experiment.py", folder / "book" / "experiment.py"):
         copy.write_text(SOURCE.read_text())
     return folder
-
-
-def phase_of(path: str) -> str:
-    """What a command is at when it touches a file."""
-    kinds = {SCORES: "scoring", "checkpoints": "checkpoint write", "log.jsonl": "first step",
-             "/data/": "data", "images.npy": "data", "/looks/": "scoring", "snapshots": "scoring",
-             "probes.jsonl": "scoring", "labels.json.gz": "labels", "model.pt": "model",
-             "backbone.safetensors": "model", "/runs/": "record write", "/stages/": "chain",
-             "/batch/": "batch"}  # fmt: skip
-    return next((phase for part, phase in kinds.items() if part in path), "output")
 
 
 def heard(place: Path, tell) -> None:
