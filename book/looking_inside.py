@@ -87,14 +87,10 @@ vit = read_backbone(queries=4, anchored=True).eval()
 scene = held_out[picture]
 with torch.no_grad():
     outputs = vit(scene.image[None], features=range(vit.depth), trace=True)
-print("picture", tuple(scene.image.shape), "-> grid", outputs.grid, "of tokens of width", vit.dim)
+prefix, patches, queries = outputs.trace.prefix, outputs.tokens.shape[1], outputs.queries.shape[1]
 print(
-    "prefix tokens",
-    outputs.trace.prefix,
-    "| patches",
-    outputs.tokens.shape[1],
-    "| queries",
-    outputs.queries.shape[1],
+    f"picture {tuple(scene.image.shape)} -> grid {outputs.grid} of tokens of width {vit.dim}\n"
+    f"prefix tokens {prefix} | patches {patches} | queries {queries}"
 )
 
 # %% tags=["remove-cell"]

@@ -478,16 +478,14 @@ display(HTML(report.table(["percent of intervals that hold the truth", *cases], 
 # ### Power: how many seeds a difference takes
 # However many images there are, a difference that moves with the seed needs seeds. For a paired
 # difference of so many points (left) and so large a standard deviation of it over seeds (top), the
-# seeds after which its interval leaves out zero. A dash means more than a thousand.
+# seeds after which its interval leaves out zero.
 
 # %% tags=["remove-input"]
 deviations, effects = (0.5, 1.0, 2.0, 4.0, 6.0), (0.5, 1.0, 2.5, 5.0)
 many = np.arange(2, 1001)
 reach = stdtrit(many - 1, 0.975) / many**0.5
 needed = [[many[e > d * reach] for d in deviations] for e in effects]
-lines = [
-    [f"{e:g}", *(str(n[0]) if len(n) else "-" for n in line)] for e, line in zip(effects, needed)
-]
+lines = [[f"{e:g}", *(str(n[0]) for n in line)] for e, line in zip(effects, needed)]
 display(HTML(report.table(["points", *(f"sd {d:g}" for d in deviations)], lines)))
 
 # %% [markdown]

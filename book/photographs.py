@@ -96,7 +96,7 @@ display(HTML(report.table(["setting", *shown], lines)))
 #
 # ## Students and pseudo labels
 #
-# Three seeds each; a dash is a row that has not been run.
+# Three seeds each.
 
 # %% tags=["remove-input"]
 students = {

@@ -32,7 +32,7 @@ def figure(verdicts: Sequence[Verdict]) -> Figure | None:
     axis.set_yticks(range(len(lines)), names, fontsize=7, parse_math=False)
     axis.set_xscale("symlog", linthresh=LINEAR)
     axis.set_xlabel(f"difference, points (logarithmic beyond {LINEAR})", fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(len(lines) - 0.5, -0.5)
     return drawn
 
 

@@ -145,6 +145,7 @@ def sinkhorn_figure(walk: Walk, token: int) -> Figure:
 
 def _draw_column_sums(axis: Axes, walk: Walk) -> None:
     axis.axis("on")
+    axis.yaxis.tick_right()  # to the left a map ends
     for k, (name, matrix) in enumerate((("S", walk.similarity), ("T", walk.transition))):
         sums = matrix[0].sum(0).sort().values
         axis.plot(sums, color=figures.colour(k + 4), label=name)
