@@ -378,7 +378,8 @@ rows = [
     for name, by in measured.get("depth", {}).items()
     for k, group in enumerate(DEPTH_NAMES)
 ]
-display(HTML(report.table(["run", "point", *by_layer], rows)))
+waiting = "<p><em>training images of the study &ndash; not run yet.</em></p>"
+display(HTML(report.table(["run", "point", *by_layer], rows) if rows else waiting))
 if study:
     count = study.read("layers.json")["count"]
     display(

@@ -195,9 +195,8 @@ def ordered(layer):
 # %% tags=["remove-input"]
 names = {"fourth layer": 8, "fifth layer": 10, "sixth layer": 12, "mean of all layers": None}
 rows = [[name, *(f"{value:.0f}" for value in ordered(layer))] for name, layer in names.items()]
-display(
-    HTML(report.table(["percent of pairs in order", *(f"{count:g} hops" for count in hops)], rows))
-)
+head = ["1 hop", *(f"{count} hops" for count in hops[1:-1]), "closed form"]
+display(HTML(report.table(["percent of pairs in order", *head], rows)))
 
 # %% [markdown]
 # ### The score and its two levels: a reconstruction

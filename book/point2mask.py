@@ -360,14 +360,15 @@ groups = {
     "COCO layout": "1-coco",
     "COCO layout, ten points": "10-coco",
 }
-rows = []
+rows = {}
 for title, place in groups.items():
     of = {kind: held.value(f"p2m-tabA1-{kind}{place}", "val/PQ") for kind in ("psps", "p2m")}
     cells = [[measured["pseudo"][v.run]["PQ"] for v in of["psps"] if v.run in measured["pseudo"]]]
     solved = [measured["solver"][v.run] for v in of["p2m"] if v.run in measured["solver"]]
     cells += [[one[way]["PQ"] for one in solved] for way in ways.values()]
-    rows.append([title, *(f"{fmean(values):.1f}" if values else "-" for values in cells)])
-display(HTML(report.table(["", "PSPS", *(f"Point2Mask, {way}" for way in ways)], rows)))
+    rows[title] = [f"{fmean(values):.1f}" if values else "-" for values in cells]
+head = ["PQ of labels", "PSPS", *(f"Point2Mask, {way}" for way in ways)]
+display(HTML(report.measured_table(head, rows)))
 
 # %% [markdown]
 # How to read it. The columns differ in one number a point, its price. Eighty rounds from zero stop

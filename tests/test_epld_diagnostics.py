@@ -121,7 +121,7 @@ def test_a_row_of_the_bench_without_columns_by_layer_is_not_in_the_table(monkeyp
     by_seed["s1"] |= layered | {"image": np.array([0, 1.0]), "depth": np.array([0.1, 0.2]),
                                 "contact": np.array(["same", "apart"])}  # fmt: skip
     rim, middle, _ = benched_rows(runs, "bed", "epld-full")
-    assert rim[:2] == ["bed, seeds: 1", "near the border"]
+    assert rim[:2] == ["bed, 1 seed", "near the border"]
     assert rim[2:] == ["30.0 ± 13.9", "60.0 ± 27.7", "30.0 ± 13.9"] and middle[2] == "-"
     assert benched_rows(runs, "other", "epld-full") == []
 

@@ -141,3 +141,16 @@ def test_a_heading_among_settings_belongs_to_no_remark_and_to_no_setting(tmp_pat
         "UNSTATED [AS Sec. 4]: official code",
         "DEVIATION [AS Sec. 5]: two lines above",
     ]
+
+
+def test_a_default_that_is_made_anew_is_shown_as_the_call_that_makes_it(tmp_path):
+    (tmp_path / "config.py").write_text(
+        "class Config:\n"
+        "    a: A = field(default_factory=lambda: made(1))  # `x` of [AS Sec. 1]\n"
+        "    b: B = field(default_factory=partial(B, 'small', n=2))  # [AS Sec. 2]\n"
+        "    c: list = field(default_factory=list)  # [AS Sec. 3]\n"
+    )
+    rows = equations.setting_rows(tmp_path / "config.py")
+    shown = [re.sub(r"<wbr>|</?code>|&#x27;", "", row[1]) for row in rows]
+    assert shown == ["made(1)", "B(small, n=2)", "list()"]
+    assert rows[0][2] == "<code>x</code> of [AS Sec. 1]"

@@ -43,7 +43,7 @@ def test_a_gain_is_the_mean_over_the_objects_of_a_group(bed, score, group, mean,
 def test_a_gain_over_a_row_that_was_not_run_is_none(bed):
     assert gains.effect_of(bed, "x-more", "x-absent") is None
     table = gains.table_of({"bed": bed}, "x-more", "x-absent", {"IoU": ("iou", "all")})
-    assert "not measured" in table and "2 seeds" not in table
+    assert "not run yet: bed" in table and "2 seeds" not in table
 
 
 def test_a_gain_over_a_group_without_objects_is_none(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from pointseg.bookkit.markup import Html, breaking, escape, joined
+from pointseg.bookkit.markup import Html, breaking, escape, joined, marked
 
 # [AS Eq. 5], [AS Eq. 5-7], [AS Alg. 1], [AS Alg. 1 l. 3]:
 # paper key, kind, first number, last number.
@@ -203,7 +203,7 @@ def _row(
     equation: Equation, entry: list | str, who: list[Implementation], tests: list
 ) -> list[str]:
     names = [code(i.name.removeprefix("pointseg.")) for i in who] or [escape(str(entry))]
-    remarks = dict.fromkeys(escape(remark) for i in who for remark in i.remarks)
+    remarks = dict.fromkeys(marked(remark) for i in who for remark in i.remarks)
     checks = [code(test.split("::")[1]) for test in tests]
     return [" ".join(equation), *(joined("<br>", cell) for cell in (names, checks, remarks))]
 
@@ -211,7 +211,7 @@ def _row(
 def remark_rows(package: Path, papers: Iterable[str]) -> list[list[str]]:
     """HTML cells: what the print says where, what kind of departure, at which place, and why."""
     return [
-        [escape(r.citation), r.kind.lower(), code(r.where), escape(r.text)]
+        [escape(r.citation), r.kind.lower(), code(r.where), marked(r.text)]
         for r in remarks_of(package, papers)
     ]
 
@@ -231,10 +231,23 @@ def setting_rows(path: Path, name: str = "Config") -> list[list[str]]:
               if isinstance(node, ast.ClassDef) and node.name == name]  # fmt: skip
     fields = [node for node in body if isinstance(node, ast.AnnAssign) and node.value]
     return [
-        [code(ast.unparse(node.target)), code(ast.unparse(node.value)), escape(text)]
+        [code(ast.unparse(node.target)), code(_default(node.value)), marked(text)]
         for node in fields
         if (text := _comment(lines, node))
     ]
+
+
+def _default(value: ast.expr) -> str:
+    """A setting's default; one that is made anew each time, as the call that makes it."""
+    if not (isinstance(value, ast.Call) and ast.unparse(value.func) == "field"):
+        return ast.unparse(value)
+    made = value.keywords[0].value
+    if isinstance(made, ast.Lambda):
+        return ast.unparse(made.body)
+    if isinstance(made, ast.Call):  # partial(function, ...)
+        made = ast.Call(made.args[0], made.args[1:], made.keywords)
+        return ast.unparse(made)
+    return f"{ast.unparse(made)}()"
 
 
 def changed_rows(one: object, other: object) -> list[list[str]]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pointseg.bookkit.figures import colour
-from pointseg.bookkit.report import table
+from pointseg.bookkit.report import measured_table
 from pointseg.lab.verdicts import Effect, ended_in, label_gains, paired, scored_objects, two_way
 
 # of the objects of a run, those that a question is about
@@ -48,11 +48,11 @@ def table_of(
     beds: Mapping[str, Path], above: str, below: str, measures: Mapping[str, tuple[str, str]]
 ) -> str:
     """The gains of a row over another: a line a bed, a column a measure, its (score, group)."""
-    lines = [
-        [name, *(in_words(effect_of(bed, above, below, *m)) for m in measures.values())]
-        for name, bed in beds.items()
-    ]
-    return table([f"{above} less {below}", *measures], lines)
+    lines = {}
+    for name, bed in beds.items():
+        effects = [effect_of(bed, above, below, *measure) for measure in measures.values()]
+        lines[name] = ["-" if effect is None else in_words(effect) for effect in effects]
+    return measured_table([f"{above} less {below}", *measures], lines)
 
 
 def sweep_figure(

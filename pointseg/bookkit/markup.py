@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,11 @@ class Html(str):
 def escape(value: Any) -> Html:
     """HTML that shows a value, which may be anybody's; HTML stays as it is."""
     return value if isinstance(value, Html) else Html(html.escape(str(value)))
+
+
+def marked(text: str) -> Html:
+    """A sentence whose names stand between backticks, as docstrings have them."""
+    return Html(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
 
 
 def filled(template: str, *values: Any) -> Html:

@@ -45,7 +45,7 @@ def beds_table(runs: Path) -> Html:
 
 
 def _line(bed: Bed, rows: dict[str, int]) -> list[str]:
-    of_seeds = f"{seeds(rows)} of {len(bed.seeds)}" if rows else "-"
+    of_seeds = f"{seeds(rows)} of {max(len(bed.seeds), *rows.values())}" if rows else "-"
     of_rows = f"{len(rows)} of {len(bed.rows)}" if rows else "-"
     return [bed.name, images_of(bed), trained_for(bed), of_rows, of_seeds]
 

@@ -400,11 +400,12 @@ def ours_table(held: Trial, what: str, ours: dict[str, str], scores: dict[str, s
 
 
 def measured_table(head: Sequence[str], lines: dict[str, list[str]]) -> Html:
-    """A table of named rows of numbers; one sentence where none of them has been run."""
-    if all(cell == "-" for cells in lines.values() for cell in cells):
-        template = "<p><em>{} &ndash; not run yet: {}.</em></p>"
-        return filled(template, head[0], "; ".join(lines))
-    return table(head, [[name, *cells] for name, cells in lines.items()])
+    """A table of named rows of numbers; one sentence for those of which nothing has been run."""
+    waiting = [name for name, cells in lines.items() if not set(cells) - {"-"}]
+    ran = [[name, *cells] for name, cells in lines.items() if name not in waiting]
+    template = "<p><em>{} &ndash; not run yet: {}.</em></p>"
+    sentence = filled(template, head[0], "; ".join(waiting)) if waiting else Html("")
+    return joined("", [table(head, ran) if ran else Html(""), sentence])
 
 
 def students_table(held: Trial, what: str, ours: dict[str, str]) -> str:
@@ -426,14 +427,14 @@ def bench_table(
 
 def spread_table(ours: dict[str, tuple[str, str]], score: str, runs: Path) -> str:
     """Rows on beds, and how far each would move with another seed or with other images."""
-    lines = []
+    lines = {}
     for name, (bed, row) in ours.items():
         known = spread_on(bed, row, score, runs)
-        values = (known.mean, known.by_seed, known.by_image) if known else (None,) * 3
+        values = (known.mean, known.by_seed, known.by_image) if known else ()
         numbers = ("-" if v is None else f"{v:.1f}" for v in values)
-        lines.append([name, bed, seeds_draw(bed), *numbers])
+        lines[name] = [bed, seeds_draw(bed), *numbers] if known else []
     head = ["labels", "bed", "a seed draws", f"{score}, mean", "another seed", "other images"]
-    return table(head, lines)
+    return measured_table(head, lines)
 
 
 def seeds_draw(bed: str) -> str:
@@ -444,13 +445,15 @@ def seeds_draw(bed: str) -> str:
 
 
 def gates_table(claims: dict[str, Any], paper: str, benches: Sequence[str], runs: Path) -> str:
-    """What a paper's claims presuppose, and what each bed shows of it."""
+    """What a paper's claims presuppose, and what each bed that was run shows of it."""
+    gates = claims["gates"][paper]
+    read = {bed: [gate_reading(gate, bed, runs) for gate in gates] for bed in benches}
+    read = {bed: rs for bed, rs in read.items() if any(r.mean is not None for r in rs)}
     lines = []
-    for gate in claims["gates"][paper]:
-        read = [gate_reading(gate, bed, runs) for bed in benches]
-        cells = ["-" if r.mean is None else f"{r.mean:.1f}, {GATE_WORD[r.word]}" for r in read]
-        lines.append([gate["name"], read[0].demand, *cells])
-    return table(["premise", "needed", *benches], lines)
+    for gate, *mine in zip(gates, *read.values()):
+        cells = ["-" if r.mean is None else f"{r.mean:.1f}, {GATE_WORD[r.word]}" for r in mine]
+        lines += [[gate["name"], mine[0].demand, *cells]] if mine else []
+    return table(["premise", "needed", *read], lines)
 
 
 def gains_table(held: Trial, what: str, pairs: dict[str, tuple[str, str]], score: str) -> str:
@@ -542,14 +545,13 @@ def in_order(values: Sequence[Sequence[Value]]) -> str:
 
 
 def sweeps_table(held: Trial, paper: str) -> str:
-    """How far the rows of each sweep lie apart, as printed and on each bed, beside what the seed
-    alone does to one of them."""
+    """How far the rows of each sweep lie apart, as printed and on each bed that was run, beside
+    what the seed alone does to one of them."""
     sweeps = [o for o in held.claims.get("orders", []) if o["paper"] == paper and o.get("sweep")]
     head = ["sweep", "best over worst row, printed", "bed", "best over worst row, IoU of labels",
             "spread of one row over seeds"]  # fmt: skip
-    return table(
-        head, [_sweep(held, sweep, bed) for sweep in sweeps for bed in sweep.get("beds", [])]
-    )
+    lines = [_sweep(held, sweep, bed) for sweep in sweeps for bed in sweep.get("beds", [])]
+    return table(head, [line for line in lines if set(line[3:]) != {"-"}])
 
 
 def _sweep(held: Trial, sweep: dict[str, Any], bed: str) -> list[str]:
@@ -603,11 +605,21 @@ def file_links(run: Run, runs: Path) -> str:
 def _run_line(run: Run, runs: Path, word: str | None) -> list[str]:
     recipe, result = run.read("recipe.json"), run.result
     stages = [stage["method"] for stage in recipe.get("stages", [])]
+    dotted = [{"config": _dotted(stage["config"])} for stage in recipe.get("stages", [])]
     return [
         filled('<a id="{}"></a><code>{}</code><br>{}', run.id, run.id, file_links(run, runs)),
         escape(" > ".join(stages) or result.get("kind", "")),
-        escape(changed(recipe)),
+        escape(changed({**recipe, "stages": dotted})),
         filled("{} {}", run.status, badge(word)) if word else run.status,
         f"{result.get('wall_s', 0):.0f} s",
         headline(flat(result.get("metrics", {}))),
     ]
+
+
+def _dotted(config: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings under names such as walk.hops, those inside others too."""
+    named: dict[str, Any] = {}
+    for name, value in config.items():
+        inside = isinstance(value, dict)
+        named |= _dotted(value, f"{before}{name}.") if inside else {before + name: value}
+    return named

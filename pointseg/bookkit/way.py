@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from pointseg.bookkit.equations import code
-from pointseg.bookkit.markup import escape, filled
+from pointseg.bookkit.markup import filled, marked
 
 WAY = (
     "data.point_file.read_points",
@@ -71,7 +71,7 @@ def _described(function: Callable) -> list[str]:
     gives = inspect.signature(function).return_annotation
     gives = "" if gives is inspect.Signature.empty else str(gives)
     says = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    return [filled("<code>{}</code>", gives), escape(says)]
+    return [filled("<code>{}</code>", gives), marked(says)]
 
 
 def files() -> int:

@@ -96,7 +96,7 @@ def benched_rows(runs: Iterable[Run], bed: str, row: str) -> list[list[str]]:
     tables = [table for table in map(objects_of, mine) if "iou_1" in table]
     if not tables:
         return []
-    what = f"{bed}, seeds: {len(tables)}"
+    what = f"{bed}, {len(tables)} seed{'s' * (len(tables) > 1)}"
     named = zip(DEPTH_NAMES, benched_depth(tables))
     return [[what, name, *(_written(*value) for value in values)] for name, values in named]
 
