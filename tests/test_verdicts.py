@@ -303,3 +303,10 @@ def test_a_step_is_called_as_the_paper_s_rows_are():
     order = next(order for order in claims["orders"] if order["id"] == "EPLD-one-layer")
     step = Step("a", "b", UNDECIDED, **beside(claim_of(order, claims), 0))
     assert str(step) == "layers 6 over 1: -; paper +53.1"
+
+
+def test_a_part_in_the_place_of_another_is_called_by_both():
+    claims = read_claims(CLAIMS)
+    order = next(order for order in claims["orders"] if order["id"] == "AS-modules")
+    called = claim_of(order, claims)["called"]
+    assert called[:2] == ["attention map generation over baseline", "key point shift yes over no"]

@@ -18,6 +18,9 @@ def difference(table: dict[str, Any], above: int, below: int) -> str:
         if units.get(name) != SCORES and None not in (value, second.get(name))
         and value != second[name]
     ]  # fmt: skip
+    above_has, below_has = ([n for n in differing if row[n] is True] for row in (first, second))
+    if above_has and below_has:  # one part in the place of another
+        return f"{', '.join(map(_spelt, above_has))} over {', '.join(map(_spelt, below_has))}"
     named = ", ".join(_named(name, first[name]) for name in differing)
     other = ", ".join(_value(second[name]) for name in differing)
     return f"{named} over {other}" if differing else ""
@@ -25,8 +28,11 @@ def difference(table: dict[str, Any], above: int, below: int) -> str:
 
 def _named(column: str, value: object) -> str:
     """A word stands for itself."""
-    spelt = column.replace("_", " ") if len(column) > SYMBOL else column
-    return _value(value) if isinstance(value, str) else f"{spelt} {_value(value)}"
+    return _value(value) if isinstance(value, str) else f"{_spelt(column)} {_value(value)}"
+
+
+def _spelt(column: str) -> str:
+    return column.replace("_", " ") if len(column) > SYMBOL else column
 
 
 def _value(value: object) -> str:
