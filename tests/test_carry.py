@@ -1,10 +1,10 @@
 """Moves and renames are carried, changed arithmetic is not: on planted changes of a tiny method."""
 
 import shutil
-import subprocess
-import sys
+import tempfile
 
 import pytest
+from support import imported
 from support.long_form import LONG_FORM
 
 from pointseg.lab import carry
@@ -76,6 +76,21 @@ def project(root, tmp_path_factory):
     carry.git(place, "add", "-A")
     carry.git(place, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "base")
     return place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def battery_without_imports():
+    """Half of a battery's time goes into importing torch, which happens once here."""
+
+    def printed(command, environment):
+        with tempfile.TemporaryDirectory(prefix="battery-") as place:
+            done = imported.run(command[1:], place, environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(carry, "_printed", printed)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +178,7 @@ def test_what_a_chapter_shows_is_compared_too_and_a_planted_change_is_red(projec
 def test_a_commit_without_a_battery_is_one_line(tmp_path):
     with pytest.raises(InputError, match="that commit has no pointseg/lab/battery"):
         carry.outcome(tmp_path)
-    words = [sys.executable, "-m", "pointseg", "carry", "no-such-commit"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = imported.run(["-m", "pointseg", "carry", "no-such-commit"])
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 

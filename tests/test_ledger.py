@@ -4,12 +4,11 @@ import csv
 import math
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 
 import pytest
+from support import imported
 
 from pointseg.lab import fingerprint, run_index
 from pointseg.lab import run_record as ledger
@@ -59,7 +58,7 @@ def test_a_kill_without_a_word_is_told_by_the_missing_process(run):
         with Run(Path(sys.argv[1])).recording():
             os.kill(os.getpid(), 9)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code), run.folder], check=False)
+    assert imported.run(["-c", textwrap.dedent(code), run.folder]).returncode == -9
     assert run.result["status"] == "running" and run.status == "crashed"
 
 

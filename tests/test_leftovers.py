@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import imported
 from support.at_work import leftovers
 
 from pointseg.data.bestiary import make
@@ -28,7 +29,7 @@ IN_A_FOLDER = DIES + "with hidden_folder(Path('out')) as f: die((f / 'half').ope
 
 
 def killed(code, place):
-    done = subprocess.run([sys.executable, "-c", code], cwd=place)
+    done = imported.run(["-c", code], place)
     assert done.returncode == -9
     return [path.name for path in place.iterdir()]
 
@@ -82,7 +83,7 @@ def test_a_second_writer_of_a_file_waits(tmp_path):
     with part.open("wb") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         code = DIES + "write_whole(Path('a.bin'), lambda file: file.write(b'second'))"
-        second = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+        second = imported.Program(["-c", code], tmp_path)
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(2)
         first.write(b"first")

@@ -18,6 +18,7 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import imported
 from support import tiny_method as tiny
 from support.long_form import LONG_FORM
 
@@ -273,16 +274,16 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT] if LONG_FORM else [signal.SIGTERM]
 def test_a_signal_reaches_the_cell_and_the_run_can_be_taken_up_again(place, number):
     path = chapter(place, WAITING)
     code = f"from pointseg.lab.notebook import run_notebook; run_notebook({str(path)!r}, {{}})"
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    child = imported.Program(["-c", code])
     marks, patience = place / "marks", time.monotonic() + 240
     while not marks.exists() and time.monotonic() < patience and child.poll() is None:
         time.sleep(0.05)
     time.sleep(0.2)
-    os.kill(child.pid, number)
-    _, errors = child.communicate(timeout=240)
+    child.send_signal(number)
+    code = child.wait(240)
     (run,) = runs_in(place / "runs")
-    assert run.status == "interrupted", errors.decode()[-2000:]
-    assert child.returncode != 0 and marks.read_text().split() == ["started", "saved"]
+    assert run.status == "interrupted", child.stderr[-2000:]
+    assert code != 0 and marks.read_text().split() == ["started", "saved"]
     assert (run.folder / "notebook.ipynb").exists()
     if number == signal.SIGTERM:
         assert run_notebook(path, {}) == Path("runs") / run.id

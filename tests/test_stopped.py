@@ -2,13 +2,12 @@
 
 import hashlib
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from support import imported
 from support.at_work import leftovers
+from support.imported import Program
 from support.long_form import LONG_FORM
 
 from pointseg.data.bestiary import make
@@ -29,7 +28,7 @@ Path("began").touch()
 time.sleep(seconds)
 Path("ended").touch()
 """
-COMMAND = [sys.executable, "-m", "pointseg", "run", "chapter.py"]
+COMMAND = ["-m", "pointseg", "run", "chapter.py"]
 
 
 @pytest.fixture
@@ -38,11 +37,6 @@ def place(tmp_path, monkeypatch, root):
     monkeypatch.setenv("PYTHONPATH", str(root))
     (tmp_path / "chapter.py").write_text("# %% [markdown]\n# # A chapter\n\n" + CHAPTER)
     return tmp_path
-
-
-def begun(words):
-    with Path("stderr").open("w") as file:
-        return subprocess.Popen(words, stderr=file)
 
 
 def wait_for(condition):
@@ -63,7 +57,7 @@ STOPPED = STOPPED if LONG_FORM else STOPPED[:1]
 
 @pytest.mark.parametrize("number, delay, code", STOPPED)
 def test_a_signal_while_the_kernel_starts_is_not_swallowed(place, number, delay, code):
-    process = begun(COMMAND)
+    process = Program(COMMAND)
     wait_for(lambda: results(place))
     time.sleep(delay)  # the record is open, the kernel is starting
     process.send_signal(number)
@@ -72,16 +66,16 @@ def test_a_signal_while_the_kernel_starts_is_not_swallowed(place, number, delay,
     if number == signal.SIGKILL:
         wait_for(lambda: not leftovers(place))  # a kernel ends without its command
     else:
-        assert Path("stderr").read_text().splitlines()[-1].startswith("pointseg: interrupted")
+        assert process.stderr.splitlines()[-1].startswith("pointseg: interrupted")
     assert Run(result.parent).status == ("crashed" if number == signal.SIGKILL else "interrupted")
     assert not (place / "ended").exists()
 
 
 def test_two_runs_of_one_notebook_are_one(place):
     words = [*COMMAND, "-p", "seconds=60"]
-    first = begun(words)
+    first = Program(words)
     wait_for((place / "began").exists)
-    second = subprocess.run(words, capture_output=True, text=True)
+    second = imported.run(words)
     assert second.returncode == 2 and f"is running (process {first.pid} of" in second.stderr
     assert len(second.stderr.splitlines()) == 1
     first.kill()
@@ -136,13 +130,13 @@ def test_equal_requests_give_equal_bytes(tmp_path, monkeypatch):
 
 
 def test_data_make_stopped_leaves_nothing_and_two_equal_ones_succeed(place):
-    words = [sys.executable, "-m", "pointseg", "data", "make", "made", "--images", "40"]
-    process = begun(words)
+    words = ["-m", "pointseg", "data", "make", "made", "--images", "40"]
+    process = Program(words)
     wait_for(lambda: list(place.glob(".made.*")))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
     assert not list(place.glob(".made*")) and not (place / "made").exists()
     small = [*words[:-1], "2", "--size", "64"]
-    both = [begun(small) for _ in range(2)]
+    both = [Program(small) for _ in range(2)]
     assert [each.wait(120) for each in both] == [0, 0]
     assert not list(place.glob(".made*")) and (place / "made").is_dir()

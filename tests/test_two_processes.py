@@ -3,12 +3,12 @@ that takes both halves in turn: all methods."""
 
 import functools
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
-from support import two_processes
-
-from pointseg.training.distributed import torchrun
+from support import imported, two_processes
 
 PROGRAM = Path(two_processes.__file__)
 METHODS = [*two_processes.MODULES, "pretraining"]
@@ -16,9 +16,16 @@ METHODS = [*two_processes.MODULES, "pretraining"]
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Of all methods at once, since processes take seconds to start."""
+    """Of all methods at once, since processes take seconds to start; in the environment that
+    torchrun makes, which test_ddp starts."""
     path = tmp_path_factory.mktemp("two") / "losses.json"
-    assert torchrun([str(PROGRAM), str(path), *METHODS], processes=2) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    world = [os.environ | meeting | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+             for rank in "01"]  # fmt: skip
+    both = [imported.Program([PROGRAM, path, *METHODS], env=env) for env in world]
+    assert [each.wait() for each in both] == [0, 0], both[0].stderr + both[1].stderr
     return json.loads(path.read_text())
 
 
