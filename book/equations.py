@@ -33,7 +33,7 @@ def show(*papers):
         (equations.HEAD, equations.equation_rows(listed, coded, tests, papers)),
         (equations.REMARK_HEAD, equations.remark_rows(package, papers)),
     ):
-        display(HTML(report.table(head, rows, cards=True) if rows else "<p>None.</p>"))
+        display(HTML(report.table(head, rows, cards=True) if rows else "<p>No numbered equation.</p>"))
 
 
 # %% [markdown]

@@ -368,3 +368,7 @@ def test_a_long_name_may_break_and_reads_the_same():
     assert head.split("<wbr>") == ["key_", "point_", "shift"] and "<td>a_b</td>" in report.table(
         ["x"], [["a_b"]]
     )
+
+
+def test_a_bed_s_run_shows_its_overlap_beside_what_is_folded_away():
+    assert report.headline({"bench/PQ": 2.0, "bench/iou": 25.43}).startswith("bench/iou 25.4<detai")

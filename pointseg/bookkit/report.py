@@ -44,7 +44,7 @@ FAILED = "not reproduced"
 NO_ORDER = "no order claimed"
 WORST_FIRST = (FAILED, CONTRADICTED, NOT_RUN, OUTSIDE, UNDECIDED, HOLDS, REPRODUCED, NO_ORDER)
 GATE_WORD = {HOLDS: "met", OUTSIDE: "missed"}
-HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU")
+HEADLINES = ("val/voc_mAP50_11pt", "val/PQ", "labels/PQ", "labels/mIoU", "bench/iou")
 BADGE = {
     HOLDS: "direction",
     CONTRADICTED: "failed",
@@ -611,7 +611,7 @@ def _run_line(run: Run, runs: Path, word: str | None) -> list[str]:
         escape(" > ".join(stages) or result.get("kind", "")),
         escape(changed({**recipe, "stages": dotted})),
         filled("{} {}", run.status, badge(word)) if word else run.status,
-        f"{result.get('wall_s', 0):.0f} s",
+        f"{result.get('wall_s', 0):.0f}\u00a0s",
         headline(flat(result.get("metrics", {}))),
     ]
 
