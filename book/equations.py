@@ -29,11 +29,15 @@ coded, tests = equations.implementations(package), equations.tests_of(Path("../t
 
 def show(*papers):
     """The equations of a paper, then what is left or filled in; a word where there is neither."""
-    for head, rows in (
-        (equations.HEAD, equations.equation_rows(listed, coded, tests, papers)),
-        (equations.REMARK_HEAD, equations.remark_rows(package, papers)),
+    for head, rows, absent in (
+        (
+            equations.HEAD,
+            equations.equation_rows(listed, coded, tests, papers),
+            "No numbered equation.",
+        ),
+        (equations.REMARK_HEAD, equations.remark_rows(package, papers), "Nothing is left open."),
     ):
-        display(HTML(report.table(head, rows, cards=True) if rows else "<p>No numbered equation.</p>"))
+        display(HTML(report.table(head, rows, cards=True) if rows else f"<p>{absent}</p>"))
 
 
 # %% [markdown]
