@@ -19,7 +19,7 @@ def test_beds_are_counted_with_the_seeds_of_their_rows(tmp_path):
     ended(tmp_path, "bench-b/y/s0", "crashed")
     held = report.Trial({}, [])
     assert measured.sentence(tmp_path, held) == (
-        "Labels scored so far: a (rows 2, seeds 1-2), b (rows 1, seeds 1). "
+        "Labels scored so far, rows × seeds: a 2 × 1-2, b 1 × 1. "
         "Rows of students trained so far: 0."
     )
 
