@@ -27,8 +27,8 @@ def sentence(runs: Path, held: Trial) -> str:
     """The beds whose labels were scored, and how many rows of students were trained."""
     each = [f"{bed} {len(rows)} × {seeds(rows)}" for bed, rows in scored(runs).items()]
     students = len({run.row for run in held.runs if run.row is not None})
-    known = ", ".join(each) or "none"
-    return f"Labels scored so far, rows × seeds: {known}. Rows of students trained so far: {students}."
+    labels = f"Labels scored so far, rows × seeds: {', '.join(each) or 'none'}."
+    return f"{labels} Rows of students trained so far: {students}."
 
 
 def seeds(rows: dict[str, int]) -> str:
