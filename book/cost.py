@@ -112,9 +112,10 @@ show(*tables.cost_table(rows_of("attentionshift", "psps", "point2mask")))
 
 # %% [markdown]
 # The goals were 350 ms a step of 16 images for Point2Mask, and 500 ms a step of 12 for
-# AttentionShift. They were set on a processor with units for bf16 products. Where the floor of a
-# step lies above its goal, no implementation reaches the goal at this size; only a smaller network
-# or a quicker processor does.
+# AttentionShift. They were set on a processor with units for bf16 products; where such a processor
+# measures, the whole step stands in both precisions. Where the floor of a step lies above its goal,
+# no implementation reaches the goal at this size; only a smaller network or a quicker processor
+# does.
 #
 # *Calls* are the operations that torch is asked for. Two savings of a step, each beside what it
 # replaced, timed in turn. The forward pass on a CPU forms the attention of a few hundred tokens for

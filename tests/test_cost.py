@@ -189,9 +189,17 @@ def test_tables_of_a_run(tmp_path, metrics):
         assert rows and all(len(row) == len(head) for row in rows)
         assert report.table(head, rows).count("<tr>") == len(rows) + 1
     verbs = {row["name"] for row in read["rows"] if row["group"] == works.METHODS[0]}
-    assert verbs == {"features", "evidence", "assign", "whole step"}
+    assert verbs - {"whole step, bf16"} == {"features", "evidence", "assign", "whole step"}
     assert all(row["ms"] > 0 for row in read["rows"])
     json.dumps(read, allow_nan=False)
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_a_step_is_timed_in_bf16_too_where_the_processor_multiplies_faster_so(faster):
+    groups = works.cpu_pieces(works.EXTENTS["smoke"], bf16=faster)
+    steps = next(pieces for pieces in groups if pieces[0].group == works.METHODS[0])
+    assert [step.precision for step in steps[3:]] == ["float32", "bf16"][: 1 + faster]
+    assert [step.name for step in steps[3:]] == ["whole step", "whole step, bf16"][: 1 + faster]
 
 
 def test_a_step_holds_gradients_and_moments_beside_the_weights(metrics):

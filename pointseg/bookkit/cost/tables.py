@@ -17,10 +17,14 @@ Row = dict[str, Any]
 
 def source_line(run: Run) -> str:
     """Where, when and on how many threads a run's numbers were made."""
-    where = escape(run.read("env.json").get("device", "") or "an unnamed machine")
-    threads = run.result["metrics"]["machines"][0]["threads"]
-    ended = run.result.get("finished", "")
-    return filled("Run {}, finished {}, on {}, {} thread(s).", source(run), ended, where, threads)
+    made = run.read("env.json")
+    where = made.get("device", "") or "an unnamed machine"
+    if made.get("instructions"):
+        where += f" ({', '.join(made['instructions'])})"
+    count = run.result["metrics"]["machines"][0]["threads"]
+    threads = "one thread" if count == 1 else f"{count} threads"
+    day = run.result.get("finished", "")[:10]
+    return filled("Run {}, finished on {}, on {}, {}.", source(run), day, escape(where), threads)
 
 
 def machine_table(metrics: Row) -> tuple[list[str], list[list[str]]]:
