@@ -189,6 +189,8 @@ def test_tables_of_a_run(tmp_path, metrics):
         assert rows and all(len(row) == len(head) for row in rows)
         assert report.table(head, rows).count("<tr>") == len(rows) + 1
     verbs = {row["name"] for row in read["rows"] if row["group"] == works.METHODS[0]}
+    branch = [row for row in read["rows"] if row["name"] == works.BRANCH]
+    assert [row["group"] for row in branch] == ["epld"] and branch[0]["gigaops"] > 0
     assert verbs - {"whole step, bf16"} == {"features", "evidence", "assign", "whole step"}
     assert all(row["ms"] > 0 for row in read["rows"])
     json.dumps(read, allow_nan=False)

@@ -52,6 +52,7 @@ METHODS = ("attentionshift", "psps", "point2mask", "epld")  # whose steps are me
 COCO = tuple(
     Category(k + 1, str(k), k < 80) for k in range(133)
 )  # as many classes as COCO panoptic
+BRANCH = "branch and its losses, both ways"
 PAPER_SIDE = 1032  # of a square image of as many pixels as one of 800 x 1333
 # A step reads every weight forward and backward, writes and reads its gradient, reads and writes
 # the optimiser's two moments and the weight itself: ten times four bytes a weight.
@@ -142,6 +143,8 @@ def cpu_pieces(extent: Extent, bf16: bool) -> Iterator[list[Piece]]:
     for name in METHODS:
         batch = creatures(extent.side, extent.batch)
         pieces = step_pieces(name, "small", batch, CATEGORIES)
+        if name == "epld":
+            pieces.append(branch_piece(batch))
         if bf16:
             *_, step = step_pieces(name, "small", batch, CATEGORIES, precision="bf16")
             pieces.append(replace(step, name="whole step, bf16"))
@@ -233,6 +236,20 @@ def step_pieces(name: str, scale: str, batch: Batch, categories: Sequence[Catego
     step = Piece(name, "whole step", len(batch), side, lambda: trainer.advance(batch), moved,
                  lowered, weights)  # fmt: skip
     return [*pieces, step]
+
+
+def branch_piece(batch: Batch) -> Piece:
+    """EPLD's part of its step: the distance branch, its losses, and both backward to the neck."""
+    method = make("epld", scale="small").build(CATEGORIES)
+    with torch.no_grad():
+        features = method.student.features(batch.images, batch.sizes)
+
+    def work() -> None:
+        memory = replace(features, tokens=features.tokens.clone().requires_grad_())
+        evidence = method.labeller.evidence(memory, batch)
+        torch.stack([*method.labeller.losses(evidence, None, batch).values()]).sum().backward()
+
+    return Piece("epld", BRANCH, len(batch), batch.images.shape[-1], work)
 
 
 def formed_pieces(batch: Batch, rows: int = 10) -> list[Piece]:
