@@ -140,6 +140,14 @@ def test_points_lie_on_their_targets_and_stuff_follows_the_things_of_other_class
             assert [classes[k].is_thing for k in one.label] == one.is_thing.tolist()
 
 
+def test_images_larger_than_any_drawn_are_enlarged_with_their_points():
+    small, large = works.creatures(512, 1), works.creatures(1024, 1)
+    assert large.images.shape == (1, 3, 1024, 1024) and large.sizes == [(1024, 1024)]
+    assert torch.equal(large.points[0].xy, 2 * small.points[0].xy)
+    means = [batch.images.mean() for batch in (small, large)]
+    torch.testing.assert_close(*means, atol=1e-3, rtol=0)
+
+
 def test_the_shift_and_its_bare_products_reach_every_token_from_every_key_point():
     pieces = works.shift_pieces(6, instances=2, keypoints=3, turns=2, dim=8)
     whole, bare = (piece.work() for piece in pieces[2:])

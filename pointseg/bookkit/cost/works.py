@@ -28,6 +28,7 @@ from pointseg.bookkit.cost.clock import (
     peak_bytes,
 )
 from pointseg.data.bestiary import CATEGORIES, draw
+from pointseg.data.bestiary.draw import LARGEST
 from pointseg.data.points import extreme
 from pointseg.lab.recipe import make
 from pointseg.nets.attention import rollout_rows
@@ -290,14 +291,17 @@ def quiet(work: Work) -> Work:
 
 
 def creatures(side: int, images: int, categories: Sequence[Category] = CATEGORIES) -> Batch:
-    """Bestiary images with one point a target, under other classes.
+    """Bestiary images with one point a target, under other classes, enlarged to the papers' sides.
 
     The point is the middle one of the target's pixels.
     """
-    scenes = [draw(0, "train", index, side) for index in range(images)]
+    drawn = min(side, LARGEST)
+    scenes = [draw(0, "train", index, drawn) for index in range(images)]
     pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) for scene in scenes])
+    pixels = F.interpolate(pixels / 255, (side, side), mode="bilinear", align_corners=False)
     points = [middle_points(scene.truth, thing_count(categories)) for scene in scenes]
-    return Batch(pixels / 255, [(side, side)] * images, list(range(images)), points=points)
+    points = [replace(each, xy=each.xy * (side / drawn)) for each in points]
+    return Batch(pixels, [(side, side)] * images, list(range(images)), points=points)
 
 
 def thing_count(categories: Sequence[Category]) -> int:
