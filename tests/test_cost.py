@@ -148,6 +148,12 @@ def test_images_larger_than_any_drawn_are_enlarged_with_their_points():
     torch.testing.assert_close(*means, atol=1e-3, rtol=0)
 
 
+def test_a_step_at_the_papers_scale_is_counted_without_weights_to_download():
+    pieces = works.step_pieces("psps", "paper", works.creatures(64, 1, works.COCO), works.COCO)
+    assert [piece.name for piece in pieces] == ["features", "evidence", "assign", "whole step"]
+    assert pieces[-1].weights > 40e6  # ResNet-50 alone has 94 MB
+
+
 def test_the_shift_and_its_bare_products_reach_every_token_from_every_key_point():
     pieces = works.shift_pieces(6, instances=2, keypoints=3, turns=2, dim=8)
     whole, bare = (piece.work() for piece in pieces[2:])
