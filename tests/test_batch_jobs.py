@@ -123,6 +123,11 @@ def test_a_claim_brings_its_rows_and_those_of_its_beds():
     assert choice.benches["as-photos"] == ["as-full", "as-tab5-filter0.8", "as-tab5-filter0.9"]
 
 
+def test_a_claim_on_other_students_brings_those_alone():
+    assert chosen(["P2M-scenes-points"], None).rows == ["photos-p2m1", "photos-p2m10"]
+    assert "p2m-tabA1-p2m1-voc" in chosen(["P2M"], None).rows
+
+
 @pytest.mark.parametrize("words", [["nothing"], ["AS/9"], ["all", "as-tab9"]])
 def test_an_unknown_name_is_refused_in_one_line(words):
     with pytest.raises(InputError, match=f"there is no '{words[-1]}'; there are all, smoke"):

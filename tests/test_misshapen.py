@@ -113,6 +113,8 @@ def altered(content, path, value):
     (("orders", 0, "rows"), "ab", "rows: expected a list"),
     (("orders", 0, "gates"), "H", "there are no gates 'H'"),
     (("orders", 0, "beds"), ["../x"], "cannot name a run"),
+    (("orders", 0, "ours"), ["a"], "ours: expected 2 rows, got 1"),
+    (("orders", 0, "ours"), ["a", "../x"], "cannot name a run"),
     (("orders", 0, "seeds"), 0, "seeds: expected a positive integer"),
     (("orders", 0), {"id": "o"}, "is missing"),
     (("gates", "G", 0, "score"), 3, "score: expected a text"),

@@ -236,6 +236,17 @@ def test_an_order_that_beds_judge_is_none_of_the_students(tmp_path, add):
     assert "AS-3, a" in report.paper_verdicts(held, "AS")
 
 
+def test_an_order_may_name_students_other_than_those_beside_the_printed_rows(tmp_path, add):
+    seeds(add, BASE, [30, 31, 29])
+    seeds(add, FULL, [35, 36.5, 34])
+    [order] = CLAIMS["orders"]
+    turned = CLAIMS | {"orders": [order | {"ours": [FULL, BASE]}]}
+    for claims, word, first in ((CLAIMS, report.HOLDS, 30), (turned, report.CONTRADICTED, 35)):
+        held = report.Trial(claims, report.finished(tmp_path / "runs"))
+        assert held.verdicts[order["id"]].word == word
+        assert held.order_rows()[0]["values"][0][0].score == first
+
+
 def test_a_table_that_beds_judge_shows_their_labels_and_their_words(tmp_path):
     runs = [on_bed(FULL, 0, 40.0), on_bed(BASE, 0, 44.0)]
     held = judged_by_beds(tmp_path, runs, (report.CONTRADICTED,), (report.NOT_RUN,))
@@ -343,6 +354,7 @@ def test_every_measured_row_and_order_of_the_book_names_a_printed_row(root):
         assert set(entry["scores"]) <= set(columns[entry["paper"], entry["table"]]), entry
     for order in claims["orders"]:
         assert max(order["rows"]) < size[order["paper"], order["table"]], order
+        assert set(order.get("ours", ())) <= set(rows()), order
 
 
 def test_all_printed_cells_of_the_four_papers_are_listed(root):

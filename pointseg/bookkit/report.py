@@ -284,8 +284,8 @@ class Trial:
         return [self._order_row(order) for order in self.orders_of_students]
 
     def _order_row(self, order: dict[str, Any]) -> dict[str, Any]:
-        place = (order["paper"], order["table"])
-        values = [self.values(*place, r, order["column"]) for r in order["rows"]]
+        claim = claim_of(order, self.claims)
+        values = [self.value(row, claim["of_students"]) for row in claim["rows"]]
         shared, verdict = on_shared_seeds(values), self.verdicts[order["id"]]
         return {**order, "verdict": verdict, "values": shared if shared[0] else values}
 
@@ -490,7 +490,7 @@ def orders_table(held: Trial, paper: str | None = None) -> Html:
          _step_lines(r["verdict"]), badge(r["verdict"].word)]
         for r in ran
     ]  # fmt: skip
-    head = ["claim", "paper says", "ours, small, in that order", "differences, and the paper's",
+    head = ["claim", "paper says", "ours, in that order", "differences, and the paper's",
             "verdict"]  # fmt: skip
     waiting = [r["verdict"] for r in mine if r not in ran]
     return _with_waiting(head, lines, waiting, "on students")

@@ -42,6 +42,7 @@ class Order(TypedDict):
     says: str
     seeds: NotRequired[int]
     beds: NotRequired[list[str]]
+    ours: NotRequired[list[str]]  # students that judge it in the place of those beside the rows
     score: NotRequired[str]
     gates: NotRequired[str]
 
@@ -122,10 +123,13 @@ def _unjudged(
         yield f"{where}: a row without a number in column {shown(order['column'])}"
     if "gates" in order and order["gates"] not in claims["gates"]:
         yield f"{where}: there are no gates {shown(order['gates'])}"
-    if "beds" in order:
+    others = order.get("ours", ())
+    if others and len(others) != len(order["rows"]):
+        yield f"{where}: ours: expected {len(order['rows'])} rows, got {len(others)}"
+    if "beds" in order or others:
         ours = [m for m in claims["measured"] if order["column"] in m["scores"]
                 and (m["paper"], m["table"]) == (order["paper"], order["table"])]  # fmt: skip
         for row in set(order["rows"]) - {m["row"] for m in ours}:
             yield f"{where}: nothing of ours stands beside row {row}"
-        for name in (*order["beds"], *(m["ours"] for m in ours)):
+        for name in (*order.get("beds", ()), *others, *(m["ours"] for m in ours)):
             run_folder(name)

@@ -426,7 +426,7 @@ def claim_of(order: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": order["id"], "says": order["says"], "score": order.get("score", "iou"),
         "of_students": measured[order["rows"][0]]["scores"][order["column"]],
-        "rows": [measured[row]["ours"] for row in order["rows"]],
+        "rows": order.get("ours") or [measured[row]["ours"] for row in order["rows"]],
         "printed": [table["rows"][row][order["column"]] for row in order["rows"]],
         "called": [difference(table, up, low) for low, up in pairwise(order["rows"])],
         "gates": claims["gates"][order["gates"]] if "gates" in order else [],

@@ -76,8 +76,9 @@ def _of_claims(name: str) -> tuple[list[str], dict[str, list[str]]]:
     """What stands in book/claims.yml under a paper, one of its tables or a claim."""
     claims = read_claims(home() / CLAIMS)
     orders = [o for o in claims["orders"] if name in _names_of(o) | {o["id"]}]
-    entries = [e for e in claims["measured"] if name in _names_of(e) or _judges(orders, e)]
-    if not entries:
+    beside = [o for o in orders if "ours" not in o]
+    entries = [e for e in claims["measured"] if name in _names_of(e) or _judges(beside, e)]
+    if not entries and not orders:
         tiers = dict.fromkeys(row.tier for row in rows().values())
         papers = dict.fromkeys(row.paper for row in rows().values())
         there = ", ".join([EVERYTHING, SMOKE, *tiers, *papers, *claims["papers"]])
@@ -85,7 +86,8 @@ def _of_claims(name: str) -> tuple[list[str], dict[str, list[str]]]:
             f"reproduce: there is no '{name}'; there are {there}, a table such as AS/3, the claims "
             "and rows of `pointseg verdicts`, the beds of `pointseg bench`"
         )
-    ours = list(dict.fromkeys(entry["ours"] for entry in entries))
+    others = [row for order in orders for row in order.get("ours", ())]
+    ours = list(dict.fromkeys([*(entry["ours"] for entry in entries), *others]))
     named = {bed for order in orders for bed in order.get("beds", [])}
     scored = {b: [row for row in beds()[b].rows if row in ours] for b in beds() if b in named}
     return ours, scored
