@@ -2,6 +2,7 @@
 refused."""
 
 import gzip
+import io
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import torch
 from matplotlib.text import Text
 from test_book import CHROMIUM, FLAGS
 
-from pointseg.bookkit import forest, markup, report, run_figures
+from pointseg.bookkit import forest, gains, layers, markup, measured, readme, report, run_figures
 from pointseg.bookkit.cost import tables
 from pointseg.bookkit.explorer.bundle import make_bundle, write_script
 from pointseg.bookkit.explorer.page import embed
@@ -86,6 +87,65 @@ def test_no_name_runs_in_a_browser(run, tmp_path):
         page.goto((tmp_path / "status.html").as_uri())
         assert page.title() != "ran" and page.locator("img").count() == 0
         assert NAME in page.inner_text("body")
+        running.close()
+
+
+CLAIMS = {
+    "tolerance": 1.0,
+    "papers": {NAME: {"title": NAME, "tables": [
+        {"id": NAME, "columns": [NAME, f"AP{NAME}"], "units": {f"AP{NAME}": "percent"},
+         "rows": [{NAME: NAME, f"AP{NAME}": 38.0}, {NAME: NAME, f"AP{NAME}": 53.2}]}]}},
+    "measured": [{"paper": NAME, "table": NAME, "row": k, "ours": row,
+                  "scores": {f"AP{NAME}": "val/AP50"}}
+                 for k, row in enumerate(("as-tab3-baseline", "as-full"))],
+    "orders": [{"id": f"{NAME}-{k}", "paper": NAME, "table": NAME, "column": f"AP{NAME}",
+                "rows": [0, 1], "says": NAME, "sweep": True, "beds": beds, "gates": NAME}
+               for k, beds in enumerate((["as-photos"], ["as-bestiary"], []))],
+    "gates": {NAME: [{"name": NAME, "row": "as-full", "score": ["iou"], "at_least": 99}]},
+}  # fmt: skip
+
+
+def claimed(claims_file, runs):
+    """HTML of every table that pages make of claims, whose every text is hostile, and of our own
+    headings."""
+    held, bed, row = report.trial(claims_file, runs), "as-photos", "as-full"
+    png = io.BytesIO()
+    plt.figure(figsize=(1, 1)).savefig(png)
+    return [
+        readme.claims_page(claims_file, runs), report.printed_table(held, NAME, NAME),
+        report.paper_verdicts(held, NAME), report.orders_table(held),
+        report.sweeps_table(held, NAME), report.gates_table(held.claims, NAME, [bed], runs),
+        report.bench_table(held, bed, {NAME: row}, ["iou"]),
+        report.students_table(held, NAME, {NAME: row}),
+        report.gains_table(held, NAME, {NAME: (row, row)}, NAME),
+        report.spread_table({NAME: (bed, row)}, "iou", runs),
+        gains.table_of({NAME: runs / f"bench-{bed}"}, row, "as-tab3-baseline",
+                       {NAME: ("iou", "all")}),
+        layers.slider(png.getvalue(), 2, NAME, NAME), measured.sentence(runs, held),
+    ]  # fmt: skip
+
+
+@pytest.mark.browser
+def test_no_name_of_a_claim_runs_in_a_browser(tmp_path, monkeypatch, root):
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    plt.switch_backend("agg")
+    monkeypatch.chdir(root)
+    (tmp_path / "claims.yml").write_text(json.dumps(CLAIMS))
+    parts = claimed(tmp_path / "claims.yml", root / "runs")
+    head = "<!doctype html><meta charset=utf-8><title>quiet</title>"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = running.new_page()
+        for k, part in enumerate(parts):
+            (tmp_path / "page.html").write_text(head + part)
+            page.goto((tmp_path / "page.html").as_uri())
+            page.wait_for_timeout(100)
+            assert page.title() == "quiet" and page.locator("img[src=x]").count() == 0, k
+            named = NAME in page.evaluate("document.body.textContent")
+            assert named or k == len(parts) - 1, k  # the last one names beds alone
         running.close()
 
 

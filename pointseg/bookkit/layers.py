@@ -131,8 +131,8 @@ def slider(png: bytes, count: int, alt: str, word: str = "layer") -> str:
         "one.querySelector('output').value = this.value"
     )
     return (
-        f'<figure><label>{word} <input type="range" min="1" max="{count}" value="1" step="1" '
-        f'oninput="{escape(move)}"> <output>1</output> of {count}</label>'
+        f'<figure><label>{escape(word)} <input type="range" min="1" max="{count}" value="1" '
+        f'step="1" oninput="{escape(move)}"> <output>1</output> of {count}</label>'
         f'<div style="overflow:hidden;aspect-ratio:{width}/{height // count}">'
         f'<img alt="{escape(alt)}" style="width:100%;display:block" '
         f'src="data:image/png;base64,{source}"></div></figure>'
