@@ -71,6 +71,13 @@ def test_a_record_of_another_shape_is_one_line(place, capsys, name, change, caus
     assert not (place.parents[2] / "index.csv").exists()
 
 
+def test_a_run_is_one_line_of_the_index_whatever_its_machine_is_called(place):
+    (place / "env.json").write_text(json.dumps({"git": "a\nb", "device": "one\r\ntwo\u2028three"}))
+    assert main(["index"]) == 0
+    head, line = (place.parents[2] / "index.csv").read_text().splitlines()
+    assert "one two three" in line and "a b" in line and line.count(",") == head.count(",")
+
+
 def test_a_record_may_not_lead_out_of_the_stages(place):
     stages = [{"method": "x", "head": "../../../secret"}]
     (place / "result.json").write_text(json.dumps({"metrics": {"stages": stages}}))

@@ -37,11 +37,12 @@ def write_index(folder: Path = RUNS) -> list[Path]:
 
 
 def index_of(runs: Iterable[Run]) -> str:
-    """One row a kept run."""
+    """One line a kept run, whatever its texts hold."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(run) for run in runs)
+    for run in runs:
+        writer.writerow({name: " ".join(str(cell).split()) for name, cell in _row(run).items()})
     return text.getvalue()
 
 
