@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pointseg.bookkit.markup import escape, filled
+from pointseg.bookkit.markup import Html, escape, filled
 from pointseg.bookkit.report import source
 from pointseg.lab.batch.speed import command_of, speed_run
 from pointseg.lab.run_record import Run
@@ -40,11 +40,17 @@ def cost_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     head = ["what", "piece", "images", "side", "ms", "median ms", "calls", "peak MB", "floor, ms"]
     numbers = ("ms", "median_ms", "calls", "peak_mb", "floor_ms")
     cells = [
-        [escape(row["group"]), filled("{} ({})", row["name"], row["precision"]),
+        [escape(row["group"]), piece(row),
          str(row["images"]), str(row["side"]), *(number(row.get(k)) for k in numbers)]
         for row in rows
     ]  # fmt: skip
     return head, cells
+
+
+def piece(row: Row) -> Html:
+    """A piece and its precision, which tells apart two of one name."""
+    name, precision = row["name"], row["precision"]
+    return filled("{} ({})", name.removesuffix(f", {precision}"), precision)
 
 
 def memory_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
