@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pointseg.inputs import POINT_KINDS, InputError
+from pointseg.inputs import POINT_KINDS, InputError, one_line
 
 
 def data_make(options) -> None:
@@ -37,8 +37,8 @@ def data_check(options) -> int:
     report = check(options.root, options.layout, points=options.points)
     for kind, lines in (("note", report.notes), ("fault", report.faults)):
         for line in lines:
-            print(f"{kind:6} {line}")
-    print(f"{len(report.faults)} faults in {options.root}")
+            print(f"{kind:6} {one_line(line)}")
+    print(f"{len(report.faults)} faults in {one_line(str(options.root))}")
     return 2 if report.faults else 0
 
 
@@ -473,7 +473,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def complain(message: str, code: int) -> int:
-    print(f"pointseg: {message}", file=sys.stderr)
+    print(f"pointseg: {one_line(message)}", file=sys.stderr)
     return code
 
 

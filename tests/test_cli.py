@@ -106,6 +106,26 @@ def test_a_mistake_gets_one_line_and_exit_2(words, tmp_path, capsys, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "check", "{}"],
+        ["data", "check", "{}/none"],
+        ["points", "{}", "--out", "p.json"],
+        ["run", "{}.py"],
+    ],
+)
+def test_what_the_user_names_cannot_break_the_line_or_steer_the_terminal(
+    words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a\nb\x1b[2J").mkdir()
+    assert main([word.format("a\nb\x1b[2J") for word in words]) == 2
+    said = "".join(capsys.readouterr())
+    assert all(line.isprintable() for line in said.split("\n")), said
+    assert r"a\nb\x1b[2J" in said
+
+
 def modules_after(words: list[str]) -> set[str]:
     """Names of all modules that a fresh Python has imported once `pointseg WORDS` has ended."""
     program = (
