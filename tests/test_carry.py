@@ -78,6 +78,9 @@ def project(root, tmp_path_factory):
     return place
 
 
+PRINTED = carry._printed  # the command's own, which stands aside for the batteries of a method
+
+
 @pytest.fixture(scope="module", autouse=True)
 def battery_without_imports():
     """Half of a battery's time goes into importing torch, which happens once here."""
@@ -173,6 +176,20 @@ def test_what_a_chapter_shows_is_compared_too_and_a_planted_change_is_red(projec
     finally:
         file.write_text(text)
     assert before.keys() == after.keys() and before["page: answers"] != after["page: answers"]
+
+
+def test_a_battery_is_a_process_of_its_own_on_its_own_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr(carry, "_printed", PRINTED)
+    battery = tmp_path / carry.BATTERY
+    battery.parent.mkdir(parents=True)
+    for package in (battery.parent.parent, battery.parent):
+        (package / "__init__.py").touch()
+    says = "import json, os\nprint(json.dumps({'m': {'file': __file__, 'there': os.listdir()}}))\n"
+    battery.write_text(says)
+    assert carry.outcome(tmp_path) == {"m": {"file": str(battery), "there": []}}
+    battery.write_text(says + "1 / 0\n")
+    with pytest.raises(InputError, match=r"^carry: the battery failed: ZeroDivisionError"):
+        carry.outcome(tmp_path)
 
 
 def test_a_commit_without_a_battery_is_one_line(tmp_path):

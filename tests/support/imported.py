@@ -5,12 +5,14 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import types
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +25,7 @@ class Program:
 
     def __init__(self, words, cwd=None, env=None):
         self.words, self.place = list(map(str, words)), Path(tempfile.mkdtemp(prefix="program-"))
+        weakref.finalize(self, shutil.rmtree, self.place, ignore_errors=True)
         order = {"words": self.words, "cwd": str(cwd or Path.cwd()), "place": str(self.place),
                  "env": dict(env or os.environ)}  # fmt: skip
         server = imported()
