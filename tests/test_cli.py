@@ -121,9 +121,9 @@ def test_what_the_user_names_cannot_break_the_line_or_steer_the_terminal(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a\nb\x1b[2J").mkdir()
     assert main([word.format("a\nb\x1b[2J") for word in words]) == 2
-    said = "".join(capsys.readouterr())
-    assert all(line.isprintable() for line in said.split("\n")), said
-    assert r"a\nb\x1b[2J" in said
+    printed = "".join(capsys.readouterr())
+    assert all(line.isprintable() for line in printed.split("\n")), printed
+    assert r"a\nb\x1b[2J" in printed
 
 
 def modules_after(words: list[str]) -> set[str]:
