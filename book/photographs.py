@@ -96,9 +96,10 @@ display(HTML(report.table(["setting", *shown], lines)))
 #
 # ## Students and pseudo labels
 #
-# The instrument asks that full masks reach a things' PQ of 30 within an hour and a half of one
-# core: where supervision by masks finds little, points can show nothing. With the network frozen
-# its maps of an image are made once for all steps, which pays for larger images. Chosen on tune:
+# The instrument asks that full masks bring the PQ of things to thirty within an hour and a half of
+# one core: where supervision by masks finds little, points can show nothing. With the network
+# frozen its maps of an image are made once for all steps, which pays for larger images. Chosen on
+# tune:
 
 # %% tags=["remove-input"]
 tried = {"160 pixels, float32": "photos-masks-tune160", "320 pixels, bf16": "photos-masks-tune"}
