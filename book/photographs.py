@@ -131,8 +131,9 @@ display(HTML(report.students_table(held, "photographs", students)))
 things = {name: held.value(row, "val/PQ_th") for name, row in students.items()}
 whole = things.pop("full masks")
 shares = {
-    name: [f"{100 * report.mean(mine) / report.mean(whole):.0f} %" if mine and whole else "-"]
+    name: [f"{100 * report.mean(mine) / report.mean(whole):.0f} %"]
     for name, mine in things.items()
+    if mine and whole
 }
 display(HTML(report.measured_table(["taught by", "of full masks' PQ of things"], shares)))
 
