@@ -361,6 +361,7 @@ COMMANDS: dict[str, Command] = {
         number("--view", None, "side of a view in pixels (the image's own)"),
         Argument("--start", help="weights that the encoder begins with"),
         number("--alone", 96_000, "views before the teacher is followed"),
+        Argument("--precision", default="auto", choices=("auto", "float32", "bf16")),
     )),
     "predict": Command(predict, "segment one image or a folder with a trained checkpoint", (
         path("checkpoint"), path("images"), OUT,

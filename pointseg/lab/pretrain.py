@@ -36,7 +36,10 @@ from pointseg.training.pretraining.pretraining import (
 from pointseg.training.pretraining.probe import ProbeImage, portrait, probe
 
 PORTRAITS = 6  # held-out images whose feature maps are kept to look at
-OPTIONS = ("source", "views", "alone", "batch", "seed", "images", "size", "view", "start")
+# fields of Pretraining that a command may name
+OPTIONS = (
+    "source", "views", "alone", "batch", "seed", "images", "size", "view", "start", "precision",
+)  # fmt: skip
 IMAGES = "images.npy"
 HELD_OUT = 1_000_000  # images of Bestiary's split "pretrain" from here on are for probing only
 
