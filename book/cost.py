@@ -89,6 +89,9 @@ if groups:
             axis.loglog(*line, "o-", color=figures.colour(k), label=piece, markersize=4)
             axis.loglog(*floors[piece], "--", color=figures.colour(k), linewidth=1)
         axis.set(title=group, xlabel="side of the image", ylabel="ms (floor dashed)")
+        sides = sorted({row["side"] for row in rows_of(group)})
+        axis.set_xticks(sides, [f"{side:g}" for side in sides])
+        axis.set_xticks([], minor=True)
         axis.legend(fontsize=7)
     plt.tight_layout()
 
