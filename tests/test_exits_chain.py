@@ -39,3 +39,22 @@ def test_labels_of_a_generator_teach_mask_rcnn(name, data, tmp_path, monkeypatch
         ]
         levels = {(each["level foreground"], each["level background"]) for each in notes}
         assert len(levels) == 1 and levels != {(1.0, 0.5)}, "calibrated once, before the first step"
+
+
+def test_two_processes_train_label_and_score_a_whole_chain(data, tmp_path, monkeypatch):
+    """torchrun's processes share the training; the first one labels for the student, and scores
+    when the others have gone."""
+    recipe, done = make(stages=CHAINS["mal"], images=6, scored_images=2), []
+    for processes in (1, 2):
+        place = tmp_path / str(processes)
+        place.mkdir()
+        monkeypatch.chdir(place)
+        run = Run(place / "runs" / "smoke" / "mal" / "s0")
+        metrics = experiment(recipe, run, processes)
+        first = read_log(run.folder / "log.jsonl.gz")[0]["total"]
+        done.append((metrics, first))
+        assert (run.folder / "answers.json").exists()
+    (one, alone), (two, shared) = done
+    assert shared == pytest.approx(alone, rel=1e-4)
+    assert [stage["steps"] for stage in two["stages"]] == [s["steps"] for s in one["stages"]]
+    assert [two[part].keys() == one[part].keys() for part in ("val", "labels")] == [True, True]

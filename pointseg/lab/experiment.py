@@ -35,7 +35,7 @@ from pointseg.lab.run_data import Corpus, open_corpus
 from pointseg.lab.run_record import Run
 from pointseg.ops.processes import in_world, rank
 from pointseg.structures import Prediction
-from pointseg.training.distributed import joined, torchrun
+from pointseg.training.distributed import first_goes_on, joined, torchrun
 
 
 def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def experiment(recipe: Recipe, run: Run, processes: int = 1) -> dict[str, Any]:
     chain = Chain(corpus, run.stages)
     teachers = {k: chain.labels(k) for k in teaching(recipe)}
     chain.model(len(recipe.stages) - 1)
-    if rank() != 0:
+    if not first_goes_on():
         return {}
     scored, shown = scores(chain, teachers)
     metrics = {"stages": chain.record(), **{part: each.whole for part, each in scored.items()}}

@@ -7,9 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from pointseg.ops.processes import in_world, rank
+
+# How long processes wait for each other: while the first one labels all training images, the others
+# have nothing to do. That one died, torchrun sees by itself.
+PATIENCE = timedelta(hours=12)
 
 
 def torchrun(words: list[str], processes: int) -> int:
@@ -36,8 +43,20 @@ def joined() -> Iterator[None]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        if in_world():
+            dist.destroy_process_group()
+
+
+def first_goes_on() -> bool:
+    """Ends the world; true in its first process, which goes on alone: what follows waits for
+    nobody."""
+    if not in_world():
+        return True
+    first = rank() == 0
+    dist.barrier()
+    dist.destroy_process_group()
+    return first
