@@ -22,6 +22,8 @@ METHODS = {
     "point_semantics": "pointseg.papers.point_semantics:PointSemantics",
     "panoptic_full": "pointseg.students.panoptic_full:PanopticFull",
 }
+# Needs an extra of this package: nothing that runs every method runs it.
+OPTIONAL = {"mask2former": "pointseg.students.mask2former:Mask2Former"}
 # These learn nothing; the second needs something that is not part of the library.
 EXTRA = {
     "exits_walk": "pointseg.papers.exits.walk_alone:WalkAlone",
@@ -42,7 +44,7 @@ FIRST = {
 
 @cache
 def method_class(name: str) -> type[Method]:
-    known = METHODS | EXTRA
+    known = METHODS | OPTIONAL | EXTRA
     if name not in known:
         raise InputError(f"method: there is no '{name}'; there are {', '.join(METHODS)}")
     module, attribute = known[name].split(":")

@@ -12,7 +12,7 @@ from typing import Any, Required, TypedDict
 
 from pointseg.data.files import read_yaml, shown
 from pointseg.data.shapes import refuse_misshapen
-from pointseg.lab.methods import METHODS, method_class
+from pointseg.lab.methods import METHODS, OPTIONAL, method_class
 from pointseg.lab.recipe import SCALES, Recipe, make
 from pointseg.lab.run_record import SMOKE, home, run_folder
 from pointseg.lab.settings import refuse_unknown, table, types_of
@@ -222,6 +222,16 @@ def folder_of(recipe: Recipe) -> Path:
 
 def recipe_for(name: str, **changes: Any) -> Recipe:
     """A row's recipe or a method's usual chain, with changes; None changes nothing."""
+    recipe = _recipe(name, changes)
+    for stage in recipe.stages:  # of a chain the last one would be refused after days
+        scales = getattr(method_class(stage.method), "CONFIGS", {recipe.scale: None})
+        if recipe.scale not in scales:
+            there = " and ".join(scales)
+            raise InputError(f"scale: {stage.method} has none called {recipe.scale}, only {there}")
+    return recipe
+
+
+def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
     changes = {key: value for key, value in changes.items() if value not in (None, {})}
     settings = table("settings", changes.pop("settings", None))
     for each in settings:
@@ -229,10 +239,11 @@ def recipe_for(name: str, **changes: Any) -> Recipe:
     if "points" in settings:
         changes["points"] = table("points", settings["points"]) | changes.get("points", {})
     changes = {**settings, **changes}
-    if name in METHODS:
+    methods = METHODS | OPTIONAL
+    if name in methods:
         return make(name, **changes)
     if name not in rows():
-        known = f"the methods are {', '.join(METHODS)}, the rows stand in {PLAN}"
+        known = f"the methods are {', '.join(methods)}, the rows stand in {PLAN}"
         raise InputError(f"method: there is no '{name}'; {known}")
     given = rows()[name].given
     both = {**given, **changes}
