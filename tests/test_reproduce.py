@@ -38,6 +38,8 @@ def test_every_row_of_the_plan_builds_its_methods(root, monkeypatch):
     monkeypatch.chdir(root)
     built = set()
     for row in plan.rows().values():
+        if row.tier == "paper":  # too large: test_paper_size, test_mask2former
+            continue
         for k, stage in enumerate(row.recipe.stages):
             if (stage.method, repr(stage.config)) not in built:
                 row.recipe.head(k).build(CATEGORIES)

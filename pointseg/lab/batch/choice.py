@@ -48,8 +48,10 @@ def chosen(names: Sequence[str], scale: str | None) -> Choice:
 
 def _trains(row: str, name: str, scale: str | None) -> bool:
     """Whether a row that a name stands for teaches a student: one that the plan leaves to the bench
-    does so by its own name, and at scale paper."""
-    return row == name or scale == "paper" or not rows()[row].bench_only
+    or to scale paper does so by its own name, and at scale paper; the latter by its tier, too."""
+    planned = rows()[row]
+    elsewhere = planned.given.get("scale") == "paper" and name != planned.tier
+    return row == name or scale == "paper" or not (planned.bench_only or elsewhere)
 
 
 def _bed_scale(bed: str) -> str:
