@@ -600,6 +600,8 @@ display(
 #   `calibrated` and `SimilarityWarmup` are the places to change, and nothing else.
 # - Whether the mean over heads, the dropped class token, rows before columns, and seeds that are
 #   taught are the authors' choices. Each has a name in the table above.
-# - Stage two with Mask2Former and SOLOv2, the paper's segmenters. The labels are written as a COCO
+# - Stage two with Mask2Former and SOLOv2, the paper's segmenters. Mask2Former is an extra,
+#   `pip install 'pointseg[mask2former]'`, for scale paper: rows `exits-m2f`, `exits-mal-m2f` and
+#   `exits-m2f-masks`, which nobody has run yet. SOLOv2 is not here; the labels are written as a COCO
 #   data set by `pointseg labels exits --run RUN --data DIR --points FILE --out OUT`, and any
 #   segmenter may learn from them.
