@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import nullcontext
 
 import pytest
 from support import imported
@@ -52,6 +53,7 @@ class Small(nn.Module):
 '''
 
 
+NAMED = {"exits": True, "bench attentionshift": True, "epld": False}  # which begin with ours
 PLANTED = """
 
 exact = mask_scores
@@ -161,6 +163,27 @@ def test_the_command_checks_the_commit_out_and_records_what_is_equal(
     assert not carry.is_carried("small", row["new"], row["old"], tmp_path)
     assert row["commit"].endswith("+") and not row["base"].endswith("+")
     assert "worktree" not in carry.git(project, "worktree", "list").split("\n", 1)[1]
+
+
+def test_methods_that_begin_with_shipped_weights_are_not_carried_past_others(tmp_path, monkeypatch):
+    """At scale smoke nothing begins with them, so the battery comes out equal."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    for tree, content in ((there, b"old"), (here, b"new")):
+        (tree / "pointseg" / "weights").mkdir(parents=True)
+        (tree / "pointseg" / "weights" / "a.safetensors").write_bytes(content)
+    says = {
+        tree: {name: {"battery": "b", "outputs": "o", "code": str(tree)} for name in NAMED}
+        for tree in (there, here)
+    }
+    monkeypatch.setattr(carry, "home", lambda: here)
+    monkeypatch.setattr(carry, "checked_out", lambda base, tree: nullcontext(there))
+    monkeypatch.setattr(carry, "outcome", lambda tree, methods: says[tree])
+    monkeypatch.setattr(carry, "git", lambda *words: "a" * 8)
+    lines = carry.carry("base", runs=tmp_path)
+    assert lines == [f"{'DIFFERS' if ours else 'equal':8} {name}" for name, ours in NAMED.items()]
+    assert [row["method"] for row in carry.read_carried(tmp_path)] == ["epld"]
+    (there / "pointseg" / "weights" / "a.safetensors").write_bytes(b"new")
+    assert carry.carry("base", runs=tmp_path) == [f"equal    {name}" for name in NAMED]
 
 
 @pytest.mark.skipif(not LONG_FORM, reason="the long form: POINTSEG_STOPS=12")
