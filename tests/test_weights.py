@@ -8,6 +8,9 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
+from pointseg.data.bestiary import CATEGORIES
+from pointseg.lab.models import shapes_of
+from pointseg.lab.recipe import make
 from pointseg.nets.vit import TokenViT
 from pointseg.nets.weights import SHIPPED, fit_weights, load_backbone, read_backbone, save_backbone
 from pointseg.structures import InputError
@@ -179,3 +182,10 @@ def test_record_beside_the_weights_is_theirs(root):
     for name in ("point_iou", "point_iou_centred", "point_auc_centred", "token_class"):
         assert record["trained"][name] > record["untrained"][name]
     assert json.loads((run / "result.json").read_text())["status"] == "ok"
+
+
+@pytest.mark.parametrize("method", ["mal", "token_querying"])
+def test_a_saved_model_is_read_without_the_weights_that_it_began_with(method):
+    """A warning for each of their tensors was printed where a run at scale small came to score."""
+    shapes = shapes_of(make(method, scale="small"), CATEGORIES)
+    assert shapes and all(value.is_meta for value in shapes.values())

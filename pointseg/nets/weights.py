@@ -44,7 +44,7 @@ def to_be_replaced() -> Iterator[None]:
         _REPLACED.reset(token)
 
 
-def wanted(source: str | None) -> bool:
+def wanted(source: Path | str | None) -> bool:
     """Whether a network that is being built shall read weights from a source."""
     return source is not None and not _REPLACED.get()
 
@@ -230,5 +230,6 @@ def read_backbone(path: Path = SHIPPED, **overrides) -> TokenViT:
         vit = TokenViT(ViTConfig(**described), **overrides)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a backbone of ours ({_cause(error)})") from None
-    load_backbone(vit, path)
+    if wanted(path):
+        load_backbone(vit, path)
     return vit
