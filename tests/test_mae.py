@@ -9,7 +9,8 @@ import torch
 
 from pointseg.data.supervision import collate
 from pointseg.lab import pretrain as lab_pretrain
-from pointseg.lab.pretrain import pretrain, probe_image, ship
+from pointseg.lab.pretrain import pretrain, probe_image, recorded, ship
+from pointseg.lab.run_record import Run
 from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import load_backbone, save_backbone
 from pointseg.ops.processes import row_draws
@@ -380,6 +381,20 @@ def test_shipping_keeps_record_and_weights_together(tmp_path):
     assert all(given in record["command"] for given in ("--views 16", "--batch 8", "--size 64"))
     assert kept.status == "ok" and set(kept.read("probes.json")) == {"0", "16"}
     assert len(list((kept.folder / "looks").iterdir())) == 2
+
+
+def test_a_record_tells_the_start_from_an_untrained_network(tmp_path):
+    """A pretraining that goes on from weights is held against both."""
+    ends = {}
+    for name, start in (("first", None), ("second", str(tmp_path / "first.safetensors"))):
+        pretrain("mae", tmp_path / name, **RUN, views=16, start=start)
+        weights = tmp_path / f"{name}.safetensors"
+        ends[name] = ship(tmp_path / name, weights, tmp_path / "runs", name).metrics
+        assert recorded(Run(tmp_path / name)).start == start
+    assert set(ends["first"]) == {"trained", "untrained"}
+    assert ends["second"]["untrained"] == ends["first"]["untrained"]
+    assert ends["second"]["start"] == pytest.approx(ends["first"]["trained"], abs=0.01)
+    assert ends["second"]["start"] != ends["second"]["untrained"]
 
 
 def test_the_teacher_is_followed_after_the_first_views():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pointseg.lab.batch.locks import held
 from pointseg.lab.progress import Progress, cut, read_log
 from pointseg.lab.run_record import RUNS, Run, write_text
 from pointseg.lab.settings import check_values
-from pointseg.nets.vit import TokenViT
+from pointseg.nets.vit import TokenViT, ViTConfig
 from pointseg.nets.weights import SHIPPED, save_backbone
 from pointseg.ops.processes import in_world, rank
 from pointseg.structures import InputError
@@ -27,6 +27,7 @@ from pointseg.training.checkpoint import Checkpointer
 from pointseg.training.distributed import joined
 from pointseg.training.loop import Record
 from pointseg.training.pretraining.images import files_below, stored_squares
+from pointseg.training.pretraining.mae import MAEConfig
 from pointseg.training.pretraining.pretraining import (
     MaskedPretraining,
     Pretraining,
@@ -122,7 +123,7 @@ class Look:
 
     def __init__(self, method: MaskedPretraining, run: Run):
         self.config, self.vit, self.run = method.config, method.model.vit, run
-        self.images = [probe_image(self.config, i) for i in range(self.config.probe_images)]
+        self.images = probe_images(self.config)
         if not Checkpointer(run.folder / "checkpoints").paths() and 0 in self.config.probes:
             self(-1, 0)
 
@@ -135,7 +136,7 @@ class Look:
         if rank():
             return {}
         training, folder, name = self.vit.training, self.run.folder, f"views{views:08d}"
-        scores = {k: round(v, 4) for k, v in probe(self.vit.eval(), self.images).items()}
+        scores = probed(self.vit.eval(), self.images)
         keep_portrait(self.vit, self.images, folder / "looks" / f"{name}.npz")
         save_backbone(self.vit, folder / "snapshots" / f"{name}.safetensors")
         self.vit.train(training)
@@ -149,6 +150,14 @@ def keep_portrait(vit: TokenViT, images: list[ProbeImage], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     maps = portrait(vit, [image for image in images if len(image.points)], PORTRAITS)
     np.savez_compressed(path, **{name: values.cpu().numpy() for name, values in maps.items()})
+
+
+def probed(vit: TokenViT, images: list[ProbeImage]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in probe(vit, images).items()}
+
+
+def probe_images(config: Pretraining) -> list[ProbeImage]:
+    return [probe_image(config, index) for index in range(config.probe_images)]
 
 
 def probe_image(config: Pretraining, index: int) -> ProbeImage:
@@ -182,12 +191,29 @@ def ship(
         shutil.copy2(done.folder / part, kept.folder / part)
     probes = {row["views"]: row["probe"] for row in read_log(done.folder / "probes.jsonl")}
     kept.write("probes.json", probes)
-    ends = {"trained": probes[max(probes)], "untrained": probes[min(probes)]}
+    ends = {"trained": probes[max(probes)]} | _beginnings(done, probes[min(probes)])
     kept.write("result.json", done.result | {"metrics": ends})
     shutil.copy2(done.folder / "backbone.safetensors", weights)
     record = _record(done, weights) | ends | ({"note": note} if note else {})
     write_text(weights.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return kept
+
+
+def _beginnings(done: Run, first: dict[str, float]) -> dict[str, dict[str, float]]:
+    """What an untrained network scores, and what the weights did that the run began with."""
+    config = recorded(done)
+    if not config.start:
+        return {"untrained": first}
+    random = new_method(replace(config, start=None)).model.vit
+    return {"start": first, "untrained": probed(random, probe_images(config))}
+
+
+def recorded(run: Run) -> Pretraining:
+    """The settings of a run that was kept."""
+    recipe = run.read("recipe.json")
+    known = {each.name for each in fields(Pretraining)} & set(recipe)
+    nets = {"vit": ViTConfig(**recipe["vit"]), "mae": MAEConfig(**recipe["mae"])}
+    return Pretraining(**{name: recipe[name] for name in known} | nets)
 
 
 def _record(done: Run, weights: Path) -> dict[str, Any]:
