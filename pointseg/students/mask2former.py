@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pointseg.papers.method import StudentAlone
 from pointseg.structures import Answer, Batch, Category, Classes, InputError, Loss, Training
-from pointseg.students.mask_rcnn_full import learnable, padded
+from pointseg.students.mask_rcnn_full import learnable_truths, padded
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,7 @@ class Mask2Former(StudentAlone):
 
     def targets(self, batch: Batch) -> MaskTargets:
         """Objects that show at least one pixel and are no crowd."""
-        truths = [learnable(truth) for truth in batch.truths]
-        highest = max((int(truth.label.max()) for truth in truths if len(truth)), default=-1)
-        if highest >= self.classes:
-            raise InputError(
-                f"masks: class index {highest} is out of range, "
-                f"there are {self.classes} thing classes"
-            )
+        truths = learnable_truths(batch, self.classes)
         canvas = self.student.canvas(batch.images)
         return MaskTargets([padded(truth.masks, canvas) for truth in truths],
                            [truth.label for truth in truths])  # fmt: skip

@@ -51,13 +51,7 @@ class MaskRCNNFull(StudentAlone):
 
     def targets(self, batch: Batch) -> Targets:
         """Objects that show at least one pixel."""
-        truths = [learnable(truth) for truth in batch.truths]
-        highest = max((int(truth.label.max()) for truth in truths if len(truth)), default=-1)
-        if highest >= self.classes:
-            raise InputError(
-                f"masks: class index {highest} is out of range, "
-                f"there are {self.classes} thing classes"
-            )
+        truths = learnable_truths(batch, self.classes)
         return full_targets(truths, tuple(batch.images.shape[-2:]))
 
     def compiled_parts(self) -> list[nn.Module]:
@@ -69,6 +63,17 @@ def full_targets(truths: list[Truth], size: tuple[int, int]) -> Targets:
     masks = torch.cat([padded(truth.masks, size) for truth in truths])
     boxes = [tight_boxes(truth.masks)[0] for truth in truths]
     return Targets(boxes, [truth.label for truth in truths], FullMasks(masks))
+
+
+def learnable_truths(batch: Batch, classes: int) -> list[Truth]:
+    """What a student of so many classes learns of each image of a batch."""
+    truths = [learnable(truth) for truth in batch.truths]
+    highest = max((int(truth.label.max()) for truth in truths if len(truth)), default=-1)
+    if highest >= classes:
+        raise InputError(
+            f"masks: class index {highest} is out of range, there are {classes} thing classes"
+        )
+    return truths
 
 
 def learnable(truth: Truth) -> Truth:
